@@ -1,0 +1,2 @@
+//! The `isobench` program.
+fn main() {}

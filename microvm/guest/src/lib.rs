@@ -1,0 +1,2 @@
+//! The unikernel guest.
+#![no_std]

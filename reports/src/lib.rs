@@ -1,0 +1,4 @@
+//! Records, statistics, verdicts, charts and reports. This crate measures nothing and knows nothing of the machine: a
+//! report is a pure function of two files, `run.json` ([`record::Run`]) and `samples.jsonl` ([`record::Sample`]).
+
+pub mod record;

@@ -1,0 +1,193 @@
+//! One running sandbox.
+
+use crate::protocol::{Answer, Operation, Request};
+use crate::{Exit, Output, OutputError, Process, ProcessError, Stage, Stages, announcement, clock};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Something on the machine that belongs to an instance and outlives its process: a cgroup, an address, a published port.
+pub trait Resource: std::fmt::Debug {
+    /// What it is, such as `cgroup /isobench/12`.
+    fn describe(&self) -> String;
+
+    /// Removes it and sees that it is absent.
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A resource that could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("release {resource}")]
+pub struct ResourceError {
+    /// What [`Resource::describe`] said.
+    pub resource: String,
+    /// The cause.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What went wrong with a running instance.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// It gave no ready line.
+    #[error("{instance} did not become ready")]
+    NotReady {
+        /// The instance's name.
+        instance: String,
+        /// The cause.
+        #[source]
+        source: OutputError,
+    },
+    /// Its server did not answer.
+    #[error("{instance} did not answer at {server}")]
+    NoAnswer {
+        /// The instance's name.
+        instance: String,
+        /// Where it should have answered.
+        server: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its process could not be handled.
+    #[error("{instance}")]
+    Process {
+        /// The instance's name.
+        instance: String,
+        /// The cause.
+        #[source]
+        source: ProcessError,
+    },
+}
+
+/// One running sandbox: a process on the host, its output, its address and what belongs to it.
+///
+/// [`Instance::destroy`] is the checked end and reports every clean-up error; dropping an instance cleans up quietly.
+#[derive(Debug)]
+pub struct Instance {
+    name: String,
+    process: Process,
+    output: Output,
+    server: Option<SocketAddr>,
+    stages: Stages,
+    resources: Vec<Box<dyn Resource>>,
+}
+
+impl Instance {
+    /// An instance whose process was just created, with the stamps of [`Stage::Started`] and [`Stage::Created`] in
+    /// `stages`. `server` is where the host reaches its served port, if it has a network.
+    pub fn new(name: String, process: Process, output: Output, server: Option<SocketAddr>, stages: Stages) -> Self {
+        Self { name, process, output, server, stages, resources: Vec::new() }
+    }
+
+    /// Adds something that is released when the instance is destroyed, last added first.
+    pub fn own(&mut self, resource: Box<dyn Resource>) {
+        self.resources.push(resource);
+    }
+
+    /// The instance's name, unique on the testbed.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The instance's process on the host.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The instance's standard output.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Where the host reaches its served port, if it has a network.
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.server
+    }
+
+    /// The stages seen so far.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Waits for the ready line and, where there is a served port, for the first TCP answer; stamps
+    /// [`Stage::Announced`] and [`Stage::Answered`].
+    pub fn await_ready(&mut self, deadline: Duration) -> Result<(), InstanceError> {
+        let line = self.output.line(deadline);
+        let announced = clock::now();
+        let line = line.map_err(|source| InstanceError::NotReady { instance: self.name.clone(), source })?;
+        for (stage, at) in announcement::parse(&line).unwrap_or_default().sorted() {
+            self.stages.stamp(stage, at);
+        }
+        self.stages.stamp(Stage::Announced, announced);
+        if let Some(server) = self.server {
+            hello(server, deadline).map_err(|source| InstanceError::NoAnswer {
+                instance: self.name.clone(),
+                server,
+                source,
+            })?;
+            self.stages.stamp(Stage::Answered, clock::now());
+        }
+        Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self, deadline: Duration) -> Result<Exit, InstanceError> {
+        let name = &self.name;
+        self.process.wait(deadline).map_err(|source| InstanceError::Process { instance: name.clone(), source })
+    }
+
+    /// Ends the instance: kills it, reaps it and releases all that belongs to it. Stamps [`Stage::Ending`],
+    /// [`Stage::Reaped`] and [`Stage::Gone`] and gives all stages back, or every error that occurred.
+    pub fn destroy(mut self) -> Result<Stages, Vec<Box<dyn std::error::Error + Send + Sync>>> {
+        let mut errors: Vec<Box<dyn std::error::Error + Send + Sync>> = Vec::new();
+        self.stages.stamp(Stage::Ending, clock::now());
+        if let Err(error) = self.process.signal(Signal::KILL) {
+            errors.push(Box::new(error));
+        }
+        if let Err(error) = self.process.wait(Duration::from_secs(10)) {
+            errors.push(Box::new(error));
+        }
+        self.stages.stamp(Stage::Reaped, clock::now());
+        for error in self.release() {
+            errors.push(Box::new(error));
+        }
+        self.stages.stamp(Stage::Gone, clock::now());
+        if errors.is_empty() { Ok(std::mem::take(&mut self.stages)) } else { Err(errors) }
+    }
+
+    fn release(&mut self) -> Vec<ResourceError> {
+        let mut errors = Vec::new();
+        while let Some(resource) = self.resources.pop() {
+            let description = resource.describe();
+            if let Err(source) = resource.release() {
+                errors.push(ResourceError { resource: description, source });
+            }
+        }
+        errors
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.resources.is_empty() {
+            return;
+        }
+        let _ = self.process.signal(Signal::KILL);
+        let _ = self.process.wait(Duration::from_secs(10));
+        let _ = self.release();
+    }
+}
+
+/// Opens a connection, says hello and waits for the answer.
+fn hello(server: SocketAddr, deadline: Duration) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&server, deadline)?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&Request { operation: Operation::Hello, length: 0 }.encode())?;
+    let mut answer = [0; Answer::SIZE];
+    stream.read_exact(&mut answer)?;
+    Answer::decode(&answer).map_err(|malformed| std::io::Error::new(std::io::ErrorKind::InvalidData, malformed))?;
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! What runs inside a sandbox.
+
+use serde::{Deserialize, Serialize};
+
+/// What a sandbox is asked to run. The agent takes it as arguments ([`Workload::arguments`]); a guest without programs
+/// takes it as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// Prints the ready line and ends with status 0.
+    Exit,
+    /// Prints the ready line and waits to be ended.
+    Idle,
+    /// Serves [`crate::protocol`] on a TCP port; the ready line says that it listens.
+    Serve {
+        /// The TCP port.
+        port: u16,
+    },
+    /// Drives a server elsewhere and prints one [`DriveOutcome`] as a line of JSON.
+    Drive(Drive),
+    /// Looks at what can be seen and reached from inside and prints the finding as a line of JSON.
+    Probe(Probe),
+    /// A program of the user's own, with its arguments; *ready* is its first line of output.
+    Program {
+        /// Path inside the sandbox, then arguments.
+        arguments: Vec<String>,
+    },
+}
+
+impl Workload {
+    /// The arguments that make the agent run this workload, without the agent's own name. A program of the user's own is
+    /// started by itself, so that its arguments are its own.
+    pub fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::Exit => vec!["exit".into()],
+            Self::Idle => vec!["idle".into()],
+            Self::Serve { port } => vec!["serve".into(), port.to_string()],
+            Self::Drive(drive) => vec!["drive".into(), json(drive)],
+            Self::Probe(probe) => vec!["probe".into(), json(probe)],
+            Self::Program { arguments } => arguments.clone(),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    // Serialising these types to memory cannot fail: no maps with odd keys, no failing Serialize.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Traffic for a load generator to make against a server that speaks [`crate::protocol`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drive {
+    /// The server, `address:port`.
+    pub server: std::net::SocketAddr,
+    /// What to do.
+    pub traffic: Traffic,
+    /// How long, in milliseconds, after the connection is up.
+    pub milliseconds: u64,
+}
+
+/// A kind of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Traffic {
+    /// Bulk bytes from the generator to the server.
+    Upload,
+    /// Bulk bytes from the server to the generator.
+    Download,
+    /// Closed loop of messages of this many bytes, one at a time, answered in full.
+    RoundTrips {
+        /// Message size in bytes.
+        bytes: u32,
+    },
+    /// New connections, one at a time, each answered once.
+    Connections,
+}
+
+/// What a load generator saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveOutcome {
+    /// Payload bytes that arrived at the receiver (messages count once, not there and back).
+    pub bytes: u64,
+    /// Time from the first payload byte sent or asked for until all that arrived is known to have arrived, in nanoseconds.
+    pub nanoseconds: u64,
+    /// Round trips or connections completed.
+    pub completed: u64,
+    /// Each round trip's or connection's time in nanoseconds: an HDR histogram (3 significant digits, V2 serialization,
+    /// base64), empty for bulk traffic.
+    pub histogram: String,
+    /// What failed, in words, where it failed.
+    pub error: Option<String>,
+}
+
+/// Questions for the probe inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Try a TCP connection to each of these and report how it ended.
+    pub connect: Vec<std::net::SocketAddr>,
+    /// Try to listen on each of these TCP ports (any address) and report how it ended.
+    pub listen: Vec<u16>,
+}
