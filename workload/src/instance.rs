@@ -1,10 +1,8 @@
 //! One running sandbox.
 
-use crate::protocol::{Answer, Operation, Request};
-use crate::{Exit, Output, OutputError, Process, ProcessError, Stage, Stages, announcement, clock};
+use crate::{Exit, Output, OutputError, Process, ProcessError, Stage, Stages, announcement, client, clock};
 use rustix::process::Signal;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Something on the machine that belongs to an instance and outlives its process: a cgroup, an address, a published port.
@@ -122,7 +120,7 @@ impl Instance {
         }
         self.stages.stamp(Stage::Announced, announced);
         if let Some(server) = self.server {
-            hello(server, deadline).map_err(|source| InstanceError::NoAnswer {
+            client::hello(server, deadline).map_err(|source| InstanceError::NoAnswer {
                 instance: self.name.clone(),
                 server,
                 source,
@@ -178,16 +176,4 @@ impl Drop for Instance {
         let _ = self.process.wait(Duration::from_secs(10));
         let _ = self.release();
     }
-}
-
-/// Opens a connection, says hello and waits for the answer.
-fn hello(server: SocketAddr, deadline: Duration) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&server, deadline)?;
-    stream.set_read_timeout(Some(deadline))?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&Request { operation: Operation::Hello, length: 0 }.encode())?;
-    let mut answer = [0; Answer::SIZE];
-    stream.read_exact(&mut answer)?;
-    Answer::decode(&answer).map_err(|malformed| std::io::Error::new(std::io::ErrorKind::InvalidData, malformed))?;
-    Ok(())
 }

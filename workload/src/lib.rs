@@ -17,6 +17,8 @@ pub mod protocol;
 #[cfg(feature = "std")]
 pub mod announcement;
 #[cfg(feature = "std")]
+pub mod client;
+#[cfg(feature = "std")]
 pub mod clock;
 #[cfg(feature = "std")]
 mod instance;
@@ -26,6 +28,8 @@ mod output;
 mod process;
 #[cfg(feature = "std")]
 mod sandbox;
+#[cfg(feature = "std")]
+pub mod server;
 #[cfg(feature = "std")]
 mod stage;
 #[cfg(feature = "std")]
@@ -38,5 +42,5 @@ pub use {
     process::{Exit, Process, ProcessError},
     sandbox::{Family, LaunchError, Sandbox, Unsupported},
     stage::{Stage, Stages},
-    workload::{Drive, DriveOutcome, Probe, Traffic, Workload},
+    workload::{Drive, DriveOutcome, Finding, Probe, Traffic, Workload},
 };

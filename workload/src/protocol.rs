@@ -14,7 +14,9 @@ pub const MAGIC: [u8; 4] = *b"ISB1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Operation {
-    /// The server sends one [`Answer`] (value 0) and waits for the client to close. The first one is a sandbox's *ready*.
+    /// The server sends one [`Answer`] and waits for the client to close. The first one is a sandbox's *ready*. Its value is
+    /// the client's IPv4 address as the server sees it, as a number (what source NAT made of it), or 0 where the server
+    /// does not know it.
     Hello = 0,
     /// The client sends bytes until it shuts down its sending side, or [`Request::length`] of them where that is not 0; the
     /// server then sends one [`Answer`] whose value is the number of bytes that it received.
@@ -96,7 +98,7 @@ impl Request {
 /// What a server sends in answer to [`Operation::Hello`] and at the end of [`Operation::Sink`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Bytes received, or 0.
+    /// What the operation says that it is.
     pub value: u64,
 }
 

@@ -94,8 +94,25 @@ pub struct DriveOutcome {
 /// Questions for the probe inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Try a TCP connection to each of these and report how it ended.
+    /// Say hello to a server at each of these and report how it ended.
     pub connect: Vec<std::net::SocketAddr>,
     /// Try to listen on each of these TCP ports (any address) and report how it ended.
     pub listen: Vec<u16>,
+}
+
+/// What the probe found inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Names of the network interfaces, sorted.
+    pub interfaces: Vec<String>,
+    /// Addresses of the network interfaces as `interface address/prefix`, sorted.
+    pub addresses: Vec<String>,
+    /// IPv4 routes as `destination/prefix via gateway dev interface`, sorted.
+    pub routes: Vec<String>,
+    /// Inode number of the network namespace, 0 where it cannot be read.
+    pub namespace: u64,
+    /// For each server asked: the client's IPv4 address as that server saw it, or why there was no answer.
+    pub connects: Vec<Result<std::net::Ipv4Addr, String>>,
+    /// For each port: nothing, or why it could not be listened on (`EADDRINUSE` by its name).
+    pub listens: Vec<Result<(), String>>,
 }

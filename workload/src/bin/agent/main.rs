@@ -1,2 +1,75 @@
 //! The agent: one static program that runs the workload inside every sandbox.
-fn main() {}
+//!
+//! It is PID 1 in a container and /init in a Linux guest. Its standard output carries the ready line and results, one line
+//! each; nothing else is written there.
+#![forbid(unsafe_code)]
+
+mod probe;
+
+use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock, server};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut stages = Stages::default();
+    stages.stamp(Stage::AgentEntered, clock::now());
+    match run(stages) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed standard error must not turn the message into a panic.
+            let _ = writeln!(std::io::stderr(), "isobench-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn run(stages: Stages) -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let workload = arguments.next().ok_or("no workload given: exit, idle, serve PORT, drive JSON or probe JSON")?;
+    let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
+    match workload.as_str() {
+        "exit" => say(&announcement::format(&stages)),
+        "idle" => {
+            say(&announcement::format(&stages))?;
+            rest()
+        }
+        "serve" => {
+            let port = argument("a port")?;
+            serve(&port, stages)
+        }
+        "drive" => {
+            let drive: Drive = serde_json::from_str(&argument("its traffic as JSON")?)?;
+            say(&(serde_json::to_string(&client::drive(&drive))? + "\n"))
+        }
+        "probe" => {
+            let questions: Probe = serde_json::from_str(&argument("its questions as JSON")?)?;
+            say(&(serde_json::to_string(&probe::look(&questions))? + "\n"))
+        }
+        other => Err(format!("unknown workload `{other}`").into()),
+    }
+}
+
+fn serve(port: &str, mut stages: Stages) -> Result<(), Failure> {
+    let number: u16 = port.parse().map_err(|_| format!("`{port}` is no TCP port"))?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, number))
+        .map_err(|error| format!("listen on TCP port {number}: {error}"))?;
+    stages.stamp(Stage::Listening, clock::now());
+    say(&announcement::format(&stages))?;
+    Ok(server::serve(&listener)?)
+}
+
+/// Writes one line in one call, past the standard library's buffer.
+fn say(line: &str) -> Result<(), Failure> {
+    Ok(rustix::io::retry_on_intr(|| rustix::io::write(rustix::stdio::stdout(), line.as_bytes()))
+        .map(drop)
+        .map_err(|error| format!("write to the standard output: {error}"))?)
+}
+
+fn rest() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
