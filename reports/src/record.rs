@@ -70,8 +70,8 @@ pub struct Plan {
     pub suite: String,
     /// The seed of the order of cells.
     pub seed: u64,
-    /// Randomised blocks of each experiment.
-    pub blocks: u32,
+    /// Measured randomised blocks by experiment; a warm-up block comes before them. A run that was stopped has fewer.
+    pub blocks: BTreeMap<String, u32>,
     /// Experiments by name.
     pub experiments: Vec<String>,
     /// The command line, as typed.
