@@ -3,7 +3,7 @@
 
 use isobench_reports::record::Outcome;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One experiment in one sandbox in one block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,4 +42,11 @@ pub trait Measure {
     /// # Errors
     /// Where the testbed itself is unusable. A sandbox that fails is no error here: its measurements say so.
     fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>>;
+
+    /// All that a cell could leave behind and that is there now, one line each: `cgroup /isobench/12`, `link v12`,
+    /// `process 4711 (agent)`, `mount /x`. What a cell adds to it is a leak.
+    ///
+    /// # Errors
+    /// Where the testbed cannot be looked at.
+    fn inventory(&mut self) -> anyhow::Result<BTreeSet<String>>;
 }
