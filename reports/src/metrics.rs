@@ -1,0 +1,175 @@
+//! The metrics there are: the vocabulary that writer, reader and claims share.
+
+use crate::record::{Metric, Value};
+use std::collections::BTreeMap;
+
+/// Which of [`Value`]'s kinds a metric's values have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Value::Integer`].
+    Integer,
+    /// [`Value::Transfer`].
+    Transfer,
+    /// [`Value::Boolean`].
+    Boolean,
+    /// [`Value::Texts`].
+    Texts,
+    /// [`Value::Stages`].
+    Stages,
+    /// [`Value::Histogram`].
+    Histogram,
+}
+
+impl Kind {
+    /// The kind of a value.
+    pub const fn of(value: &Value) -> Self {
+        match value {
+            Value::Integer(_) => Self::Integer,
+            Value::Transfer { .. } => Self::Transfer,
+            Value::Boolean(_) => Self::Boolean,
+            Value::Texts(_) => Self::Texts,
+            Value::Stages(_) => Self::Stages,
+            Value::Histogram(_) => Self::Histogram,
+        }
+    }
+
+    /// Its name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Transfer => "transfer",
+            Self::Boolean => "boolean",
+            Self::Texts => "texts",
+            Self::Stages => "stages",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better: times, memory.
+    Lower,
+    /// More is better: rates.
+    Higher,
+    /// A fact.
+    Neither,
+}
+
+impl Better {
+    /// Its name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lower => "lower",
+            Self::Higher => "higher",
+            Self::Neither => "neither",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// Its name, such as `start.ready`.
+    pub name: &'static str,
+    /// Base unit of what is stored: `ns`, `B`, or empty for facts.
+    pub unit: &'static str,
+    /// Unit of the number that series and figures are made of: `B/s` for a transfer, else the base unit.
+    pub shown_unit: &'static str,
+    /// Which way is better.
+    pub better: Better,
+    /// What it is, in one English sentence.
+    pub text: &'static str,
+    /// The kind of its values.
+    pub kind: Kind,
+}
+
+const fn time(name: &'static str, kind: Kind, text: &'static str) -> Definition {
+    Definition { name, unit: "ns", shown_unit: "ns", better: Better::Lower, text, kind }
+}
+
+const fn memory(name: &'static str, text: &'static str) -> Definition {
+    Definition { name, unit: "B", shown_unit: "B", better: Better::Lower, text, kind: Kind::Integer }
+}
+
+const fn rate(name: &'static str, text: &'static str) -> Definition {
+    Definition { name, unit: "B", shown_unit: "B/s", better: Better::Higher, text, kind: Kind::Transfer }
+}
+
+const fn fact(name: &'static str, kind: Kind, text: &'static str) -> Definition {
+    Definition { name, unit: "", shown_unit: "", better: Better::Neither, text, kind }
+}
+
+/// Every metric, in the order of tables.
+pub const METRICS: &[Definition] = &[
+    time("start.stages", Kind::Stages, "Stages of one launch, since just before the process was created."),
+    time(
+        "start.ready",
+        Kind::Integer,
+        "From just before the process was created to the first answer, or to the ready line where there is no network.",
+    ),
+    time(
+        "start.gone",
+        Kind::Integer,
+        "From the order to end until process, control group, links, address and ports are seen to be absent.",
+    ),
+    memory("memory.host", "Memory in use on the host, everything included, beyond what was in use with no instance."),
+    memory("memory.pss", "Proportional set size of all processes of the instances."),
+    memory("memory.cgroup", "Memory accounted to the control groups of the instances."),
+    memory("memory.vmm-overhead", "Proportional set size of one virtual machine monitor, less its guest's memory."),
+    rate("tcp.upload", "Bytes that one TCP stream carried towards the sandbox, and the time that it took."),
+    rate("tcp.download", "Bytes that one TCP stream carried from the sandbox, and the time that it took."),
+    time(
+        "tcp.round-trip",
+        Kind::Histogram,
+        "Round trips of single requests on one TCP connection, one after the other (closed loop).",
+    ),
+    time(
+        "tcp.round-trip.median",
+        Kind::Integer,
+        "Median round trip of single requests on one TCP connection (closed loop).",
+    ),
+    time("tcp.connection", Kind::Histogram, "Connect, one request and its answer, one after the other (closed loop)."),
+    time("tcp.connection.median", Kind::Integer, "Median of connect, one request and its answer (closed loop)."),
+    fact("network.interfaces", Kind::Texts, "Names of the network interfaces as seen inside."),
+    fact(
+        "network.addresses",
+        Kind::Texts,
+        "Addresses of the network interfaces as seen inside, each with its interface.",
+    ),
+    fact("network.routes", Kind::Texts, "IPv4 routes as seen inside."),
+    fact("network.host-interfaces", Kind::Texts, "Names of the host's network interfaces."),
+    fact("network.host-addresses", Kind::Texts, "Addresses of the host's network interfaces, each with its interface."),
+    fact("network.namespace-is-host", Kind::Boolean, "Whether the network namespace inside is the host's."),
+    fact("network.connects", Kind::Boolean, "Whether a connection from inside to the target succeeds."),
+    fact(
+        "network.port-conflict",
+        Kind::Boolean,
+        "Whether listening on a port that is already listened on fails with EADDRINUSE.",
+    ),
+    fact("network.source-address", Kind::Texts, "The address that a server outside saw as the client's."),
+    fact("network.default-mode", Kind::Texts, "The network mode that is used when none is given."),
+    fact("network.range", Kind::Texts, "The subnet that the sandbox is in."),
+    fact("network.publish", Kind::Boolean, "Whether a published port is reachable from outside."),
+];
+
+/// The metric of a name.
+pub fn find(name: &str) -> Option<&'static Definition> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+/// The table of metrics for [`crate::record::Run::metrics`].
+pub fn table() -> BTreeMap<String, Metric> {
+    METRICS
+        .iter()
+        .map(|metric| {
+            let entry = Metric {
+                unit: metric.unit.to_owned(),
+                better: metric.better.name().to_owned(),
+                text: metric.text.to_owned(),
+            };
+            (metric.name.to_owned(), entry)
+        })
+        .collect()
+}
