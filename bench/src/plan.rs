@@ -1,0 +1,211 @@
+//! What a run measures: the suite, narrowed by the command line and by what this machine can do.
+
+use crate::experiments::{self, Experiment};
+use crate::sandboxes::KINDS;
+use isobench_reports::record::{Plan, SandboxRecord};
+use std::collections::BTreeMap;
+
+/// A named choice of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Every experiment with few blocks: minutes.
+    #[default]
+    Quick,
+    /// Three times the blocks, and longer cells.
+    Full,
+}
+
+impl Suite {
+    /// Its name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+
+    fn blocks(self, experiment: &Experiment) -> u32 {
+        match self {
+            Self::Quick => experiment.quick_blocks,
+            Self::Full => experiment.quick_blocks * 3,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The suite that the rest narrows.
+    pub suite: Suite,
+    /// Experiments by name; all where empty.
+    pub experiments: Vec<String>,
+    /// Sandboxes by name; all where empty.
+    pub sandboxes: Vec<String>,
+    /// Blocks of each experiment in place of the suite's.
+    pub blocks: Option<u32>,
+    /// Seed of the order.
+    pub seed: u64,
+    /// The user's own program and its arguments.
+    pub program: Option<Vec<String>>,
+}
+
+/// A name that there is nothing of, or a choice that measures nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No such experiment or sandbox.
+    #[error("there is no {kind} named `{name}`{}; `isobench list` shows all", suggestion(.close))]
+    Unknown {
+        /// `experiment` or `sandbox`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// Names that are close to it.
+        close: Vec<String>,
+    },
+    /// The experiment cannot run the user's own program.
+    #[error("the experiment `{0}` has a workload of its own; a program of yours can be measured with: {1}")]
+    NoProgram(String, String),
+}
+
+impl Request {
+    /// Sees that every name is known, before anything is made.
+    ///
+    /// # Errors
+    /// At the first name that is not.
+    pub fn check(&self) -> Result<(), PlanError> {
+        for name in &self.experiments {
+            let experiment = experiments::named(name)
+                .ok_or_else(|| unknown("experiment", name, experiments::all().iter().map(|experiment| experiment.name)))?;
+            if self.program.is_some() && !experiment.takes_program {
+                return Err(PlanError::NoProgram(name.clone(), names_taking_programs().join(", ")));
+            }
+        }
+        self.sandboxes.iter().try_for_each(|name| check_sandbox(name))
+    }
+
+    /// The plan, with experiments in the order of the report.
+    pub fn plan(&self, command_line: Vec<String>) -> Plan {
+        let chosen: Vec<&Experiment> = experiments::all()
+            .iter()
+            .filter(|experiment| self.experiments.is_empty() || self.experiments.iter().any(|name| name == experiment.name))
+            .filter(|experiment| self.program.is_none() || experiment.takes_program)
+            .collect();
+        let blocks: BTreeMap<String, u32> = chosen
+            .iter()
+            .map(|experiment| (experiment.name.to_owned(), self.blocks.unwrap_or(self.suite.blocks(experiment))))
+            .collect();
+        let narrowed = self.blocks.is_some()
+            || self.program.is_some()
+            || !self.experiments.is_empty()
+            || !self.sandboxes.is_empty();
+        Plan {
+            suite: if narrowed { "custom" } else { self.suite.name() }.into(),
+            seed: self.seed,
+            blocks,
+            experiments: chosen.iter().map(|experiment| experiment.name.to_owned()).collect(),
+            command_line,
+            program: self.program.clone(),
+        }
+    }
+
+    /// Those sandboxes that were asked for, in the order of every table.
+    pub fn choose(&self, all: &[SandboxRecord]) -> Vec<SandboxRecord> {
+        let wanted = |sandbox: &&SandboxRecord| self.sandboxes.is_empty() || self.sandboxes.contains(&sandbox.name);
+        all.iter().filter(wanted).cloned().collect()
+    }
+}
+
+/// Names of those sandboxes that can run here and that an experiment applies to.
+pub fn taking_part(experiment: &str, sandboxes: &[SandboxRecord]) -> Vec<String> {
+    let Some(experiment) = experiments::named(experiment) else { return Vec::new() };
+    let available = sandboxes.iter().filter(|sandbox| sandbox.unavailable.is_none() && experiment.applies(sandbox));
+    available.map(|sandbox| sandbox.name.clone()).collect()
+}
+
+/// Sees that a sandbox's name is known.
+///
+/// # Errors
+/// Where it is not, with the names that are close.
+pub fn check_sandbox(name: &str) -> Result<(), PlanError> {
+    if KINDS.iter().any(|kind| kind.name == name) {
+        return Ok(());
+    }
+    Err(unknown("sandbox", name, KINDS.iter().map(|kind| kind.name)))
+}
+
+fn names_taking_programs() -> Vec<&'static str> {
+    experiments::all().iter().filter(|experiment| experiment.takes_program).map(|experiment| experiment.name).collect()
+}
+
+fn unknown<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> PlanError {
+    PlanError::Unknown { kind, name: name.to_owned(), close: close(name, known) }
+}
+
+/// Up to five names that are like a name, best first: a part of it in common, or close by Jaro's measure.
+fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let likeness = |candidate: &str| {
+        let within = name.len() >= 3 && candidate.contains(name) || name.contains(candidate);
+        if within { 1.0 } else { strsim::jaro(name, candidate) }
+    };
+    let mut scored: Vec<(f64, &str)> = known.map(|candidate| (likeness(candidate), candidate)).collect();
+    scored.retain(|(score, _)| *score > 0.7);
+    scored.sort_by(|left, right| right.0.total_cmp(&left.0));
+    scored.into_iter().take(5).map(|(_, candidate)| candidate.to_owned()).collect()
+}
+
+fn suggestion(close: &[String]) -> String {
+    match close {
+        [] => String::new(),
+        [one] => format!(", did you mean `{one}`?"),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(|name| format!("`{name}`")).collect();
+            format!(", did you mean {} or `{last}`?", first.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_close_ones() {
+        let request = Request { sandboxes: names(&["process", "container-brigde"]), ..Request::default() };
+        let error = request.check().unwrap_err().to_string();
+        assert!(error.starts_with("there is no sandbox named `container-brigde`, did you mean `container-bridge`"), "{error}");
+        let error = check_sandbox("bridge").unwrap_err().to_string();
+        assert!(error.contains("`container-bridge`"), "{error}");
+        let error = Request { experiments: names(&["startpu"]), ..Request::default() }.check().unwrap_err().to_string();
+        assert_eq!(error, "there is no experiment named `startpu`, did you mean `startup`?; `isobench list` shows all");
+        let error = check_sandbox("zzz").unwrap_err().to_string();
+        assert_eq!(error, "there is no sandbox named `zzz`; `isobench list` shows all");
+    }
+
+    #[test]
+    fn the_quick_suite_has_twenty_blocks_of_startup() {
+        let plan = Request::default().plan(Vec::new());
+        assert_eq!(plan.suite, "quick");
+        assert!(plan.blocks["startup"] >= 20);
+        let full = Request { suite: Suite::Full, ..Request::default() }.plan(Vec::new());
+        assert_eq!(full.blocks["startup"], 3 * plan.blocks["startup"]);
+    }
+
+    #[test]
+    fn a_narrowed_suite_says_so() {
+        let request = Request { experiments: names(&["startup"]), blocks: Some(7), ..Request::default() };
+        let plan = request.plan(names(&["isobench", "run"]));
+        assert_eq!((plan.suite.as_str(), plan.experiments, plan.blocks["startup"]), ("custom", names(&["startup"]), 7));
+    }
+
+    #[test]
+    fn a_program_narrows_to_what_can_run_it() {
+        let request = Request { program: Some(names(&["/bin/true"])), ..Request::default() };
+        let plan = request.plan(Vec::new());
+        assert!(plan.experiments.iter().all(|name| experiments::named(name).unwrap().takes_program));
+        assert_eq!(plan.suite, "custom");
+    }
+}
