@@ -1,1 +1,3 @@
 //! A container runtime.
+
+pub mod network;

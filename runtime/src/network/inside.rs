@@ -1,0 +1,160 @@
+//! What a container sets up in its own network namespace.
+//!
+//! The messages are made before the container's process exists; its child sends them all by one `send` and reads one
+//! answer. [`Configuration::apply`] is therefore safe in a child that shares its parent's memory: it makes four system
+//! calls, allocates nothing, takes no lock and leaves `errno` alone
+//! ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)).
+
+use super::netlink::{Answer, Answers, Batch};
+use super::{Mac, message};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use std::net::Ipv4Addr;
+
+/// The loopback link has index 1 in every namespace (`LOOPBACK_IFINDEX` in include/net/net_namespace.h).
+pub const LOOPBACK: u32 = 1;
+
+/// The index that we give to a container's own link.
+pub const INTERFACE: u32 = 2;
+
+/// The name of a container's own link.
+pub const INTERFACE_NAME: &str = "eth0";
+
+/// One step of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Bring the loopback link up.
+    LoopbackUp,
+    /// Keep IPv6 addresses from appearing on the container's own link.
+    NoIpv6Address,
+    /// Give it its address.
+    Address,
+    /// Bring it up.
+    InterfaceUp,
+    /// Say where the gateway is, so that it needs no resolution.
+    Neighbour,
+    /// Add the default route.
+    DefaultRoute,
+    /// Open the socket, send, or receive.
+    Socket,
+}
+
+impl Step {
+    /// The step in words, such as `add the default route`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LoopbackUp => "bring the loopback link up",
+            Self::NoIpv6Address => "turn IPv6 addresses off",
+            Self::Address => "add the address",
+            Self::InterfaceUp => "bring the link up",
+            Self::Neighbour => "add the gateway as neighbour",
+            Self::DefaultRoute => "add the default route",
+            Self::Socket => "use a netlink socket",
+        }
+    }
+}
+
+/// The container's own link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Prefix length of its subnet.
+    pub prefix: u8,
+    /// The gateway of its default route.
+    pub gateway: Ipv4Addr,
+    /// The gateway's link-layer address, where it is known beforehand: it saves a resolution at the first packet.
+    pub gateway_mac: Option<Mac>,
+    /// Whether the kernel has IPv6, which is then kept from giving the link an address by itself.
+    pub ipv6: bool,
+}
+
+/// Messages that configure a network namespace from inside.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    bytes: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not yet known: read on.
+    Pending,
+    /// All is set up.
+    Done,
+    /// This step failed.
+    Failed(Step, Errno),
+}
+
+impl Configuration {
+    /// Only the loopback link: what a container without a network has.
+    pub fn loopback() -> Self {
+        let mut batch = Batch::new();
+        batch.push(0, message::up(LOOPBACK));
+        Self { bytes: batch.finish(), steps: vec![Step::LoopbackUp] }
+    }
+
+    /// The loopback link and the container's own, whose index is [`INTERFACE`].
+    pub fn new(interface: &Interface) -> Self {
+        const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+        let mut messages = vec![(Step::LoopbackUp, 0, message::up(LOOPBACK))];
+        if interface.ipv6 {
+            messages.push((Step::NoIpv6Address, 0, message::no_ipv6_address(INTERFACE)));
+        }
+        let address = message::new_address(INTERFACE, interface.address, interface.prefix);
+        messages.push((Step::Address, NEW, address));
+        messages.push((Step::InterfaceUp, 0, message::up(INTERFACE)));
+        if let Some(mac) = interface.gateway_mac {
+            messages.push((Step::Neighbour, NEW, message::new_neighbour(INTERFACE, interface.gateway, mac)));
+        }
+        messages.push((Step::DefaultRoute, NEW, message::new_route(Ipv4Addr::UNSPECIFIED, 0, interface.gateway)));
+        let (mut batch, mut steps) = (Batch::new(), Vec::new());
+        for (step, flags, message) in messages {
+            batch.push(flags, message);
+            steps.push(step);
+        }
+        Self { bytes: batch.finish(), steps }
+    }
+
+    /// What to send to a `NETLINK_ROUTE` socket that was opened in the namespace. One acknowledgement is to be expected,
+    /// that of the last message, before it an error for each message that failed.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads a received datagram. Safe in a signal handler.
+    pub fn read(&self, datagram: &[u8]) -> Verdict {
+        for (sequence, answer) in Answers::new(datagram) {
+            let Answer::Acknowledged(error) = answer else { continue };
+            let step = self.steps.get((sequence as usize).wrapping_sub(1)).copied().unwrap_or(Step::Socket);
+            if error != 0 {
+                return Verdict::Failed(step, Errno::from_raw_os_error(error.saturating_neg()));
+            }
+            if sequence as usize == self.steps.len() {
+                return Verdict::Done;
+            }
+        }
+        Verdict::Pending
+    }
+
+    /// Configures the calling thread's namespace. Safe in a signal handler.
+    pub fn apply(&self) -> Result<(), (Step, Errno)> {
+        let failed = |errno| (Step::Socket, errno);
+        // Protocol 0 is NETLINK_ROUTE.
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map_err(failed)?;
+        send(&socket, &self.bytes, SendFlags::empty()).map_err(failed)?;
+        // An error repeats the message that failed; the longest of ours has less than 100 bytes.
+        let mut datagram = [0_u8; 512];
+        loop {
+            let (length, _) = recv(&socket, &mut datagram, RecvFlags::DONTWAIT).map_err(failed)?;
+            match self.read(&datagram[..length]) {
+                Verdict::Pending => {}
+                Verdict::Done => return Ok(()),
+                Verdict::Failed(step, errno) => return Err((step, errno)),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The network of containers and virtual machines: one file per kernel object.
+//!
+//! | file | kernel object | gone when |
+//! |---|---|---|
+//! | [`namespace`] | network namespace | the last descriptor and the last process in it are gone |
+//! | [`netlink`] | netlink socket, bound to the namespace in which it was opened | dropped |
+//! | [`link`] | bridge, veth pair, uplink | its namespace goes |
+//! | [`inside`] | what a container sets up in its own namespace, by one `send` | its namespace goes |
+//! | [`tap`] | tap of a virtual machine | dropped |
+//! | [`nft`] | one nftables table: NAT, filter, published ports | dropped |
+//! | [`pool`] | (none) the addresses of a subnet, leased | released |
+//! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped |
+//!
+//! Everything is done by synchronous netlink ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)): the
+//! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed.
+
+pub mod inside;
+pub mod link;
+pub(crate) mod message;
+pub mod namespace;
+pub mod netlink;
+pub mod subnet;
+pub mod sysctl;
+
+pub use inside::Configuration;
+pub use link::{Address, Link, PeerNamespace, Route, Veth};
+pub use namespace::Namespace;
+pub use netlink::Netlink;
+pub use subnet::{Mac, Subnet};
+
+use rustix::io::Errno;
+use std::net::IpAddr;
+
+/// What can go wrong with the network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The kernel refused.
+    #[error("{operation} {object}")]
+    System {
+        /// The operation, such as `create veth`.
+        operation: &'static str,
+        /// The object, such as `v12`.
+        object: String,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("{operation} {object}: the kernel's answer cannot be understood")]
+    Malformed {
+        /// The operation.
+        operation: &'static str,
+        /// The object.
+        object: String,
+    },
+    /// A subnet overlaps what the machine already routes.
+    #[error("subnet {subnet} collides with the route to {destination}/{prefix} over {link}: choose another subnet")]
+    SubnetInUse {
+        /// The subnet that was asked for.
+        subnet: Subnet,
+        /// Destination of the existing route.
+        destination: IpAddr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The link that it goes over.
+        link: String,
+    },
+    /// Not an IPv4 subnet that containers can have.
+    #[error("`{0}` is no IPv4 subnet such as 10.89.0.0/24 (prefix 1 to 30, no bits set behind it)")]
+    NoSubnet(String),
+    /// The gateway is no host address of the subnet.
+    #[error("gateway {gateway} is no host address of subnet {subnet}")]
+    ForeignGateway {
+        /// The gateway that was asked for.
+        gateway: std::net::Ipv4Addr,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// A name that no link can have.
+    #[error("`{0}` is no name for a network link: 1 to 15 bytes, no slash, no colon, no white space")]
+    NoLinkName(String),
+    /// Every address is leased.
+    #[error("every address of subnet {0} is in use")]
+    Exhausted(Subnet),
+    /// A link is still there though it should have gone.
+    #[error("link {0} is still there after its namespace should have gone")]
+    Lingering(String),
+}
+
+impl NetworkError {
+    /// The kernel's refusal of an operation on an object.
+    pub(crate) fn system(operation: &'static str, object: impl Into<String>, source: Errno) -> Self {
+        Self::System { operation, object: object.into(), source }
+    }
+
+    /// The kernel's error number, where the kernel refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::System { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+}

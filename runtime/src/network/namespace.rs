@@ -1,0 +1,94 @@
+//! A network namespace ([network_namespaces(7)](https://man7.org/linux/man-pages/man7/network_namespaces.7.html)).
+
+use super::NetworkError;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use std::thread;
+
+/// A network namespace, kept alive by a descriptor. It has no name and no mount: when the last descriptor, process and
+/// socket in it are gone, the kernel takes it down with every link, address, route and rule that it has.
+#[derive(Debug)]
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    /// The calling thread's own.
+    pub fn current() -> Result<Self, NetworkError> {
+        Self::open("/proc/thread-self/ns/net".into())
+    }
+
+    /// That of a process. The caller must know that the process is not reaped yet (its own child, for instance).
+    pub fn of_process(process: Pid) -> Result<Self, NetworkError> {
+        Self::open(format!("/proc/{}/ns/net", process.as_raw_nonzero()))
+    }
+
+    /// That of the process held by a pidfd, however it fares.
+    pub fn of_pidfd(pidfd: BorrowedFd<'_>) -> Result<Self, NetworkError> {
+        on_own_thread(|| {
+            move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::NETWORK)
+                .map_err(|source| NetworkError::system("enter", "the network namespace of a process", source))?;
+            Self::current()
+        })
+    }
+
+    /// A fresh one, empty but for a loopback link that is down.
+    pub fn create() -> Result<Self, NetworkError> {
+        on_own_thread(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|source| {
+                NetworkError::system("create", "a network namespace", Errno::from_raw_os_error(source as i32))
+            })?;
+            Self::current()
+        })
+    }
+
+    /// Runs something inside: at once where the caller is there already, else on a thread of its own, which ends with it.
+    /// No way out of `work`, be it an early return or a panic, can leave the caller in the wrong namespace.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetworkError> {
+        if self.same(&Self::current()?)? {
+            return Ok(work());
+        }
+        on_own_thread(|| {
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|source| NetworkError::system("enter", "a network namespace", source))?;
+            Ok(work())
+        })
+    }
+
+    /// Whether both are one namespace: the same inode of the same nsfs
+    /// ([namespaces(7)](https://man7.org/linux/man-pages/man7/namespaces.7.html)).
+    pub fn same(&self, other: &Self) -> Result<bool, NetworkError> {
+        Ok(self.identity()? == other.identity()?)
+    }
+
+    /// Device and inode, which tell a namespace from every other that lives at the same time.
+    pub fn identity(&self) -> Result<(u64, u64), NetworkError> {
+        let stat = fstat(&self.0).map_err(|source| NetworkError::system("look at", "a network namespace", source))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    fn open(path: String) -> Result<Self, NetworkError> {
+        match open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(descriptor) => Ok(Self(descriptor)),
+            Err(source) => Err(NetworkError::system("open", path, source)),
+        }
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
+    thread::scope(|scope| {
+        let thread =
+            thread::Builder::new().name("network namespace".into()).spawn_scoped(scope, work).map_err(|error| {
+                let source = Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
+                NetworkError::system("start", "a thread for a network namespace", source)
+            })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
