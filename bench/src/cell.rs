@@ -1,9 +1,10 @@
 //! One cell of a run: one experiment in one sandbox in one block. It is what the schedule hands to the testbed, and
 //! measurements are what comes back.
 
+use crate::testbed::Inventory;
 use isobench_reports::record::Outcome;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One experiment in one sandbox in one block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +44,9 @@ pub trait Measure {
     /// Where the testbed itself is unusable. A sandbox that fails is no error here: its measurements say so.
     fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>>;
 
-    /// All that a cell could leave behind and that is there now, one line each: `cgroup /isobench/12`, `link v12`,
-    /// `process 4711 (agent)`, `mount /x`. What a cell adds to it is a leak.
+    /// All that a cell could leave behind and that is there now. What a cell adds to it is a leak.
     ///
     /// # Errors
     /// Where the testbed cannot be looked at.
-    fn inventory(&mut self) -> anyhow::Result<BTreeSet<String>>;
+    fn inventory(&mut self) -> anyhow::Result<Inventory>;
 }

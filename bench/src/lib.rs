@@ -2,3 +2,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod experiments;
+pub mod interrupt;
+pub mod journal;
+pub mod machine;
+pub mod plan;
+pub mod programs;
+pub mod progress;
+pub mod recorder;
+pub mod sandboxes;
+pub mod schedule;
+pub mod session;
+pub mod testbed;

@@ -1,0 +1,55 @@
+//! Builds the small programs that travel inside `isobench`, so that the one file does the whole job on another machine.
+//!
+//! A nested cargo with a target directory of its own builds them in the profile `embedded`: few pages and a fast exec,
+//! whatever profile `isobench` itself is built in.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Package, program, and the variable that tells `programs.rs` where it is.
+const PROGRAMS: [(&str, &str, &str); 1] = [("isobench-workload", "isobench-agent", "ISOBENCH_AGENT")];
+
+/// What the outer cargo sets for this build and must not reach the nested one: flags that would change the embedded
+/// programs, and a target directory whose lock the outer cargo holds.
+const NOT_INHERITED: [&str; 10] = [
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTDOCFLAGS",
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_PRIMARY_PACKAGE",
+    "CARGO_MAKEFLAGS",
+];
+
+fn main() {
+    let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
+    for source in ["workload", "microvm", "Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    let target_directory = PathBuf::from(variable("OUT_DIR")).join("embedded");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.current_dir(&workspace).args(["build", "--profile", "embedded", "--target-dir"]).arg(&target_directory);
+    for (package, program, _) in PROGRAMS {
+        cargo.args(["--package", package, "--bin", program]);
+    }
+    for name in NOT_INHERITED {
+        cargo.env_remove(name);
+    }
+    match cargo.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => panic!("{cargo:?} ended with {status}"),
+        Err(error) => panic!("start {cargo:?}: {error}"),
+    }
+    // The triple is set in .cargo/config.toml, so cargo puts the programs into a directory named after it.
+    let built = target_directory.join(variable("TARGET")).join("embedded");
+    for (_, program, name) in PROGRAMS {
+        println!("cargo::rustc-env={name}={}", built.join(program).display());
+    }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}

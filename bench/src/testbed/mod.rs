@@ -1,0 +1,178 @@
+//! The testbed: a simulated host with its bridges and address translation, and an outside client beside it.
+//!
+//! It is one small process, made from this same program, in network, mount, pid, ipc, uts and cgroup namespaces of its own
+//! (and a user namespace for an ordinary user). Sandboxes are launched from it and samples are kept by its parent, because
+//! the cost of a fork follows the memory of the process that forks. The machine's own links and firewall are never touched;
+//! when the testbed ends, even by SIGKILL, its pid namespace ends all that runs in it and the kernel frees the rest.
+
+mod channel;
+pub mod host;
+mod inventory;
+mod machine;
+mod namespaces;
+pub(crate) mod network;
+
+pub use inventory::Inventory;
+
+use crate::cell::{Cell, Measure, Measurement};
+use anyhow::{Context, anyhow, bail};
+use channel::Channel;
+use isobench_reports::record::{Machine, SandboxRecord};
+use isobench_workload::{Exit, Process};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The hidden subcommand that makes this program a part of a testbed; [`host::main`] answers it.
+pub const SUBCOMMAND: &str = "__testbed";
+
+/// What a testbed is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How long each step of a sandbox's life may take before it counts as failed.
+    pub deadline: Duration,
+    /// The kernel for `vm-linux`, where one was given or found.
+    pub kernel: Option<PathBuf>,
+    /// Whether cells are kept short, as in the quick suite.
+    pub quick: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(10), kernel: None, quick: true }
+    }
+}
+
+/// What the parent asks of the testbed.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    Start(Settings),
+    Measure(Cell),
+    Inventory,
+    Stop,
+}
+
+/// What the testbed answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum Reply {
+    Started(Box<Started>),
+    Measured(Vec<Measurement>),
+    Inventory(Inventory),
+    Stopped,
+    Failed(String),
+}
+
+/// What a started testbed says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Started {
+    machine: Machine,
+    sandboxes: Vec<SandboxRecord>,
+}
+
+/// A running testbed, seen from its parent. Dropping it ends all that runs in it.
+#[derive(Debug)]
+pub struct Testbed {
+    process: Process,
+    channel: Channel,
+    machine: Machine,
+    sandboxes: Vec<SandboxRecord>,
+}
+
+impl Testbed {
+    /// Longest time for one answer: a cell has deadlines of its own for each of its steps, so this one means that the
+    /// testbed itself hangs.
+    const LONGEST_ANSWER: Duration = Duration::from_secs(300);
+
+    /// Makes a testbed and finds out which sandboxes it offers.
+    ///
+    /// Call it in the thread that lives as long as the testbed: the testbed is killed when that thread ends.
+    ///
+    /// # Errors
+    /// Where the machine refuses one of its parts, in one sentence with the remedy.
+    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
+        let process = Command::new("/proc/self/exe")
+            .arg(SUBCOMMAND)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Ctrl-C is for the parent to answer: it lets the cell in hand end and stops the testbed.
+            .process_group(0)
+            .spawn()
+            .context("start the testbed from /proc/self/exe")?;
+        let process = Process::from_child(process.id())?;
+        let channel = Channel::new(ours);
+        channel.wait_at_most(Some(Self::LONGEST_ANSWER))?;
+        let mut testbed = Self { process, channel, machine: Machine::default(), sandboxes: Vec::new() };
+        match testbed.ask(&Order::Start(settings.clone()))? {
+            Reply::Started(started) => {
+                testbed.machine = started.machine;
+                testbed.sandboxes = started.sandboxes;
+                Ok(testbed)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every sandbox that this program knows, in the order of every table; one that cannot run here says why.
+    pub fn sandboxes(&self) -> &[SandboxRecord] {
+        &self.sandboxes
+    }
+
+    /// Facts of the machine and of the testbed that bear on a figure.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The testbed's outermost process, for tests that end it the hard way.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// Ends the testbed in good order and sees it gone.
+    ///
+    /// # Errors
+    /// Where it reported something that it could not remove, or had to be killed.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        match self.ask(&Order::Stop)? {
+            Reply::Stopped => {}
+            other => return Err(unexpected(&other)),
+        }
+        match self.process.wait(Duration::from_secs(10)).context("wait for the testbed to end")? {
+            Exit::Status(0) => Ok(()),
+            exit => bail!("the testbed ended with {exit:?}"),
+        }
+    }
+
+    fn ask(&mut self, order: &Order) -> anyhow::Result<Reply> {
+        self.channel.send(order).context("the testbed does not listen")?;
+        match self.channel.receive().context("the testbed gave no answer")? {
+            Some(Reply::Failed(message)) => Err(anyhow!(message)),
+            Some(reply) => Ok(reply),
+            None => Err(anyhow!("the testbed ended unexpectedly")),
+        }
+    }
+}
+
+impl Measure for Testbed {
+    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+        match self.ask(&Order::Measure(cell.clone()))? {
+            Reply::Measured(measurements) => Ok(measurements),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn inventory(&mut self) -> anyhow::Result<Inventory> {
+        match self.ask(&Order::Inventory)? {
+            Reply::Inventory(inventory) => Ok(inventory),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> anyhow::Error {
+    anyhow!("the testbed answered something else: {reply:?}")
+}

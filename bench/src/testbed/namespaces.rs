@@ -1,0 +1,70 @@
+//! The namespaces that make the testbed a machine of its own.
+
+use anyhow::Context;
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{getegid, geteuid};
+use std::ffi::CStr;
+use std::fs;
+use std::path::Path;
+
+/// Where the testbed keeps files: on a tmpfs that only it sees and that goes with its mount namespace. Peers keep their
+/// state under /run too, so that it is private without being told where to go.
+pub(crate) const PRIVATE: &str = "/run";
+
+/// Leaves the machine's namespaces. The process itself stays in the old pid namespace; its next child is the first process
+/// of the new one ([pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html)).
+///
+/// Must be called while this process has one thread: a second one makes a new user namespace fail with EINVAL.
+pub(crate) fn leave() -> anyhow::Result<()> {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    if user != 0 {
+        unshare(CloneFlags::CLONE_NEWUSER).context(
+            "make a user namespace (as an ordinary user this needs `sysctl user.max_user_namespaces` above 0 and, on \
+             Ubuntu, `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or run it as root)",
+        )?;
+        // A process without privilege may map itself alone, and only after giving up setgroups (user_namespaces(7)).
+        write("/proc/self/setgroups", "deny")?;
+        write("/proc/self/uid_map", &format!("0 {user} 1"))?;
+        write("/proc/self/gid_map", &format!("0 {group} 1"))?;
+    }
+    unshare(
+        CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP,
+    )
+    .context("make the testbed's namespaces (needs root, or CAP_SYS_ADMIN in a user namespace)")
+}
+
+/// Furnishes the new namespaces; called by their first process.
+pub(crate) fn furnish() -> anyhow::Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("make all mounts private")?;
+    let plain = MountFlags::NOSUID | MountFlags::NODEV;
+    // Without a new proc, /proc/self would still speak of the machine's process numbers.
+    mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None::<&CStr>).context("mount /proc")?;
+    mount("tmpfs", PRIVATE, "tmpfs", plain, Some(c"mode=0755"))
+        .with_context(|| format!("mount a tmpfs on {PRIVATE}"))?;
+    rustix::system::sethostname(b"isobench").context("set the host name")?;
+    Ok(())
+}
+
+/// A directory of the testbed's own for files of that kind.
+pub(crate) fn directory(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let path = Path::new(PRIVATE).join("isobench").join(name);
+    fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+    Ok(path)
+}
+
+fn write(path: &str, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write `{text}` to {path}"))
+}
+
+/// Whether an ordinary user made the testbed: user 0 here is then another user outside.
+pub(crate) fn is_rootless() -> anyhow::Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    Ok(map.split_ascii_whitespace().nth(1) != Some("0"))
+}
