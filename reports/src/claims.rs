@@ -3,6 +3,40 @@
 
 use crate::summary::Parameters;
 use serde::Deserialize;
+use std::sync::LazyLock;
+
+/// The files, in the order of reports.
+const FILES: [&str; 6] = [
+    include_str!("../claims/host.toml"),
+    include_str!("../claims/container.toml"),
+    include_str!("../claims/none.toml"),
+    include_str!("../claims/bridge.toml"),
+    include_str!("../claims/custom.toml"),
+    include_str!("../claims/vm.toml"),
+];
+
+/// Every claim, in the order of reports.
+pub fn claims() -> &'static [Claim] {
+    static CLAIMS: LazyLock<Vec<Claim>> = LazyLock::new(|| FILES.into_iter().flat_map(parse).collect());
+    &CLAIMS
+}
+
+/// The claim of an id.
+pub fn find(id: &str) -> Option<&'static Claim> {
+    claims().iter().find(|claim| claim.id == id)
+}
+
+fn parse(file: &str) -> Vec<Claim> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        claim: Vec<Claim>,
+    }
+    match toml::from_str::<File>(file) {
+        Ok(file) => file.claim,
+        Err(error) => unreachable!("the claims are part of the program and tested: {error}"),
+    }
+}
 
 /// One claim.
 #[derive(Clone, Debug, Deserialize)]
@@ -118,6 +152,9 @@ pub struct Subject {
     /// Where the control is looked at; the sandbox itself where none is named.
     #[serde(default)]
     pub control: Option<String>,
+    /// Whether this is a peer, which takes part only where it was measured.
+    #[serde(default)]
+    pub peer: bool,
 }
 
 /// A fact that must hold.

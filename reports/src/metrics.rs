@@ -53,7 +53,7 @@ pub enum Better {
     Lower,
     /// More is better: rates.
     Higher,
-    /// A fact.
+    /// A fact, or a state of the machine.
     Neither,
 }
 
@@ -95,6 +95,10 @@ const fn memory(name: &'static str, text: &'static str) -> Definition {
 
 const fn rate(name: &'static str, text: &'static str) -> Definition {
     Definition { name, unit: "B", shown_unit: "B/s", better: Better::Higher, text, kind: Kind::Transfer }
+}
+
+const fn machine(name: &'static str, text: &'static str) -> Definition {
+    Definition { name, unit: "ns", shown_unit: "ns", better: Better::Neither, text, kind: Kind::Integer }
 }
 
 const fn fact(name: &'static str, kind: Kind, text: &'static str) -> Definition {
@@ -152,6 +156,9 @@ pub const METRICS: &[Definition] = &[
     fact("network.default-mode", Kind::Texts, "The network mode that is used when none is given."),
     fact("network.range", Kind::Texts, "The subnet that the sandbox is in."),
     fact("network.publish", Kind::Boolean, "Whether a published port is reachable from outside."),
+    fact("cell.leak", Kind::Texts, "What a cell left behind: always an error."),
+    machine("cell.duration", "How long a cell took, with set-up and clean-up."),
+    machine("machine.steal", "Time that a hypervisor took from this machine's CPUs during a cell."),
 ];
 
 /// The metric of a name.

@@ -1,4 +1,4 @@
-//! Ratios paired within blocks, and what they show about a margin that was fixed beforehand.
+//! Pairs within blocks, and what they show about a ratio that was fixed beforehand.
 //!
 //! Both values of a pair come from one block, so that drift hits them alike. A ratio is treated by its logarithm: twice as
 //! slow and half as slow lie equally far from no difference, and the median's logarithm is the logarithms' median.
@@ -9,60 +9,78 @@
 //! Difference*, Pharmaceutical Statistics 9 (2010), 142-150): both nulls, "below the margin" and "above it", must be
 //! rejected at 5 %, which corresponds to the 90 % interval lying within the margin.
 
-use super::bootstrap::{Estimate, median_estimate};
+use super::bootstrap::{Estimate, median_estimate, ratio_of_medians};
 use super::signed_rank::signed_rank;
 
-/// Logarithms of ratios paired within blocks.
+/// Pairs of values within blocks, to be judged by their ratio.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PairedRatios(Vec<f64>);
+pub enum Pairs {
+    /// Logarithms of the ratios: for values that are positive in every block.
+    Logarithms(Vec<f64>),
+    /// The pairs themselves, first and second: for slopes, whose ratio within one block is too noisy to be taken. `first`
+    /// beyond a multiple of `second` is judged by the difference between the two.
+    Linear(Vec<(f64, f64)>),
+}
 
-impl PairedRatios {
-    /// Takes the pairs of each block, numerator and divisor. `None` where a value is not positive: its ratio has no
-    /// logarithm, and a pair is never dropped in silence.
-    pub fn new(pairs: &[(f64, f64)]) -> Option<Self> {
+impl Pairs {
+    /// Pairs of positive values. `None` where one is not positive: a ratio without logarithm is never dropped in silence.
+    pub fn ratios(pairs: &[(f64, f64)]) -> Option<Self> {
         let usable = |value: f64| value > 0.0 && value.is_finite();
         pairs
             .iter()
-            .map(|&(numerator, divisor)| (usable(numerator) && usable(divisor)).then(|| numerator.ln() - divisor.ln()))
+            .map(|&(first, second)| (usable(first) && usable(second)).then(|| first.ln() - second.ln()))
             .collect::<Option<_>>()
-            .map(Self)
+            .map(Self::Logarithms)
     }
 
-    /// The median ratio and its interval.
+    /// Number of pairs.
+    pub fn blocks(&self) -> usize {
+        match self {
+            Self::Logarithms(logarithms) => logarithms.len(),
+            Self::Linear(pairs) => pairs.len(),
+        }
+    }
+
+    /// The ratio with its interval: the median of the blocks' ratios, or the ratio of the medians for linear pairs.
     pub fn estimate(&self, level: f64) -> Option<Estimate> {
-        let logarithm = median_estimate(&self.0, level)?;
-        let interval = logarithm.interval.map(|(low, high)| (low.exp(), high.exp()));
-        Some(Estimate { value: logarithm.value.exp(), interval, ..logarithm })
+        match self {
+            Self::Logarithms(logarithms) => {
+                let logarithm = median_estimate(logarithms, level)?;
+                let interval = logarithm.interval.map(|(low, high)| (low.exp(), high.exp()));
+                Some(Estimate { value: logarithm.value.exp(), interval, ..logarithm })
+            }
+            Self::Linear(pairs) => {
+                let (first, second): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+                ratio_of_medians(&first, &second, level)
+            }
+        }
     }
 
-    /// Probability of such ratios where their median is not above `margin`.
-    pub fn above(&self, margin: f64) -> f64 {
-        signed_rank(&self.less(margin)).greater
+    /// Probability of such pairs where their ratio is not above `ratio`: small where it is.
+    pub fn above(&self, ratio: f64) -> f64 {
+        signed_rank(&self.less(ratio)).greater
     }
 
-    /// Probability of such ratios where their median is not below `margin`.
-    pub fn below(&self, margin: f64) -> f64 {
-        signed_rank(&self.less(margin)).less
+    /// Probability of such pairs where their ratio is not below `ratio`: small where it is.
+    pub fn below(&self, ratio: f64) -> f64 {
+        signed_rank(&self.less(ratio)).less
     }
 
-    /// Probability of such ratios where their median is not between `1 / margin` and `margin`: the larger one of two
-    /// one-sided tests.
-    pub fn equivalent(&self, margin: f64) -> f64 {
-        self.above(margin.recip()).max(self.below(margin))
+    /// Probability of such pairs where their ratio is not between two: the larger one of two one-sided tests.
+    pub fn between(&self, low: f64, high: f64) -> f64 {
+        self.above(low).max(self.below(high))
     }
 
-    /// Probability of such ratios where their median is between `1 / margin` and `margin`: twice the smaller one of two
-    /// one-sided tests, since either side would do.
-    pub fn beyond(&self, margin: f64) -> f64 {
-        (2.0 * self.above(margin).min(self.below(margin.recip()))).min(1.0)
+    /// Probability of such pairs where their ratio is between two: twice the smaller one of two one-sided tests, since
+    /// either side would do.
+    pub fn outside(&self, low: f64, high: f64) -> f64 {
+        (2.0 * self.below(low).min(self.above(high))).min(1.0)
     }
 
-    /// Probability of such ratios, on either side, where there is no difference.
-    pub fn different(&self) -> f64 {
-        signed_rank(&self.0).two_sided()
-    }
-
-    fn less(&self, margin: f64) -> Vec<f64> {
-        self.0.iter().map(|logarithm| logarithm - margin.ln()).collect()
+    fn less(&self, ratio: f64) -> Vec<f64> {
+        match self {
+            Self::Logarithms(logarithms) => logarithms.iter().map(|logarithm| logarithm - ratio.ln()).collect(),
+            Self::Linear(pairs) => pairs.iter().map(|(first, second)| first - ratio * second).collect(),
+        }
     }
 }
