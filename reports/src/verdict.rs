@@ -1,4 +1,20 @@
 //! What a run says about each claim.
+//!
+//! One evaluator reads the rules of all claims. A figure is *confirmed* where its whole interval lies on the claim's side of
+//! a margin that was fixed before any data (95 %, or 90 % for equality, which is what two one-sided tests at 5 % correspond
+//! to) and the signed-rank probability, adjusted by Holm within the claim's family, is below 5 %; *refuted* where the same
+//! holds for the other side; else *inconclusive*. False confirmations and false refutations are two kinds of error, each
+//! held at 5 % in a family. A claim of several figures or facts is what they all say: *split* where some are confirmed and
+//! some refuted.
+//!
+//! With k figures in a family, the smallest probability of n blocks, 2^-n, must be below 0.05 / k: 8 blocks for up to 12
+//! figures.
+
+mod evaluator;
+mod facts;
+mod figures;
+
+pub use evaluator::evaluate;
 
 use crate::claims::{Claim, Expected};
 use crate::record::Value;
@@ -51,6 +67,19 @@ impl Answer {
             Self::ShownByConstruction => "shown-by-construction",
             Self::NotMeasurable => "not-measurable",
             Self::NotTested => "not-tested",
+        }
+    }
+
+    /// What several answers say together.
+    fn all(answers: impl Iterator<Item = Self> + Clone) -> Self {
+        let (confirmed, refuted) = (Self::Confirmed, Self::Refuted);
+        let any = |sought: Self| answers.clone().any(|answer| answer == sought);
+        let every = |sought: Self| any(sought) && answers.clone().all(|answer| answer == sought);
+        match () {
+            () if every(confirmed) => confirmed,
+            () if every(refuted) => refuted,
+            () if any(confirmed) && any(refuted) => Self::Split,
+            () => Self::Inconclusive,
         }
     }
 }
@@ -148,8 +177,8 @@ pub struct Figure {
     pub against_parameters: Option<Parameters>,
     /// The estimate: a ratio without unit (sandbox / against, of rates for transfers), or a value in `unit`.
     pub value: f64,
-    /// Bounds of its interval; absent below 6 blocks.
-    pub interval: Option<(f64, f64)>,
+    /// Bounds of its interval. With fewer than 6 blocks there is none, and no figure.
+    pub interval: (f64, f64),
     /// Level of the interval: 0.95, or 0.90 where equality is tested by two one-sided tests at 5 %.
     pub level: f64,
     /// Complete blocks used.
@@ -165,9 +194,9 @@ pub struct Figure {
     /// Unit of `median` and `against_median`.
     pub median_unit: &'static str,
     /// Probability, under chance, of evidence this strong for the claim; adjusted by Holm within the claim's family.
-    pub p_confirm: Option<f64>,
+    pub p_confirm: f64,
     /// The same for evidence against the claim.
-    pub p_refute: Option<f64>,
+    pub p_refute: f64,
     /// What this figure alone says: confirmed, refuted or inconclusive.
     pub answer: Answer,
 }

@@ -1,0 +1,181 @@
+//! From records to verdicts: what a claim needs, then its rule, then the family that its figures belong to.
+
+use super::figures::{self, Draft};
+use super::{Answer, FactResult, Reason, Verdict, facts};
+use crate::claims::{Claim, Kind, Rule, Subject, claims};
+use crate::reader::Records;
+use crate::record::{Run, SandboxRecord};
+use crate::statistics::holm::holm;
+use crate::summary::{Series, summary};
+use std::collections::BTreeMap;
+
+/// Answers every claim.
+pub fn evaluate(records: &Records) -> Vec<Verdict> {
+    evaluate_claims(claims(), &records.run, &summary(records))
+}
+
+/// Answers some claims from the series of a run. Families are adjusted among these claims only.
+fn evaluate_claims(claims: &'static [Claim], run: &Run, series: &[Series]) -> Vec<Verdict> {
+    let mut cases: Vec<Case> = claims.iter().map(|claim| Case::examine(claim, run, series)).collect();
+    adjust(&mut cases);
+    cases.into_iter().map(Case::decide).collect()
+}
+
+/// A claim with everything that its rule found.
+struct Case {
+    claim: &'static Claim,
+    /// What keeps the claim from being answered at all.
+    obstacle: Option<(Answer, Reason)>,
+    figures: Vec<Draft>,
+    /// Figures that could not be made.
+    missing: Vec<Reason>,
+    facts: Vec<(FactResult, bool)>,
+    emulation: Option<String>,
+}
+
+impl Case {
+    fn examine(claim: &'static Claim, run: &Run, series: &[Series]) -> Self {
+        let mut case = Self {
+            claim,
+            obstacle: obstacle(claim, run),
+            figures: Vec::new(),
+            missing: Vec::new(),
+            facts: Vec::new(),
+            emulation: None,
+        };
+        if case.obstacle.is_some() {
+            return case;
+        }
+        case.emulation = needed(claim).find_map(|name| find(run, name)?.emulation.clone());
+        if case.emulation.is_none() && run.machine.emulated {
+            case.emulation = Some(run.machine.kvm.clone());
+        }
+        match &claim.rule {
+            Rule::NotTested => {}
+            Rule::Facts { subjects, expect, control } => {
+                for subject in present(subjects, claim, run, series) {
+                    let observed = facts::observe(series, &subject.sandbox, expect, false);
+                    let place = subject.control.as_ref().unwrap_or(&subject.sandbox);
+                    let controls = facts::observe(series, place, control, true);
+                    case.facts.extend(observed.into_iter().chain(controls).map(|fact| (fact, subject.peer)));
+                }
+            }
+            Rule::Ratio { subjects, measures, expect, margin } => {
+                for subject in present(subjects, claim, run, series) {
+                    for measure in measures {
+                        case.add(figures::ratio(series, subject, measure, *expect, *margin));
+                    }
+                }
+            }
+            Rule::SlopeRatio { subjects, measures, expect, margin } => {
+                for subject in present(subjects, claim, run, series) {
+                    for measure in measures {
+                        case.add(figures::slope_ratio(series, subject, measure, *expect, *margin));
+                    }
+                }
+            }
+            Rule::Threshold { limits } => limits.iter().for_each(|limit| case.add(figures::value(series, limit))),
+        }
+        case
+    }
+
+    fn add(&mut self, figure: Result<Draft, Reason>) {
+        match figure {
+            Ok(figure) => self.figures.push(figure),
+            Err(reason) => self.missing.push(reason),
+        }
+    }
+
+    fn decide(self) -> Verdict {
+        let figures: Vec<_> = self.figures.into_iter().map(Draft::decide).collect();
+        let (answer, reason) = match (self.obstacle, &self.claim.rule) {
+            (Some((answer, reason)), _) => (answer, Some(reason)),
+            (None, Rule::Facts { .. }) => facts::decide(&self.facts, self.claim.kind == Kind::Choice),
+            (None, _) => match self.missing.into_iter().next() {
+                Some(reason) => (Answer::Inconclusive, Some(reason)),
+                None => {
+                    let answer = Answer::all(figures.iter().map(|figure| figure.answer));
+                    (answer, (answer == Answer::Inconclusive).then_some(Reason::Undecided))
+                }
+            },
+        };
+        let facts = self.facts.into_iter().map(|(fact, _)| fact).collect();
+        Verdict { claim: self.claim, answer, reason, figures, facts, emulation: self.emulation }
+    }
+}
+
+/// Adjusts the probabilities of all figures of each family: those for the claims among themselves, and those against them.
+/// So the chance of any false confirmation in a family stays at 5 %, and that of any false refutation as well.
+fn adjust(cases: &mut [Case]) {
+    let mut families: BTreeMap<&str, Vec<&mut Draft>> = BTreeMap::new();
+    for case in cases {
+        families.entry(&case.claim.family).or_default().extend(&mut case.figures);
+    }
+    for figures in families.values_mut() {
+        for side in [Draft::confirm, Draft::refute] {
+            let adjusted = holm(&figures.iter_mut().map(|figure| *side(figure)).collect::<Vec<f64>>());
+            figures.iter_mut().zip(adjusted).for_each(|(figure, probability)| *side(figure) = probability);
+        }
+    }
+}
+
+/// What keeps a claim from being answered: no rule, no experiment, or a sandbox that is not there.
+fn obstacle(claim: &Claim, run: &Run) -> Option<(Answer, Reason)> {
+    if matches!(claim.rule, Rule::NotTested) {
+        return Some((Answer::NotTested, Reason::NoExperiment));
+    }
+    let not_in_run = |name: &str| (Answer::NotTested, Reason::NotInRun { name: name.to_owned() });
+    if let Some(experiment) = claim.experiments.iter().find(|name| !run.plan.experiments.contains(name)) {
+        return Some(not_in_run(experiment));
+    }
+    for name in needed(claim) {
+        let Some(sandbox) = find(run, name) else { return Some(not_in_run(name)) };
+        if let Some(why) = sandbox.unavailable.clone() {
+            return Some((Answer::NotMeasurable, Reason::Unavailable { sandbox: name.to_owned(), why }));
+        }
+        let emulation = sandbox.emulation.clone().or_else(|| run.machine.emulated.then(|| run.machine.kvm.clone()));
+        if let Some(emulation) = emulation.filter(|_| claim.hardware.iter().any(|needed| needed == name)) {
+            return Some((Answer::NotMeasurable, Reason::Emulated { sandbox: name.to_owned(), emulation }));
+        }
+    }
+    None
+}
+
+/// The sandboxes without which a claim cannot be answered: all but peers.
+fn needed(claim: &Claim) -> impl Iterator<Item = &str> {
+    let (subjects, limits): (&[Subject], _) = match &claim.rule {
+        Rule::Facts { subjects, .. } | Rule::Ratio { subjects, .. } | Rule::SlopeRatio { subjects, .. } => {
+            (subjects, [].as_slice())
+        }
+        Rule::Threshold { limits } => (&[], limits.as_slice()),
+        Rule::NotTested => (&[], [].as_slice()),
+    };
+    let named = subjects.iter().filter(|subject| !subject.peer).flat_map(places);
+    named.chain(limits.iter().map(|limit| limit.sandbox.as_str()))
+}
+
+/// Subjects that take part: our own, and each peer of which every sandbox was measured.
+fn present<'a>(
+    subjects: &'a [Subject],
+    claim: &'a Claim,
+    run: &'a Run,
+    series: &'a [Series],
+) -> impl Iterator<Item = &'a Subject> {
+    let measured = |name: &str| {
+        find(run, name).is_some_and(|sandbox| sandbox.unavailable.is_none())
+            && series.iter().any(|series| series.sandbox == name && claim.experiments.contains(&series.experiment))
+    };
+    subjects.iter().filter(move |subject| !subject.peer || places(subject).all(measured))
+}
+
+/// The sandboxes that a subject looks at.
+fn places(subject: &Subject) -> impl Iterator<Item = &str> {
+    [Some(&subject.sandbox), subject.against.as_ref(), subject.control.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+}
+
+fn find<'a>(run: &'a Run, name: &str) -> Option<&'a SandboxRecord> {
+    run.sandboxes.iter().find(|sandbox| sandbox.name == name)
+}
