@@ -8,6 +8,7 @@
 //!
 //! - [`bootstrap`]: medians and their intervals (Efron, Tibshirani: *An Introduction to the Bootstrap*, 1993).
 //! - [`signed_rank`]: paired comparison (Wilcoxon: *Individual Comparisons by Ranking Methods*, 1945).
+//! - [`rank_sum`]: comparison of two runs (Mann, Whitney 1947).
 //! - [`paired`]: ratios within blocks, difference beyond a margin, equivalence within one (Schuirmann: *A Comparison of the
 //!   Two One-Sided Tests Procedure and the Power Approach*, 1987).
 //! - [`holm`]: several verdicts in one family (Holm: *A Simple Sequentially Rejective Multiple Test Procedure*, 1979).
@@ -18,6 +19,7 @@ pub mod bootstrap;
 pub mod distribution;
 pub mod holm;
 pub mod paired;
+pub mod rank_sum;
 pub mod signed_rank;
 pub mod slope;
 

@@ -77,6 +77,11 @@ impl Pairs {
         (2.0 * self.below(low).min(self.above(high))).min(1.0)
     }
 
+    /// Probability of such pairs, on either side, where there is no difference.
+    pub fn different(&self) -> f64 {
+        signed_rank(&self.less(1.0)).two_sided()
+    }
+
     fn less(&self, ratio: f64) -> Vec<f64> {
         match self {
             Self::Logarithms(logarithms) => logarithms.iter().map(|logarithm| logarithm - ratio.ln()).collect(),

@@ -1,0 +1,163 @@
+//! Two runs against each other: has anything become worse?
+//!
+//! The blocks of two runs are not paired, so the ratio is that of the two medians, each run's blocks drawn by themselves,
+//! and the probability is that of the rank-sum test, adjusted by Holm over all series of the comparison. A series has
+//! *changed* where that probability is below 5 % and the 95 % interval excludes 1. What differs between two runs of one
+//! program on one machine at different hours is noise of the machine, too: a comparison is only as good as the machine was
+//! quiet in both.
+
+use crate::metrics::{self, Better};
+use crate::reader::Records;
+use crate::record::Machine;
+use crate::statistics::bootstrap::unpaired_ratio;
+use crate::statistics::holm::holm;
+use crate::statistics::rank_sum::rank_sum;
+use crate::statistics::{Estimate, median};
+use crate::summary::{Data, LEVEL, Parameters, Series, block_medians, summary};
+
+/// Two runs, series by series.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Series that both runs have, in the order of the new one.
+    pub rows: Vec<Row>,
+    /// Series with values in the old run and none in the new one, though its sandbox takes part: what fails now.
+    pub lost: Vec<Name>,
+    /// Facts of the machine that differ: name, old, new. Where there are any, machines are compared, not programs.
+    pub machine: Vec<(&'static str, String, String)>,
+}
+
+/// What tells series apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The experiment.
+    pub experiment: String,
+    /// The sandbox.
+    pub sandbox: String,
+    /// The metric.
+    pub metric: String,
+    /// Its parameters.
+    pub parameters: Parameters,
+}
+
+/// One series in both runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Which series.
+    pub name: Name,
+    /// Unit of the medians.
+    pub unit: &'static str,
+    /// Median over the old run's blocks.
+    pub old: f64,
+    /// Median over the new run's blocks.
+    pub new: f64,
+    /// Ratio of costs, new / old for times and memory and old / new for rates: above 1 is worse. `None` where a median is
+    /// not positive; no interval below 6 blocks in either run.
+    pub cost: Option<Estimate>,
+    /// Probability of such a difference by chance, adjusted over all rows.
+    pub probability: f64,
+    /// What it means.
+    pub change: Change,
+}
+
+/// What became of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It became worse.
+    Worse,
+    /// It became better.
+    Better,
+    /// The samples show no change.
+    NoneShown,
+}
+
+impl Comparison {
+    /// Compares two runs. Facts, and states of the machine, are left out.
+    pub fn new(old: &Records, new: &Records) -> Self {
+        let (before, after) = (summary(old), summary(new));
+        let mut rows: Vec<Row> = Vec::new();
+        let mut lost = Vec::new();
+        for series in &before {
+            let Some(old_blocks) = comparable(series) else { continue };
+            let counterpart = after.iter().find(|candidate| name(candidate) == name(series));
+            match counterpart.map(|counterpart| (counterpart, comparable(counterpart))) {
+                Some((_, Some(new_blocks))) => rows.extend(row(series, &old_blocks, &new_blocks)),
+                Some((_, None)) => lost.push(name(series)),
+                None => {}
+            }
+        }
+        let adjusted = holm(&rows.iter().map(|row| row.probability).collect::<Vec<f64>>());
+        for (row, probability) in rows.iter_mut().zip(adjusted) {
+            row.probability = probability;
+            row.change = change(row);
+        }
+        Self { rows, lost, machine: machine(&old.run.machine, &new.run.machine) }
+    }
+
+    /// The row that became worse by the largest factor.
+    pub fn worst_regression(&self) -> Option<&Row> {
+        let factor = |row: &Row| row.cost.map_or(1.0, |cost| cost.value);
+        let worse = self.rows.iter().filter(|row| row.change == Change::Worse);
+        worse.max_by(|left, right| factor(left).total_cmp(&factor(right)))
+    }
+
+    /// Whether anything became worse by more than a factor (1.1 is 10 %), or fails now.
+    pub fn fails(&self, factor: f64) -> bool {
+        let worst = self.worst_regression().and_then(|row| row.cost);
+        !self.lost.is_empty() || worst.is_some_and(|cost| cost.value > factor)
+    }
+}
+
+/// Values by block of a series that has some and whose metric can become worse.
+fn comparable(series: &Series) -> Option<Vec<f64>> {
+    metrics::find(&series.metric).filter(|metric| metric.better != Better::Neither)?;
+    let Data::Numbers(numbers) = &series.data else { return None };
+    let blocks: Vec<f64> = block_medians(&numbers.points).into_values().collect();
+    (!blocks.is_empty()).then_some(blocks)
+}
+
+fn row(series: &Series, old: &[f64], new: &[f64]) -> Option<Row> {
+    let higher = metrics::find(&series.metric)?.better == Better::Higher;
+    let (worse, better) = if higher { (old, new) } else { (new, old) };
+    Some(Row {
+        name: name(series),
+        unit: series.unit,
+        old: median(old)?,
+        new: median(new)?,
+        cost: unpaired_ratio(worse, better, LEVEL),
+        probability: rank_sum(old, new),
+        change: Change::NoneShown,
+    })
+}
+
+fn change(row: &Row) -> Change {
+    match row.cost.and_then(|cost| cost.interval) {
+        Some((low, _)) if row.probability < 1.0 - LEVEL && low > 1.0 => Change::Worse,
+        Some((_, high)) if row.probability < 1.0 - LEVEL && high < 1.0 => Change::Better,
+        _ => Change::NoneShown,
+    }
+}
+
+fn name(series: &Series) -> Name {
+    Name {
+        experiment: series.experiment.clone(),
+        sandbox: series.sandbox.clone(),
+        metric: series.metric.clone(),
+        parameters: series.parameters.clone(),
+    }
+}
+
+fn machine(old: &Machine, new: &Machine) -> Vec<(&'static str, String, String)> {
+    let facts = |machine: &Machine| {
+        [
+            ("host", machine.host.clone()),
+            ("kernel", machine.kernel.clone()),
+            ("cpu", machine.cpu.clone()),
+            ("cpus", machine.cpus.to_string()),
+            ("memory", machine.memory.to_string()),
+            ("cgroups", machine.cgroups.clone()),
+            ("kvm", machine.kvm.clone()),
+        ]
+    };
+    let pairs = facts(old).into_iter().zip(facts(new));
+    pairs.filter(|(old, new)| old.1 != new.1).map(|((name, old), (_, new))| (name, old, new)).collect()
+}
