@@ -1,3 +1,20 @@
 //! A container runtime.
-
+pub mod capabilities;
+pub mod cgroup;
+mod child;
+mod error;
+pub mod launch;
 pub mod network;
+mod plan;
+pub mod root;
+pub mod seccomp;
+mod syscalls;
+mod system;
+
+pub use capabilities::Capabilities;
+pub use child::Step;
+pub use error::Error;
+pub use launch::launch;
+pub use plan::{
+    Attachment, Connect, Namespaces, NetworkMode, Plan, Program, Root, Specification, Stream, User,
+};

@@ -1,0 +1,388 @@
+//! What the new process does between clone3 and exec: the second half of the recipe on the crate's front page.
+//!
+//! It shares its parent's memory. So it reads data that was prepared before, makes system calls and nothing else: it
+//! does not allocate, lock, panic or touch thread-local storage. rustix's functions are bare system calls when they are
+//! given C strings. Descriptors opened here are never closed by hand: all close at exec.
+#![forbid(unsafe_code)]
+
+use crate::plan::{NetworkPlan, Plan, ProgramPlan};
+use crate::{capabilities, root, system};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::futex;
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// The steps inside, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Map the user that launched to root of the new user namespace.
+    MapUser = 1,
+    /// Join the cgroup.
+    JoinCgroup,
+    /// Join namespaces of others and make the cgroup namespace.
+    JoinNamespaces,
+    /// Set the host name.
+    NameHost,
+    /// Change to the new root, make its mounts and leave the old root behind.
+    ChangeRoot,
+    /// Configure the network from inside.
+    ConfigureNetwork,
+    /// Take over the standard streams.
+    RedirectStreams,
+    /// Set resource limits and the session.
+    LimitResources,
+    /// Drop capabilities and become the user.
+    DropCapabilities,
+    /// Refuse new privileges.
+    RefusePrivileges,
+    /// Install the system call filter.
+    FilterSystemCalls,
+    /// Wait for the order to start.
+    AwaitStart,
+    /// Become the program.
+    Execute,
+}
+
+impl Step {
+    const ALL: [Self; 13] = [
+        Self::MapUser,
+        Self::JoinCgroup,
+        Self::JoinNamespaces,
+        Self::NameHost,
+        Self::ChangeRoot,
+        Self::ConfigureNetwork,
+        Self::RedirectStreams,
+        Self::LimitResources,
+        Self::DropCapabilities,
+        Self::RefusePrivileges,
+        Self::FilterSystemCalls,
+        Self::AwaitStart,
+        Self::Execute,
+    ];
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::MapUser => "map the user",
+            Self::JoinCgroup => "join the cgroup",
+            Self::JoinNamespaces => "join namespace",
+            Self::NameHost => "set the host name",
+            Self::ChangeRoot => "change the root:",
+            Self::ConfigureNetwork => "configure the network",
+            Self::RedirectStreams => "redirect standard stream",
+            Self::LimitResources => "limit resources",
+            Self::DropCapabilities => "drop capabilities",
+            Self::RefusePrivileges => "refuse new privileges",
+            Self::FilterSystemCalls => "install the system call filter",
+            Self::AwaitStart => "wait for the order to start",
+            Self::Execute => "execute",
+        })
+    }
+}
+
+/// A step that failed, at which item of its list, and the system's word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) item: usize,
+    pub(crate) errno: Errno,
+}
+
+/// The memory in which parent and child talk: a few words.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// [`Self::BUSY`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when the child leaves
+    /// (`CLONE_CHILD_CLEARTID`).
+    present: AtomicU32,
+    /// 0 until the parent has connected the network, then 1; 2 where that failed.
+    connected: AtomicU32,
+    step: AtomicU32,
+    item: AtomicU32,
+    errno: AtomicI32,
+}
+
+impl Shared {
+    const BUSY: u32 = 1;
+    const WAITING: u32 = 2;
+
+    pub(crate) fn begin(&self) {
+        self.present.store(Self::BUSY, Ordering::Release);
+    }
+
+    pub(crate) fn departure_word(&self) -> *const AtomicU32 {
+        &self.present
+    }
+
+    /// Waits until the child has become the program or ended.
+    pub(crate) fn await_departure(&self) {
+        // The kernel wakes without FUTEX_PRIVATE, so the wait must be without it too.
+        loop {
+            match self.present.load(Ordering::Acquire) {
+                0 => return,
+                present => drop(futex::wait(&self.present, futex::Flags::empty(), present, None)),
+            }
+        }
+    }
+
+    /// Waits until the child waits for its order to start, or has left.
+    pub(crate) fn await_set_up(&self) {
+        while self.present.load(Ordering::Acquire) == Self::BUSY {
+            let _ = futex::wait(&self.present, futex::Flags::empty(), Self::BUSY, None);
+        }
+    }
+
+    /// The parent's word that the network is connected or will never be.
+    pub(crate) fn connect(&self, succeeded: bool) {
+        self.connected.store(if succeeded { 1 } else { 2 }, Ordering::Release);
+        let _ = futex::wake(&self.connected, futex::Flags::empty(), 1);
+    }
+
+    fn await_connection(&self) -> Result<(), Errno> {
+        loop {
+            match self.connected.load(Ordering::Acquire) {
+                0 => drop(futex::wait(&self.connected, futex::Flags::empty(), 0, None)),
+                1 => return Ok(()),
+                _ => return Err(Errno::CANCELED),
+            }
+        }
+    }
+
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.errno.store(failure.errno.raw_os_error(), Ordering::Relaxed);
+        self.item.store(failure.item as u32, Ordering::Relaxed);
+        self.step.store(failure.step as u32, Ordering::Release);
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let number = self.step.load(Ordering::Acquire);
+        let step = *Step::ALL.get((number as usize).checked_sub(1)?)?;
+        let errno = Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed));
+        Some(Failure { step, item: self.item.load(Ordering::Relaxed) as usize, errno })
+    }
+}
+
+/// The result of one step's function: the item that failed and why.
+pub(crate) type StepResult = Result<(), (usize, Errno)>;
+
+/// Goes through the steps and becomes the program; what is returned is the failure.
+pub(crate) fn become_program(plan: &Plan, shared: &Shared) -> Failure {
+    match steps(plan, shared) {
+        Ok(()) => Failure { step: Step::Execute, item: 0, errno: execute(plan) },
+        Err(failure) => failure,
+    }
+}
+
+fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
+    let at = |step: Step| move |(item, errno): (usize, Errno)| Failure { step, item, errno };
+    map_user(plan).map_err(at(Step::MapUser))?;
+    join_cgroup(plan).map_err(at(Step::JoinCgroup))?;
+    join_namespaces(plan).map_err(at(Step::JoinNamespaces))?;
+    name_host(plan).map_err(at(Step::NameHost))?;
+    root::change_root(plan).map_err(at(Step::ChangeRoot))?;
+    configure_network(plan, shared).map_err(at(Step::ConfigureNetwork))?;
+    redirect_streams(plan).map_err(at(Step::RedirectStreams))?;
+    limit_resources(plan).map_err(at(Step::LimitResources))?;
+    await_start(plan, shared).map_err(at(Step::AwaitStart))?;
+    if plan.filter_needs_privilege() {
+        filter_system_calls(plan).map_err(at(Step::FilterSystemCalls))?;
+    }
+    capabilities::drop_capabilities(plan).map_err(at(Step::DropCapabilities))?;
+    refuse_privileges(plan).map_err(at(Step::RefusePrivileges))?;
+    if !plan.filter_needs_privilege() {
+        filter_system_calls(plan).map_err(at(Step::FilterSystemCalls))?;
+    }
+    Ok(())
+}
+
+/// Opens a descriptor that stays open until exec.
+pub(crate) fn open(path: &std::ffi::CStr, flags: OFlags) -> Result<ManuallyDrop<OwnedFd>, Errno> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map(ManuallyDrop::new)
+}
+
+/// [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html): an ordinary user may map its own
+/// user and group once setgroups is denied.
+fn map_user(plan: &Plan) -> StepResult {
+    for (item, (path, contents)) in plan.user_map.iter().enumerate() {
+        let file = open(path, OFlags::WRONLY).map_err(|errno| (item, errno))?;
+        rustix::io::write(&*file, contents).map_err(|errno| (item, errno))?;
+    }
+    Ok(())
+}
+
+/// Version 1 only; with version 2 clone3 has created the process in its cgroup.
+fn join_cgroup(plan: &Plan) -> StepResult {
+    for (item, processes) in plan.cgroup_joins.iter().enumerate() {
+        rustix::io::write(processes, b"0").map_err(|errno| (item, errno))?;
+    }
+    Ok(())
+}
+
+fn join_namespaces(plan: &Plan) -> StepResult {
+    for (item, namespace) in plan.joined_namespaces.iter().enumerate() {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), None).map_err(|errno| (item, errno))?;
+    }
+    if plan.cgroup_namespace {
+        // Only now, so that the namespace's root is the container's cgroup and not its parent's.
+        system::unshare_cgroup().map_err(|errno| (plan.joined_namespaces.len(), errno))?;
+    }
+    Ok(())
+}
+
+fn name_host(plan: &Plan) -> StepResult {
+    match &plan.host_name {
+        Some(name) => rustix::system::sethostname(name).map_err(|errno| (0, errno)),
+        None => Ok(()),
+    }
+}
+
+fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
+    let failed = |errno| (0, errno);
+    match &plan.network {
+        NetworkPlan::Untouched => Ok(()),
+        NetworkPlan::LoopbackOnly => {
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+            let socket = ManuallyDrop::new(socket.map_err(failed)?);
+            system::loopback_up(socket.as_fd()).map_err(failed)
+        }
+        NetworkPlan::Batch(batch) => {
+            shared.await_connection().map_err(failed)?;
+            send_netlink_batch(batch)
+        }
+    }
+}
+
+/// Sends prepared messages in one system call and sees that each is acknowledged
+/// ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)).
+fn send_netlink_batch(batch: &[u8]) -> StepResult {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+    let failed = |errno| (0, errno);
+    // No protocol number is that of NETLINK_ROUTE.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
+    let socket = ManuallyDrop::new(socket.map_err(failed)?);
+    send(&*socket, batch, SendFlags::empty()).map_err(failed)?;
+    let expected = Messages(batch).count();
+    let mut acknowledged = 0;
+    let mut buffer = [0_u8; 4096];
+    while acknowledged < expected {
+        let (length, _) = recv(&*socket, &mut buffer[..], RecvFlags::empty()).map_err(failed)?;
+        for message in Messages(buffer.get(..length).unwrap_or_default()) {
+            if u16_at(message, 4) != Some(libc::NLMSG_ERROR as u16) {
+                continue;
+            }
+            match u32_at(message, 16).map(|error| error as i32) {
+                Some(0) => acknowledged += 1,
+                Some(error) => return Err((acknowledged, Errno::from_raw_os_error(error.wrapping_neg()))),
+                None => return Err((acknowledged, Errno::BADMSG)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Walks netlink messages by their length fields.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let length = u32_at(self.0, 0)? as usize;
+        if length < 16 {
+            return None;
+        }
+        let message = self.0.get(..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    }
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes([*bytes.get(offset)?, *bytes.get(offset + 1)?]))
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from(u16_at(bytes, offset)?) | u32::from(u16_at(bytes, offset + 2)?) << 16)
+}
+
+fn redirect_streams(plan: &Plan) -> StepResult {
+    if let Some(input) = &plan.input {
+        rustix::stdio::dup2_stdin(input).map_err(|errno| (0, errno))?;
+    }
+    if let Some(output) = &plan.output {
+        rustix::stdio::dup2_stdout(output).map_err(|errno| (1, errno))?;
+    }
+    if let Some(error) = &plan.error {
+        rustix::stdio::dup2_stderr(error).map_err(|errno| (2, errno))?;
+    }
+    system::close_on_exec_from(3).map_err(|errno| (3, errno))?;
+    system::reset_signals().map_err(|errno| (4, errno))
+}
+
+fn limit_resources(plan: &Plan) -> StepResult {
+    for (item, (resource, limit)) in plan.resource_limits.iter().enumerate() {
+        rustix::process::setrlimit(*resource, limit.clone()).map_err(|errno| (item, errno))?;
+    }
+    if plan.new_session {
+        rustix::process::setsid().map_err(|errno| (plan.resource_limits.len(), errno))?;
+        match system::join_session_keyring() {
+            // A kernel without keyrings has none to keep apart.
+            Ok(()) | Err(Errno::NOSYS) => {}
+            Err(errno) => return Err((plan.resource_limits.len() + 1, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Where creating and starting are two orders: tells the creator that all is set up, then waits for one byte.
+fn await_start(plan: &Plan, shared: &Shared) -> StepResult {
+    let Some(order) = &plan.start_order else { return Ok(()) };
+    shared.present.store(Shared::WAITING, Ordering::Release);
+    let _ = futex::wake(&shared.present, futex::Flags::empty(), 1);
+    let mut byte = [0_u8];
+    loop {
+        match rustix::io::read(order, &mut byte) {
+            Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err((0, errno)),
+        }
+    }
+}
+
+fn refuse_privileges(plan: &Plan) -> StepResult {
+    if plan.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|errno| (0, errno))?;
+    }
+    Ok(())
+}
+
+fn filter_system_calls(plan: &Plan) -> StepResult {
+    match &plan.filter {
+        Some(program) => system::install_filter(program).map_err(|errno| (0, errno)),
+        None => Ok(()),
+    }
+}
+
+fn execute(plan: &Plan) -> Errno {
+    match &plan.program {
+        ProgramPlan::Descriptor(program) => {
+            system::execute_descriptor(program.as_fd(), &plan.arguments, &plan.environment)
+        }
+        ProgramPlan::Paths(paths) => {
+            // As execvp: the first that exists, and EACCES where one was found that may not be executed.
+            let mut last = Errno::NOENT;
+            for path in paths {
+                match system::execute_path(path, &plan.arguments, &plan.environment) {
+                    Errno::NOENT | Errno::NOTDIR => {}
+                    Errno::ACCESS => last = Errno::ACCESS,
+                    errno => return errno,
+                }
+            }
+            last
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The launch: the first half of the recipe on the crate's front page.
+#![forbid(unsafe_code)]
+
+use crate::child::{Failure, Shared, Step};
+use crate::error::Error;
+use crate::plan::{Plan, Program, ProgramPlan, Specification, Stream};
+use crate::system;
+use isobench_workload::{Output, Process};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Launches a validated plan. When this returns, the program runs (or, with a start order, all but that is done); on any
+/// error the process is gone.
+pub fn launch(mut plan: Plan) -> Result<Process, Error> {
+    let attachment = plan.attachment.take();
+    let waits = plan.start_order.is_some();
+    let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));
+
+    // create: the child starts on its half of the recipe at once.
+    let cloned = system::clone3(plan.clone_flags, plan.cgroup_at_clone(), &plan, &shared);
+    let (pid, pidfd, running) = cloned.map_err(Error::system("create", "the process (clone3)"))?;
+    let process = Process::from_pidfd(pid, pidfd);
+
+    // connect: the host's side of the network, while the child builds its root.
+    if let Some(attachment) = attachment {
+        let connected = (attachment.connect)(process.pid().unsigned_abs());
+        shared.connect(connected.is_ok());
+        if let Err(source) = connected {
+            drop(running);
+            return reap(process, Error::Network(source));
+        }
+    }
+
+    // watch: the shared word says when the child has become the program, and the shared block why it has not.
+    if waits {
+        shared.await_set_up();
+        if shared.failure().is_none() {
+            // The child uses this memory until it is told to start: it is never freed.
+            std::mem::forget(running);
+            Box::leak(plan);
+            Box::leak(shared);
+            return Ok(process);
+        }
+    }
+    drop(running);
+    match shared.failure() {
+        None => Ok(process),
+        Some(failure) => reap(process, describe(&plan, failure)),
+    }
+}
+
+/// Launches a process with no isolation at all, by the same clone3; its standard output is a pipe.
+pub fn bare(program: Arc<OwnedFd>, arguments: Vec<String>) -> Result<(Process, Output), Error> {
+    let mut specification = Specification::bare(Program::Descriptor(program), arguments);
+    let output = capture_output(&mut specification)?;
+    Ok((launch(Plan::validate(specification)?)?, output))
+}
+
+/// Gives a specification a pipe as its standard output and nothing as its standard input; the result is the pipe's other
+/// end.
+pub fn capture_output(specification: &mut Specification) -> Result<Output, Error> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Error::system("create", "the output pipe"))?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let null = rustix::fs::open(c"/dev/null", flags, Mode::empty()).map_err(Error::system("open", "/dev/null"))?;
+    specification.input = Stream::Descriptor(null);
+    specification.output = Stream::Descriptor(write);
+    Ok(Output::new(read))
+}
+
+/// Sees a failed child off and gives the failure back.
+fn reap(mut process: Process, error: Error) -> Result<Process, Error> {
+    process.signal(Signal::KILL)?;
+    process.wait(Duration::from_secs(10))?;
+    Err(error)
+}
+
+fn describe(plan: &Plan, failure: Failure) -> Error {
+    let Failure { step, item, errno } = failure;
+    let object = match step {
+        Step::MapUser => plan.user_map.get(item).map(|(path, _)| path.to_string_lossy().into_owned()),
+        Step::ChangeRoot => plan.root.as_ref().map(|root| root.describe(item)),
+        Step::JoinNamespaces if item == plan.joined_namespaces.len() => Some("of its own for cgroups".into()),
+        Step::JoinNamespaces => Some(format!("number {item}")),
+        Step::JoinCgroup => plan.cgroup.as_ref().map(|cgroup| cgroup.describe()),
+        Step::ConfigureNetwork => Some(format!("(message {item})")),
+        Step::Execute => Some(match &plan.program {
+            ProgramPlan::Descriptor(_) => "the program's descriptor".into(),
+            ProgramPlan::Paths(paths) => paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+        }),
+        _ => None,
+    };
+    Error::Child { step, object: object.unwrap_or_default(), source: errno }
+}
