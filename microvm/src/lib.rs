@@ -1,1 +1,24 @@
 //! A minimal KVM microVM.
+//!
+//! A guest is started by one linear recipe, whose steps have the same names in the code:
+//!
+//! 1. **memory** ([`memory`]): map guest memory.
+//! 2. **kvm** ([`machine`]): make the virtual machine and give it the memory.
+//! 3. **vCPU** ([`vcpu`]): make the virtual processor.
+//! 4. **devices** ([`devices`], [`bus`]): make the network card on a tap that was handed in, and the ports.
+//! 5. **kernel** ([`unikernel`]): put the guest's image and boot parameters into memory, where [`layout`] says.
+//! 6. **registers**: put the processor into the state in which the guest expects to be entered.
+//! 7. **run** ([`vcpu::Vcpu::run`]): run until the guest ends; [`outcome`] says how.
+//!
+//! Memory, buses, transport, card and run loop know nothing of what guest they serve.
+#![deny(unsafe_code)]
+
+pub mod bus;
+pub mod devices;
+pub mod layout;
+pub mod machine;
+pub mod memory;
+pub mod outcome;
+pub mod system;
+pub mod unikernel;
+pub mod vcpu;

@@ -1,0 +1,149 @@
+//! The machine as the guest sees it: ports, registers, the time-stamp counter, memory at fixed places. With [`runtime`] the
+//! image's only `unsafe` code.
+//!
+//! [`runtime`]: crate::runtime
+
+use core::arch::asm;
+use core::arch::x86_64::_rdtsc;
+use isobench_guest::contract::{
+    self, BootParameters, Milestone, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP,
+};
+use isobench_guest::platform::Platform;
+use isobench_guest::virtio::{Arena, NetworkCard, Ring};
+use smoltcp::phy::{Device, DeviceCapabilities};
+use smoltcp::time::{Duration, Instant};
+
+fn out8(port: u16, value: u8) {
+    // SAFETY: the guest has I/O privilege; the monitor's ports touch no memory of the guest.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) }
+}
+
+/// Says how far the guest has come.
+pub(crate) fn reached(milestone: Milestone) {
+    out8(PORT_BOOT_TIMER, milestone as u8);
+}
+
+/// Ends the guest.
+pub(crate) fn exit(status: u8) -> ! {
+    loop {
+        out8(PORT_EXIT, status);
+    }
+}
+
+/// Reports a panic, which ends the guest.
+pub(crate) fn panicked(message: &[u8]) -> ! {
+    loop {
+        // SAFETY: as in `out8`; the monitor reads the message.
+        unsafe {
+            asm!("out dx, al", in("dx") PORT_PANIC, in("al") 0_u8, in("rdi") message.as_ptr(), in("rsi") message.len(),
+                options(nostack, preserves_flags, readonly));
+        }
+    }
+}
+
+/// Sleeps until the card has something to say, at most so long.
+pub(crate) fn sleep(limit: Option<Duration>) {
+    let microseconds = limit.map_or(u32::MAX, |limit| u32::try_from(limit.total_micros()).unwrap_or(u32::MAX - 1));
+    // SAFETY: as in `out8`.
+    unsafe { asm!("out dx, eax", in("dx") PORT_SLEEP, in("eax") microseconds, options(nostack, preserves_flags)) }
+}
+
+/// The parameters of this boot.
+pub(crate) fn parameters() -> Option<BootParameters> {
+    // SAFETY: the monitor mapped the page and wrote the parameters before the guest was entered.
+    BootParameters::decode(unsafe { &*(contract::BOOT_PARAMETERS as *const [u8; BootParameters::SIZE]) })
+}
+
+/// The rings of the receive and the transmit queue, and all memory after the image. To be called once.
+pub(crate) fn memory(parameters: &BootParameters) -> (&'static Ring, &'static Ring, Arena<'static>) {
+    let length = parameters.memory.saturating_sub(contract::BUFFERS) as usize;
+    // SAFETY: these addresses are mapped, aligned to pages, belong to nothing else (`contract`), and hold zeros or, in the
+    // case of rings, atomics, for which every value is valid. The only caller, `serve`, never returns.
+    unsafe {
+        let [receive, transmit] = contract::RINGS.map(|address| &*(address as *const Ring));
+        let memory = core::slice::from_raw_parts_mut(contract::BUFFERS as *mut u8, length);
+        (receive, transmit, Arena::new(memory))
+    }
+}
+
+/// Makes the processor fault, for the test of how that is reported.
+pub(crate) fn write_to_null() -> ! {
+    // SAFETY: not sound, which is the point: page 0 is not mapped, so this faults and does not come back.
+    unsafe { asm!("mov byte ptr [rdi], 1", in("rdi") 0, options(nostack)) }
+    exit(1)
+}
+
+/// The network card with the time-stamp counter as clock.
+pub(crate) struct Machine<'a> {
+    card: NetworkCard<'a>,
+    counter_khz: u64,
+    spin: u64,
+}
+
+impl<'a> Machine<'a> {
+    pub(crate) fn new(card: NetworkCard<'a>, parameters: &BootParameters) -> Self {
+        let counter_khz = parameters.counter_khz.max(1);
+        let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
+        Self { card, counter_khz, spin }
+    }
+}
+
+fn counter() -> u64 {
+    // SAFETY: the monitor leaves CR4.TSD clear.
+    unsafe { _rdtsc() }
+}
+
+impl Platform for Machine<'_> {
+    fn now(&mut self) -> Instant {
+        // 128 bits, since the product passes 64 after days.
+        Instant::from_micros((u128::from(counter()) * 1000 / u128::from(self.counter_khz)) as i64)
+    }
+
+    fn flush(&mut self) {
+        // SAFETY: the register window is mapped and answers to aligned 32-bit writes.
+        self.card.flush(|offset, value| unsafe {
+            ((contract::NETWORK_CARD + offset) as *mut u32).write_volatile(value);
+        });
+    }
+
+    fn wait(&mut self, limit: Option<Duration>) {
+        let started = counter();
+        let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
+        while !self.card.has_frame() {
+            let waited = counter().wrapping_sub(started);
+            if limit_ticks.is_some_and(|limit| waited >= limit) {
+                return;
+            }
+            if waited >= self.spin {
+                if !self.card.ask_to_be_told() {
+                    sleep(limit);
+                }
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+impl<'a> Device for Machine<'a> {
+    type RxToken<'t>
+        = <NetworkCard<'a> as Device>::RxToken<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = <NetworkCard<'a> as Device>::TxToken<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        self.card.receive(now)
+    }
+
+    fn transmit(&mut self, now: Instant) -> Option<Self::TxToken<'_>> {
+        self.card.transmit(now)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.card.capabilities()
+    }
+}

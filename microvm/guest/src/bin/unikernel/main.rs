@@ -1,0 +1,73 @@
+//! The unikernel image. It is entered by `isobench-vmm` in 64-bit mode at CPL 3, with I/O privilege, memory mapped one to one,
+//! its network card running, and no interrupts.
+#![no_std]
+#![no_main]
+
+mod machine;
+mod runtime;
+
+use isobench_guest::contract::{BootParameters, Milestone, Task};
+use isobench_guest::server::{MOST_CONNECTIONS, Server};
+use isobench_guest::virtio::NetworkCard;
+use machine::Machine;
+use smoltcp::iface::SocketStorage;
+
+/// Size of a connection's receive buffer and of its transmit buffer, in bytes: what may be on its way without an
+/// acknowledgement, so that both sides keep busy on a path where each wake-up takes long.
+const SOCKET_BUFFER: usize = 1 << 20;
+/// Where memory is short, buffers are smaller before connections are fewer than this.
+const FEWEST_CONNECTIONS: usize = 4;
+
+/// Runs what the boot parameters say; [`runtime`] calls it on the guest's stack.
+fn run() -> ! {
+    machine::reached(Milestone::Entered);
+    let Some(parameters) = machine::parameters() else { panic!("the boot parameters name no task") };
+    match parameters.task {
+        Task::Exit => {
+            machine::reached(Milestone::Ready);
+            machine::exit(0)
+        }
+        Task::Idle => {
+            machine::reached(Milestone::Ready);
+            loop {
+                machine::sleep(None);
+            }
+        }
+        Task::Serve => serve(&parameters),
+        Task::WildPointer => machine::write_to_null(),
+        Task::Panic => panic!("asked to panic"),
+        Task::StackOverflow => {
+            machine::reached(overflow(1));
+            machine::exit(1)
+        }
+        Task::Loop => loop {
+            core::hint::spin_loop();
+        },
+    }
+}
+
+fn serve(parameters: &BootParameters) -> ! {
+    let (receive, transmit, mut arena) = machine::memory(parameters);
+    let Some(card) = NetworkCard::new(receive, transmit, &mut arena) else {
+        panic!("{} bytes of memory are too few for a network card", parameters.memory)
+    };
+    let mut machine = Machine::new(card, parameters);
+    let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS];
+    let size = SOCKET_BUFFER.min(arena.left() / (2 * FEWEST_CONNECTIONS));
+    let buffers = core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?)));
+    let mut server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers);
+    if server.capacity() == 0 {
+        panic!("{} bytes of memory are too few for a connection", parameters.memory);
+    }
+    machine::reached(Milestone::Ready);
+    server.run(&mut machine)
+}
+
+/// Calls itself for ever, with a frame that can't be optimised away.
+#[allow(unconditional_recursion)]
+fn overflow(depth: u64) -> Milestone {
+    let frame = core::hint::black_box([depth; 64]);
+    let deeper = overflow(frame[63] + 1);
+    core::hint::black_box(frame);
+    deeper
+}

@@ -1,0 +1,258 @@
+//! The server: answers [`isobench_workload::protocol`] on several connections at once, without a heap.
+//!
+//! One turn takes in all frames that are there, then lets each connection work, then sends. So a batch of segments gets one
+//! acknowledgement, which is what carries the throughput.
+
+use crate::contract::Network;
+use crate::platform::Platform;
+use isobench_workload::protocol::{Answer, Operation, Request};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Duration;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
+
+/// Most connections at once. One smoltcp socket is one listener, so as many may be opened at the same moment.
+pub const MOST_CONNECTIONS: usize = 32;
+/// Frames taken in before the connections get their turn.
+const INGRESS_BATCH: usize = 64;
+/// The byte that [`Operation::Source`] repeats.
+const FILLER: u8 = 0x5a;
+/// A peer that says nothing to a probe for this long is gone, and its socket is free again.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a silent peer is probed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a connection does next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Takes in the request.
+    Request,
+    /// Discards payload, up to `limit` bytes.
+    Sink { received: u64, limit: u64 },
+    /// Sends payload.
+    Source { left: u64 },
+    /// Sends back what it receives.
+    Echo,
+    /// Sends the rest of an answer.
+    Answer { bytes: [u8; Answer::SIZE], sent: usize },
+    /// Waits for the peer to close.
+    Drain,
+}
+
+/// A listening socket or its connection.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    socket: SocketHandle,
+    step: Step,
+}
+
+/// The server with its sockets.
+#[allow(missing_debug_implementations, reason = "smoltcp's Interface has none")]
+pub struct Server<'a> {
+    interface: Interface,
+    sockets: SocketSet<'a>,
+    connections: [Option<Connection>; MOST_CONNECTIONS],
+    port: u16,
+}
+
+impl<'a> Server<'a> {
+    /// A server that listens. `buffers` gives the receive and the transmit buffer of one connection after the other, as long as
+    /// there is memory; `seed` is random.
+    pub fn new(
+        platform: &mut impl Platform,
+        network: &Network,
+        seed: u64,
+        storage: &'a mut [SocketStorage<'a>],
+        buffers: impl Iterator<Item = (&'a mut [u8], &'a mut [u8])>,
+    ) -> Self {
+        let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(network.mac)));
+        config.random_seed = seed;
+        let now = platform.now();
+        let mut interface = Interface::new(config, platform, now);
+        let [a, b, c, d] = network.address;
+        interface.update_ip_addrs(|addresses| {
+            // The list is empty and has room.
+            let _ = addresses.push(IpCidr::new(IpAddress::v4(a, b, c, d), network.prefix));
+        });
+        if network.gateway != [0; 4] {
+            // The table is empty and has room.
+            let _ = interface.routes_mut().add_default_ipv4_route(Ipv4Address::from(network.gateway));
+        }
+        let most = storage.len().min(MOST_CONNECTIONS);
+        let mut sockets = SocketSet::new(storage);
+        let mut connections = [None; MOST_CONNECTIONS];
+        for (connection, (receive, transmit)) in connections.iter_mut().zip(buffers).take(most) {
+            let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(transmit));
+            socket.set_nagle_enabled(false);
+            socket.set_timeout(Some(PEER_TIMEOUT));
+            socket.set_keep_alive(Some(PROBE_INTERVAL));
+            // A closed socket listens, whatever the port but 0, which a caller does not give.
+            let _ = socket.listen(network.port);
+            *connection = Some(Connection { socket: sockets.add(socket), step: Step::Request });
+        }
+        Self { interface, sockets, connections, port: network.port }
+    }
+
+    /// How many connections there can be at once.
+    pub fn capacity(&self) -> usize {
+        self.connections.iter().flatten().count()
+    }
+
+    /// Serves for ever.
+    pub fn run(&mut self, platform: &mut impl Platform) -> ! {
+        loop {
+            if !self.turn(platform) {
+                let now = platform.now();
+                let limit = self.interface.poll_delay(now, &self.sockets);
+                if limit != Some(Duration::ZERO) {
+                    platform.wait(limit);
+                }
+            }
+        }
+    }
+
+    /// Takes in, works and sends once; says whether there was anything to do.
+    pub fn turn(&mut self, platform: &mut impl Platform) -> bool {
+        let now = platform.now();
+        let mut busy = false;
+        for _ in 0..INGRESS_BATCH {
+            if self.interface.poll_ingress_single(now, platform, &mut self.sockets) == PollIngressSingleResult::None {
+                break;
+            }
+            busy = true;
+        }
+        for connection in self.connections.iter_mut().flatten() {
+            let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
+            busy |= advance(&mut connection.step, socket);
+        }
+        self.interface.poll_egress(now, platform, &mut self.sockets);
+        platform.flush();
+        // Only after sending: a socket that listens anew forgets the last acknowledgement that it owes.
+        for connection in self.connections.iter_mut().flatten() {
+            let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
+            if matches!(socket.state(), State::Closed | State::TimeWait) {
+                connection.step = Step::Request;
+                let _ = socket.listen(self.port);
+                busy = true;
+            }
+        }
+        busy
+    }
+}
+
+/// Does what a connection can do now; says whether that was anything.
+fn advance(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+    if !socket.is_active() {
+        return false;
+    }
+    let mut busy = false;
+    while advance_once(step, socket) {
+        busy = true;
+    }
+    busy
+}
+
+fn advance_once(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+    match step {
+        Step::Request => take_request(step, socket),
+        Step::Sink { received, limit } => {
+            let count = discard(socket, *limit - *received);
+            *received += count;
+            if *received == *limit || (count == 0 && !socket.may_recv()) {
+                *step = answer(*received);
+                return true;
+            }
+            count > 0
+        }
+        Step::Source { left } => {
+            let count = socket.send(|buffer| {
+                let count = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                buffer[..count].fill(FILLER);
+                (count, count)
+            });
+            *left -= count.unwrap_or(0) as u64;
+            if *left == 0 {
+                socket.close();
+                *step = Step::Drain;
+            }
+            count.is_ok_and(|count| count > 0)
+        }
+        Step::Echo => echo(step, socket),
+        Step::Answer { bytes, sent } => {
+            let count = socket.send_slice(&bytes[*sent..]).unwrap_or(0);
+            *sent += count;
+            if *sent == bytes.len() {
+                *step = Step::Drain;
+            }
+            count > 0
+        }
+        Step::Drain => {
+            let count = discard(socket, u64::MAX);
+            if !socket.may_recv() && socket.may_send() {
+                socket.close();
+            }
+            count > 0
+        }
+    }
+}
+
+fn take_request(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+    if socket.recv_queue() < Request::SIZE {
+        // The peer has closed before it has said what it wants.
+        if !socket.may_recv() && socket.state() == State::CloseWait {
+            socket.abort();
+        }
+        return false;
+    }
+    let mut bytes = [0; Request::SIZE];
+    let count = socket.recv_slice(&mut bytes).unwrap_or(0);
+    match Request::decode(&bytes) {
+        Ok(request) if count == Request::SIZE => {
+            let limit = if request.length == 0 { u64::MAX } else { request.length };
+            *step = match request.operation {
+                Operation::Hello => answer(peer(socket)),
+                Operation::Sink => Step::Sink { received: 0, limit },
+                Operation::Source => Step::Source { left: limit },
+                Operation::Echo => Step::Echo,
+            };
+        }
+        // A stray peer is refused at once.
+        _ => socket.abort(),
+    }
+    true
+}
+
+fn answer(value: u64) -> Step {
+    Step::Answer { bytes: Answer { value }.encode(), sent: 0 }
+}
+
+/// The peer's IPv4 address as a number.
+fn peer(socket: &Socket<'_>) -> u64 {
+    match socket.remote_endpoint() {
+        Some(IpEndpoint { addr: IpAddress::Ipv4(address), .. }) => u64::from(address.to_bits()),
+        _ => 0,
+    }
+}
+
+/// Takes bytes out of the receive buffer, at most `most`.
+fn discard(socket: &mut Socket<'_>, most: u64) -> u64 {
+    let take = |buffer: &mut [u8]| {
+        let count = buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        (count, count)
+    };
+    socket.recv(take).unwrap_or(0) as u64
+}
+
+fn echo(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+    // A piece at a time over the stack, because a socket lends one of its buffers at a time.
+    let mut piece = [0; 4096];
+    let room = (socket.send_capacity() - socket.send_queue()).min(piece.len());
+    let count = if room > 0 { socket.recv_slice(&mut piece[..room]).unwrap_or(0) } else { 0 };
+    // There is room, as just seen.
+    let _ = socket.send_slice(&piece[..count]);
+    if count == 0 && !socket.may_recv() && room > 0 {
+        socket.close();
+        *step = Step::Drain;
+    }
+    count > 0
+}

@@ -1,0 +1,116 @@
+//! A bus: which device answers at which address. The same type serves I/O ports and memory-mapped I/O.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// What a device wants of the vCPU after a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Go on.
+    Continue,
+    /// The guest has ended with this status.
+    Exit(u8),
+    /// The guest's exception handler reports a crash: its registers and stack say what.
+    Crash,
+    /// The guest's program has panicked: registers rdi and rsi are the address and length of its message.
+    Panic,
+}
+
+/// Something that answers on a bus.
+pub trait Device: Debug {
+    /// The guest reads `data.len()` bytes at `offset` within the device; what is not filled in reads as it was.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// The guest writes at `offset` within the device.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Reaction;
+}
+
+/// A range is taken already.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("addresses {wanted:#x?} overlap those of a device at {taken:#x?}")]
+pub struct Overlap {
+    wanted: Range<u64>,
+    taken: Range<u64>,
+}
+
+/// Devices by address.
+#[derive(Debug, Default)]
+pub struct Bus {
+    devices: Vec<(Range<u64>, Box<dyn Device>)>,
+}
+
+impl Bus {
+    /// A bus where nothing answers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a device at a range of addresses.
+    pub fn insert(&mut self, range: Range<u64>, device: Box<dyn Device>) -> Result<(), Overlap> {
+        if let Some((taken, _)) = self.devices.iter().find(|(taken, _)| taken.start < range.end && range.start < taken.end) {
+            return Err(Overlap { wanted: range, taken: taken.clone() });
+        }
+        self.devices.push((range, device));
+        Ok(())
+    }
+
+    /// A read; where nothing answers, all bits are set, as on an ISA bus.
+    pub fn read(&mut self, address: u64, data: &mut [u8]) {
+        match self.find(address) {
+            Some((offset, device)) => device.read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// A write; where nothing answers it is lost.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Reaction {
+        match self.find(address) {
+            Some((offset, device)) => device.write(offset, data),
+            None => Reaction::Continue,
+        }
+    }
+
+    fn find(&mut self, address: u64) -> Option<(u64, &mut dyn Device)> {
+        let (range, device) = self.devices.iter_mut().find(|(range, _)| range.contains(&address))?;
+        Some((address - range.start, device.as_mut()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Last(u64);
+
+    impl Device for Last {
+        fn read(&mut self, _: u64, data: &mut [u8]) {
+            data.fill(self.0 as u8);
+        }
+
+        fn write(&mut self, offset: u64, _: &[u8]) -> Reaction {
+            self.0 = offset;
+            Reaction::Continue
+        }
+    }
+
+    #[test]
+    fn a_device_answers_within_its_range_alone() {
+        let mut bus = Bus::new();
+        bus.insert(0x10..0x20, Box::<Last>::default()).unwrap();
+        bus.write(0x1f, &[0]);
+        let mut data = [0; 2];
+        bus.read(0x10, &mut data);
+        assert_eq!(data, [0x0f, 0x0f]);
+        bus.read(0x20, &mut data);
+        assert_eq!(data, [0xff, 0xff]);
+    }
+
+    #[test]
+    fn ranges_do_not_overlap() {
+        let mut bus = Bus::new();
+        bus.insert(0x10..0x20, Box::<Last>::default()).unwrap();
+        assert!(bus.insert(0x1f..0x30, Box::<Last>::default()).is_err());
+        assert!(bus.insert(0x20..0x30, Box::<Last>::default()).is_ok());
+    }
+}

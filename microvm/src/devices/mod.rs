@@ -1,0 +1,4 @@
+//! What the guest sees on its buses.
+
+pub mod boot_timer;
+pub mod virtio;

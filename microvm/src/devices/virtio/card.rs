@@ -1,0 +1,139 @@
+//! The network card: the register transport, a tap and the I/O thread between them, as one device on the bus.
+
+use crate::bus::{Device, Reaction};
+use crate::devices::virtio::interrupt::Interrupt;
+use crate::devices::virtio::mmio::{self, Effect, Identity, Transport};
+use crate::devices::virtio::net::Net;
+use crate::devices::virtio::tap::{Offload, Tap, TapError};
+use crate::devices::virtio::worker::Worker;
+use std::io;
+use std::time::Duration;
+use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
+use virtio_bindings::virtio_net;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Largest size of either queue.
+const QUEUE_SIZE: u16 = 256;
+
+/// Features that the card offers (VIRTIO 1.2, 5.1.3): checksums and segmentation are left to the other side both ways, and
+/// a large frame may be merged from several receive buffers.
+pub const FEATURES: u64 = mmio::VERSION_1
+    | mmio::EVENT_INDEX
+    | mmio::INDIRECT_DESCRIPTORS
+    | 1 << virtio_net::VIRTIO_NET_F_MAC
+    | 1 << virtio_net::VIRTIO_NET_F_CSUM
+    | 1 << virtio_net::VIRTIO_NET_F_GUEST_CSUM
+    | 1 << virtio_net::VIRTIO_NET_F_HOST_TSO4
+    | 1 << virtio_net::VIRTIO_NET_F_HOST_TSO6
+    | 1 << virtio_net::VIRTIO_NET_F_GUEST_TSO4
+    | 1 << virtio_net::VIRTIO_NET_F_GUEST_TSO6
+    | 1 << virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+
+/// A network card on a tap.
+#[derive(Debug)]
+pub struct Card {
+    transport: Transport,
+    memory: GuestMemoryMmap,
+    interrupt: Interrupt,
+    kick: EventFd,
+    spin: Duration,
+    tap: Option<Tap>,
+    worker: Option<Worker>,
+}
+
+impl Card {
+    /// A card after reset. `spin` is how long its I/O thread looks for more work before it sleeps.
+    pub fn new(tap: Tap, mac: [u8; 6], memory: GuestMemoryMmap, spin: Duration) -> io::Result<Self> {
+        let interrupt = Interrupt::new()?;
+        let identity = Identity {
+            device: VIRTIO_ID_NET,
+            features: FEATURES,
+            configuration: mac.to_vec(),
+            queues: vec![QUEUE_SIZE, QUEUE_SIZE],
+        };
+        Ok(Self {
+            transport: Transport::new(identity, interrupt.clone()),
+            memory,
+            interrupt,
+            kick: EventFd::new(EFD_NONBLOCK)?,
+            spin,
+            tap: Some(tap),
+            worker: None,
+        })
+    }
+
+    /// The card's interrupt, to be wired to whatever the guest waits for.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    /// The event that a write to `QueueNotify` signals: it may be registered as an ioeventfd, which spares an exit.
+    pub fn kick(&self) -> &EventFd {
+        &self.kick
+    }
+
+    fn activate(&mut self) -> Result<(), CardError> {
+        let accepted = |bit: u32| self.transport.accepted(1 << bit);
+        let offload = Offload {
+            checksum: accepted(virtio_net::VIRTIO_NET_F_GUEST_CSUM),
+            segmentation4: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO4),
+            segmentation6: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO6),
+        };
+        let merged = accepted(virtio_net::VIRTIO_NET_F_MRG_RXBUF);
+        let tap = self.tap.take().ok_or(CardError::NoTap)?;
+        tap.set_offload(offload)?;
+        let mut queues = self.transport.queues().into_iter();
+        let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) else { return Err(CardError::NoTap) };
+        let net = Net::new(tap, self.memory.clone(), receive, transmit, merged);
+        let kick = self.kick.try_clone().map_err(CardError::Thread)?;
+        self.worker = Some(Worker::start(net, kick, self.interrupt.clone(), self.spin).map_err(CardError::Thread)?);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some((tap, _)) = self.worker.take().and_then(Worker::stop) {
+            self.tap = Some(tap);
+        }
+    }
+}
+
+/// Why a card could not be started.
+#[derive(Debug, thiserror::Error)]
+enum CardError {
+    #[error("the tap was lost when the card was last stopped")]
+    NoTap,
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    #[error("start the I/O thread")]
+    Thread(#[source] io::Error),
+}
+
+impl Device for Card {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.transport.read(offset, data);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Reaction {
+        match self.transport.write(offset, data, &self.memory) {
+            Effect::None => {}
+            Effect::Activate => {
+                if self.activate().is_err() {
+                    self.transport.needs_reset();
+                }
+            }
+            Effect::Notify(_) => {
+                // Full means pending.
+                let _ = self.kick.write(1);
+            }
+            Effect::Reset => self.stop(),
+        }
+        Reaction::Continue
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,192 @@
+//! The system calls that have no safe wrapper: all of this crate's `unsafe` code.
+#![allow(unsafe_code)]
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
+
+/// The longest vector of one readv(2) or writev(2).
+const MOST_VECTORS: usize = 1024;
+
+/// Reads into guest memory, [readv(2)](https://man7.org/linux/man-pages/man2/readv.2.html).
+pub(crate) fn readv(fd: BorrowedFd<'_>, into: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    with_vectors(into, |vectors| {
+        // SAFETY: each vector is a slice of guest memory that stays mapped while `into` is borrowed; the guest may write it
+        // at the same time, which is why it is never seen as a Rust slice.
+        unsafe { libc::readv(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32) }
+    })
+}
+
+/// Writes from guest memory, [writev(2)](https://man7.org/linux/man-pages/man2/writev.2.html).
+pub(crate) fn writev(fd: BorrowedFd<'_>, from: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    with_vectors(from, |vectors| {
+        // SAFETY: as in `readv`, and the kernel only reads.
+        unsafe { libc::writev(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32) }
+    })
+}
+
+fn with_vectors(slices: &[VolatileSlice<'_>], call: impl FnOnce(&[libc::iovec]) -> isize) -> io::Result<usize> {
+    let vector = |slice: &VolatileSlice<'_>| libc::iovec {
+        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+        iov_len: slice.len(),
+    };
+    // Nearly every frame has one or two slices.
+    const FEW: usize = 4;
+    let count = if slices.len() <= FEW {
+        let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
+        for (place, slice) in few.iter_mut().zip(slices) {
+            *place = vector(slice);
+        }
+        call(&few[..slices.len()])
+    } else {
+        let many: Vec<libc::iovec> = slices.iter().take(MOST_VECTORS).map(vector).collect();
+        call(&many)
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+nix::ioctl_write_int!(tunsetoffload, b'T', 208);
+nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
+
+/// Sets which offloads the reader of a tap understands ([`tun.h`](https://docs.kernel.org/networking/tuntap.html)).
+pub(crate) fn set_tap_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    // SAFETY: the call takes a number and touches no memory of ours.
+    unsafe { tunsetoffload(fd.as_raw_fd(), u64::from(flags)) }?;
+    Ok(())
+}
+
+/// Sets the size of the header before each frame of a tap.
+pub(crate) fn set_tap_header_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    let size = size as libc::c_int;
+    // SAFETY: the kernel reads one int, which outlives the call.
+    unsafe { tunsetvnethdrsz(fd.as_raw_fd(), &size) }?;
+    Ok(())
+}
+
+/// Takes over a file descriptor that this process was started with.
+pub fn inherited_fd(number: i32) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: F_GETFD touches no memory.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as just seen, and was inherited: nothing else in this process owns it. The programs
+    // call this once for each number, before they open anything.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(number) })
+}
+
+/// An event as something to wait for.
+pub(crate) fn borrow_event(event: &EventFd) -> BorrowedFd<'_> {
+    // SAFETY: the event owns an open descriptor for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
+
+/// Gives guest memory to a virtual machine, one slot a region.
+pub(crate) fn register_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> io::Result<()> {
+    for (slot, region) in memory.iter().enumerate() {
+        let host = region.get_host_address(MemoryRegionAddress(0)).map_err(io::Error::other)?;
+        let region = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the region is a live mapping of exactly this size; `Machine` keeps it alive until after the virtual
+        // machine is closed, by the order of its fields.
+        unsafe { vm.set_user_memory_region(region) }?;
+    }
+    Ok(())
+}
+
+/// Advises the kernel on a part of guest memory, [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html).
+pub(crate) fn advise(slice: &VolatileSlice<'_>, advice: i32) -> io::Result<()> {
+    // SAFETY: the range is a live mapping of ours, and neither advice that is used here (populate, no huge pages) changes
+    // what it holds.
+    let result = unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), slice.len(), advice) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether the deadline has passed.
+static EXPIRED: AtomicBool = AtomicBool::new(false);
+/// `kvm_run.immediate_exit` of the vCPU that the deadline ends, or null.
+static IMMEDIATE_EXIT: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn on_alarm(_signal: libc::c_int) {
+    EXPIRED.store(true, Ordering::SeqCst);
+    let flag = IMMEDIATE_EXIT.load(Ordering::SeqCst);
+    if !flag.is_null() {
+        // SAFETY: a pointer that is not null was stored by `DeadlineGuard`, which puts the null back before the mapping goes.
+        unsafe { flag.write_volatile(1) };
+    }
+}
+
+/// Ends a vCPU's run when time is up: a signal takes it out of the guest or out of a wait, and `immediate_exit` closes the
+/// gap before `KVM_RUN` (Documentation/virt/kvm/api.rst, "immediate_exit"). One a process.
+#[derive(Debug)]
+pub(crate) struct DeadlineGuard(());
+
+impl DeadlineGuard {
+    /// Starts the clock. `immediate_exit` must stay valid while the guard lives: the caller keeps the vCPU.
+    pub(crate) fn start(deadline: Duration, immediate_exit: &mut u8) -> io::Result<Self> {
+        EXPIRED.store(false, Ordering::SeqCst);
+        IMMEDIATE_EXIT.store(immediate_exit, Ordering::SeqCst);
+        // SAFETY: all zero is a valid sigaction; the handler does only atomic stores and one volatile store.
+        let installed = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_alarm as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut())
+        };
+        let timer = libc::itimerval {
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+            // A zero would switch the timer off.
+            it_value: libc::timeval {
+                tv_sec: deadline.as_secs().min(i64::MAX as u64) as i64,
+                tv_usec: i64::from(deadline.subsec_micros()).max(i64::from(deadline.as_secs() == 0)),
+            },
+        };
+        // SAFETY: the kernel reads one itimerval, which outlives the call.
+        let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        if installed == 0 && set == 0 { Ok(Self(())) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether time is up.
+    pub(crate) fn expired() -> bool {
+        EXPIRED.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for DeadlineGuard {
+    fn drop(&mut self) {
+        let off = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let timer = libc::itimerval { it_interval: off, it_value: off };
+        // SAFETY: as in `start`.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        IMMEDIATE_EXIT.store(std::ptr::null_mut(), Ordering::SeqCst);
+    }
+}
+
+/// Keeps the alarm away from the calling thread, so that it reaches the vCPU's.
+pub(crate) fn block_alarm() {
+    // SAFETY: the set is initialised by sigemptyset before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// What KVM left of an instruction that it could not emulate: `suberror` and the raw data words of `KVM_EXIT_INTERNAL_ERROR`.
+pub(crate) fn internal_error(run: &kvm_bindings::kvm_run) -> (u32, Vec<u64>) {
+    // SAFETY: only called after an exit with this reason, for which this member of the union is the valid one; every bit
+    // pattern is a valid value of it.
+    let internal = unsafe { run.__bindgen_anon_1.internal };
+    let count = (internal.ndata as usize).min(internal.data.len());
+    (internal.suberror, internal.data[..count].to_vec())
+}

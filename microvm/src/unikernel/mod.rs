@@ -1,0 +1,216 @@
+//! Booting the unikernel: the recipe of the crate's front page, step by step.
+
+mod ports;
+mod registers;
+
+use crate::bus::{Bus, Overlap};
+use crate::devices::boot_timer::BootTimer;
+use crate::devices::virtio::card::Card;
+use crate::devices::virtio::mmio;
+use crate::devices::virtio::tap::{Tap, TapError};
+use crate::machine::{Machine, MachineError};
+use crate::memory::{self, MemoryError};
+use crate::outcome::{Crash, CrashCause, Outcome};
+use crate::vcpu::{Stop, Vcpu, VcpuError};
+use crate::{bus::Device, layout};
+use isobench_guest::contract::{self, BootParameters, Network, Task};
+use isobench_guest::virtio::{Registers, StartError};
+use isobench_workload::{Stage, Stages, clock};
+use linux_loader::loader::{Elf, KernelLoader};
+use std::io::{self, Cursor, Write};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// The unikernel image: a static ELF file for the addresses of [`contract`].
+pub const UNIKERNEL: &[u8] = include_bytes!(env!("ISOBENCH_UNIKERNEL"));
+
+/// The least memory: the image, and enough buffers for a card and a few connections.
+pub const LEAST_MEMORY: u64 = 8 << 20;
+/// The longest panic message that is taken from a guest, in bytes.
+const LONGEST_MESSAGE: u64 = 512;
+
+/// What a unikernel is to be.
+#[derive(Debug)]
+pub struct Config {
+    /// What it runs.
+    pub task: Task,
+    /// Its network card's tap, attached already, and its addresses; a guest that only exits or idles has none.
+    pub network: Option<(OwnedFd, Network)>,
+    /// Size of its memory in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// How long it may run; without limit where `None`.
+    pub deadline: Option<Duration>,
+    /// How long the card's I/O thread looks for frames before it sleeps.
+    pub spin: Duration,
+}
+
+/// Why a unikernel could not be booted or run.
+#[derive(Debug, thiserror::Error)]
+pub enum UnikernelError {
+    /// Its memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The virtual machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The virtual processor.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The tap.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A device could not be made.
+    #[error("make the network card")]
+    Card(#[source] io::Error),
+    /// Two devices at one address.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// The image is no program that can be loaded.
+    #[error("load the unikernel image")]
+    Image(#[source] linux_loader::loader::Error),
+    /// The card did not start.
+    #[error("start the network card: {0}")]
+    Start(StartError),
+}
+
+/// Boots a unikernel and runs it to its end. The ready line goes to `output` when it says that it is ready; `stages` holds what
+/// the program has stamped so far.
+pub fn run(config: Config, mut stages: Stages, output: impl Write + std::fmt::Debug + 'static) -> Result<Outcome, UnikernelError> {
+    // 1. memory
+    let (least, most) = (LEAST_MEMORY, layout::MOST_UNIKERNEL_MEMORY);
+    if !(least..=most).contains(&config.memory) || config.memory % (2 << 20) != 0 {
+        return Err(MemoryError::Size { size: config.memory, least, most }.into());
+    }
+    let memory = memory::create(config.memory)?;
+    // 2. kvm
+    let machine = Machine::new(memory.clone())?;
+    // 3. vCPU
+    let vcpu = machine.create_vcpu(0)?;
+    // 4. devices
+    let mut ports = Bus::new();
+    let mut registers = Bus::new();
+    let (card, network) = match config.network {
+        Some((tap, network)) => {
+            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(UnikernelError::Card)?;
+            (Some(card), network)
+        }
+        None => (None, Network::NONE),
+    };
+    ports::attach(&mut ports, card.as_ref())?;
+    // 5. kernel
+    let image = Elf::load(&memory, None, &mut Cursor::new(UNIKERNEL), None).map_err(UnikernelError::Image)?;
+    let entry = image.kernel_load.0;
+    populate(&memory, config.task)?;
+    if let Some(mut card) = card {
+        isobench_guest::virtio::start(&mut CardRegisters(&mut card)).map_err(UnikernelError::Start)?;
+        let window = contract::NETWORK_CARD..contract::NETWORK_CARD + mmio::WINDOW;
+        registers.insert(window, Box::new(card))?;
+    }
+    let counter_khz = vcpu.get_tsc_khz().map_err(VcpuError::system("read the counter's frequency"))?.into();
+    let parameters = BootParameters { task: config.task, network, memory: config.memory, counter_khz, seed: seed() };
+    write(&memory, contract::BOOT_PARAMETERS, &parameters.encode())?;
+    // 6. registers
+    registers::write_tables(&memory, config.memory)?;
+    registers::set(&vcpu, entry)?;
+    // 7. run
+    stages.stamp(Stage::VmmReady, clock::now());
+    let timer = BootTimer::new(stages, output);
+    ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;
+    let mut vcpu = Vcpu::new(vcpu);
+    let stop = vcpu.run(&mut ports, &mut registers, config.deadline)?;
+    Ok(outcome(stop, &vcpu, &memory)?)
+}
+
+/// The range of one port.
+fn port(number: u16) -> std::ops::Range<u64> {
+    u64::from(number)..u64::from(number) + 1
+}
+
+/// A random number, from the kernel.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Eight bytes come whole once the kernel's generator is seeded; before that, zeros are as good as anything.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+    u64::from_le_bytes(bytes)
+}
+
+fn write(memory: &GuestMemoryMmap, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+    memory.write_slice(bytes, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source })
+}
+
+/// Provides the pages that every boot touches.
+fn populate(memory: &GuestMemoryMmap, task: Task) -> Result<(), MemoryError> {
+    /// Of the stack, as much as the server uses.
+    const STACK: u64 = 0x8000;
+    memory::populate(memory, contract::STACK_TOP - STACK, STACK as usize)?;
+    if task == Task::Serve {
+        memory::populate(memory, contract::RINGS[0], 0x2000)?;
+    }
+    Ok(())
+}
+
+/// The card's registers, used by the guest's own start-up code on the host's side of the bus.
+struct CardRegisters<'a>(&'a mut Card);
+
+impl Registers for CardRegisters<'_> {
+    fn read(&mut self, offset: u64) -> u32 {
+        let mut word = [0; 4];
+        self.0.read(offset, &mut word);
+        u32::from_le_bytes(word)
+    }
+
+    fn write(&mut self, offset: u64, value: u32) {
+        self.0.write(offset, &value.to_le_bytes());
+    }
+}
+
+/// What the end of the run loop means.
+fn outcome(stop: Stop, vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Outcome, VcpuError> {
+    let registers = vcpu.fd().get_regs().map_err(VcpuError::system("read the registers"))?;
+    let special = vcpu.fd().get_sregs().map_err(VcpuError::system("read the special registers"))?;
+    Ok(match stop {
+        Stop::Exit(status) => Outcome::Exited(status),
+        Stop::Halted => Outcome::Halted,
+        Stop::Deadline => Outcome::Deadline,
+        Stop::Shutdown => {
+            let cause = if in_guard_page(special.cr2) { CrashCause::StackOverflow } else { CrashCause::TripleFault };
+            Outcome::Crashed(Box::new(Crash::new(cause, &registers, &special)))
+        }
+        Stop::Panic => {
+            // rdi and rsi are the guest's: bounded and checked.
+            let mut bytes = vec![0; registers.rsi.min(LONGEST_MESSAGE) as usize];
+            let read = memory.read_slice(&mut bytes, GuestAddress(registers.rdi));
+            Outcome::Panicked(match read {
+                Ok(()) => String::from_utf8_lossy(&bytes).escape_debug().to_string(),
+                Err(_) => "with a message outside its memory".into(),
+            })
+        }
+        Stop::Crash => {
+            // Vector, error code, then what the processor pushed: rip, cs, rflags, rsp, ss (Intel SDM, volume 3, 6.14.2).
+            let mut frame = [0_u64; 7];
+            for (index, word) in frame.iter_mut().enumerate() {
+                let address = registers.rsp.wrapping_add(index as u64 * 8);
+                *word = memory.read_obj(GuestAddress(address)).unwrap_or(0);
+            }
+            let [vector, error, rip, _, rflags, rsp, _] = frame;
+            let cause = match vector {
+                14 if in_guard_page(special.cr2) => CrashCause::StackOverflow,
+                _ => CrashCause::Exception { vector: vector as u8, error },
+            };
+            let mut crash = Crash::new(cause, &registers, &special);
+            (crash.instruction_pointer, crash.flags, crash.stack_pointer) = (rip, rflags, rsp);
+            Outcome::Crashed(Box::new(crash))
+        }
+        Stop::Internal { suberror, .. } => {
+            let mut bytes = vec![0; 15];
+            let known = memory.read(&mut bytes, GuestAddress(registers.rip)).unwrap_or(0);
+            bytes.truncate(known);
+            Outcome::Internal { suberror, instruction_pointer: registers.rip, bytes }
+        }
+    })
+}
+
+fn in_guard_page(address: u64) -> bool {
+    (contract::STACK_BOTTOM - 0x1000..contract::STACK_BOTTOM).contains(&address)
+}
