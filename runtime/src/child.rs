@@ -249,64 +249,11 @@ fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
             let socket = ManuallyDrop::new(socket.map_err(failed)?);
             system::loopback_up(socket.as_fd()).map_err(failed)
         }
-        NetworkPlan::Batch(batch) => {
+        NetworkPlan::Attached(configuration) => {
             shared.await_connection().map_err(failed)?;
-            send_netlink_batch(batch)
+            configuration.apply().map_err(|(step, errno)| (step as usize, errno))
         }
     }
-}
-
-/// Sends prepared messages in one system call and sees that each is acknowledged
-/// ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)).
-fn send_netlink_batch(batch: &[u8]) -> StepResult {
-    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
-    let failed = |errno| (0, errno);
-    // No protocol number is that of NETLINK_ROUTE.
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
-    let socket = ManuallyDrop::new(socket.map_err(failed)?);
-    send(&*socket, batch, SendFlags::empty()).map_err(failed)?;
-    let expected = Messages(batch).count();
-    let mut acknowledged = 0;
-    let mut buffer = [0_u8; 4096];
-    while acknowledged < expected {
-        let (length, _) = recv(&*socket, &mut buffer[..], RecvFlags::empty()).map_err(failed)?;
-        for message in Messages(buffer.get(..length).unwrap_or_default()) {
-            if u16_at(message, 4) != Some(libc::NLMSG_ERROR as u16) {
-                continue;
-            }
-            match u32_at(message, 16).map(|error| error as i32) {
-                Some(0) => acknowledged += 1,
-                Some(error) => return Err((acknowledged, Errno::from_raw_os_error(error.wrapping_neg()))),
-                None => return Err((acknowledged, Errno::BADMSG)),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Walks netlink messages by their length fields.
-struct Messages<'a>(&'a [u8]);
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let length = u32_at(self.0, 0)? as usize;
-        if length < 16 {
-            return None;
-        }
-        let message = self.0.get(..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    }
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes([*bytes.get(offset)?, *bytes.get(offset + 1)?]))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from(u16_at(bytes, offset)?) | u32::from(u16_at(bytes, offset + 2)?) << 16)
 }
 
 fn redirect_streams(plan: &Plan) -> StepResult {

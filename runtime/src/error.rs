@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// The network could not be connected to the new container.
     #[error("connect the container to its network")]
-    Network(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Network(#[from] crate::network::NetworkError),
     /// The container's process could not be handled.
     #[error(transparent)]
     Process(#[from] isobench_workload::ProcessError),

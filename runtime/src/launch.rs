@@ -3,6 +3,7 @@
 
 use crate::child::{Failure, Shared, Step};
 use crate::error::Error;
+use crate::network::{Endpoint, PeerNamespace};
 use crate::plan::{Plan, Program, ProgramPlan, Specification, Stream};
 use crate::system;
 use isobench_workload::{Output, Process};
@@ -13,10 +14,19 @@ use rustix::process::Signal;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A launched container: its process, and its place in a network, which is to be released after the process has ended.
+#[derive(Debug)]
+pub struct Launched {
+    /// The process.
+    pub process: Process,
+    /// Its place in a network, in [`crate::NetworkMode::Attached`].
+    pub endpoint: Option<Endpoint>,
+}
+
 /// Launches a validated plan. When this returns, the program runs (or, with a start order, all but that is done); on any
 /// error the process is gone.
-pub fn launch(mut plan: Plan) -> Result<Process, Error> {
-    let attachment = plan.attachment.take();
+pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
+    let endpoint = plan.endpoint.take();
     let waits = plan.start_order.is_some();
     let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));
 
@@ -26,12 +36,12 @@ pub fn launch(mut plan: Plan) -> Result<Process, Error> {
     let process = Process::from_pidfd(pid, pidfd);
 
     // connect: the host's side of the network, while the child builds its root.
-    if let Some(attachment) = attachment {
-        let connected = (attachment.connect)(process.pid().unsigned_abs());
+    if let Some(endpoint) = &endpoint {
+        let connected = endpoint.attach(&PeerNamespace::Process(pid));
         shared.connect(connected.is_ok());
         if let Err(source) = connected {
             drop(running);
-            return reap(process, Error::Network(source));
+            return Err(reap(process, source.into()));
         }
     }
 
@@ -43,13 +53,13 @@ pub fn launch(mut plan: Plan) -> Result<Process, Error> {
             std::mem::forget(running);
             Box::leak(plan);
             Box::leak(shared);
-            return Ok(process);
+            return Ok(Launched { process, endpoint });
         }
     }
     drop(running);
     match shared.failure() {
-        None => Ok(process),
-        Some(failure) => reap(process, describe(&plan, failure)),
+        None => Ok(Launched { process, endpoint }),
+        Some(failure) => Err(reap(process, describe(&plan, failure))),
     }
 }
 
@@ -57,7 +67,7 @@ pub fn launch(mut plan: Plan) -> Result<Process, Error> {
 pub fn bare(program: Arc<OwnedFd>, arguments: Vec<String>) -> Result<(Process, Output), Error> {
     let mut specification = Specification::bare(Program::Descriptor(program), arguments);
     let output = capture_output(&mut specification)?;
-    Ok((launch(Plan::validate(specification)?)?, output))
+    Ok((launch(Plan::validate(specification)?)?.process, output))
 }
 
 /// Gives a specification a pipe as its standard output and nothing as its standard input; the result is the pipe's other
@@ -71,11 +81,10 @@ pub fn capture_output(specification: &mut Specification) -> Result<Output, Error
     Ok(Output::new(read))
 }
 
-/// Sees a failed child off and gives the failure back.
-fn reap(mut process: Process, error: Error) -> Result<Process, Error> {
-    process.signal(Signal::KILL)?;
-    process.wait(Duration::from_secs(10))?;
-    Err(error)
+/// Sees a failed child off; the error is its own, or that it would not go.
+fn reap(mut process: Process, error: Error) -> Error {
+    let ended = process.signal(Signal::KILL).and_then(|()| process.wait(Duration::from_secs(10)));
+    ended.map_or_else(Error::from, |_| error)
 }
 
 fn describe(plan: &Plan, failure: Failure) -> Error {

@@ -7,6 +7,7 @@ pub mod launch;
 pub mod network;
 mod plan;
 pub mod root;
+mod sandbox;
 pub mod seccomp;
 mod syscalls;
 mod system;
@@ -14,7 +15,6 @@ mod system;
 pub use capabilities::Capabilities;
 pub use child::Step;
 pub use error::Error;
-pub use launch::launch;
-pub use plan::{
-    Attachment, Connect, Namespaces, NetworkMode, Plan, Program, Root, Specification, Stream, User,
-};
+pub use launch::{Launched, launch};
+pub use plan::{Namespaces, NetworkMode, Plan, Program, Root, Specification, Stream, User};
+pub use sandbox::{ContainerSandbox, SandboxNetwork};

@@ -4,6 +4,7 @@
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
+use crate::network::{Configuration, Endpoint};
 use crate::root::{self, Mount, RootPlan};
 use crate::seccomp::Policy;
 use crate::system::{Instruction, Strings};
@@ -49,26 +50,9 @@ pub enum NetworkMode {
     None,
     /// That of another container, by a descriptor of its namespace.
     Container(Arc<OwnedFd>),
-    /// One of its own that is attached to a network.
-    Attached(Attachment),
-}
-
-/// What a network gives to a launch. The host's side is connected by the launching process while the child builds its
-/// root; the inside is configured by the child with messages prepared beforehand, once the link is there.
-pub struct Attachment {
-    /// Netlink messages, each with `NLM_F_ACK`, which the child sends by one call in its own namespace.
-    pub inside: Vec<u8>,
-    /// Connects the host's side: given the child's number, creates the link with one end in the child's namespace.
-    pub connect: Connect,
-}
-
-/// See [`Attachment::connect`].
-pub type Connect = Box<dyn FnOnce(u32) -> Result<(), Box<dyn std::error::Error + Send + Sync>>>;
-
-impl std::fmt::Debug for Attachment {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Attachment").field("inside", &self.inside).finish_non_exhaustive()
-    }
+    /// One of its own that is attached to a network. The host's side is connected by the launching process while the child
+    /// builds its root; the inside is configured by the child, with messages prepared beforehand, once the link is there.
+    Attached(Endpoint),
 }
 
 /// Namespaces that the container has of its own; the network's follows from [`NetworkMode`]
@@ -234,7 +218,7 @@ pub(crate) enum ProgramPlan {
 pub(crate) enum NetworkPlan {
     Untouched,
     LoopbackOnly,
-    Batch(Vec<u8>),
+    Attached(Configuration),
 }
 
 #[derive(Debug)]
@@ -261,7 +245,7 @@ pub struct Plan {
     pub(crate) user: Option<UserPlan>,
     pub(crate) host_name: Option<Vec<u8>>,
     pub(crate) network: NetworkPlan,
-    pub(crate) attachment: Option<Attachment>,
+    pub(crate) endpoint: Option<Endpoint>,
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) dropped: Vec<CapabilitySet>,
     pub(crate) no_new_privileges: bool,
@@ -294,7 +278,7 @@ impl Plan {
         } else {
             None
         };
-        let (mut attachment, mut joined_namespaces) = (None, asked.joined_namespaces);
+        let (mut endpoint, mut joined_namespaces) = (None, asked.joined_namespaces);
         let own_network = matches!(asked.network, NetworkMode::None | NetworkMode::Attached(_));
         let network = match asked.network {
             NetworkMode::Host => NetworkPlan::Untouched,
@@ -303,10 +287,10 @@ impl Plan {
                 joined_namespaces.insert(0, namespace);
                 NetworkPlan::Untouched
             }
-            NetworkMode::Attached(mut asked) => {
-                let inside = std::mem::take(&mut asked.inside);
-                attachment = Some(asked);
-                NetworkPlan::Batch(inside)
+            NetworkMode::Attached(attached) => {
+                let configuration = attached.configuration().clone();
+                endpoint = Some(attached);
+                NetworkPlan::Attached(configuration)
             }
         };
         let cgroup_joins = match &asked.cgroup {
@@ -327,7 +311,7 @@ impl Plan {
             user: asked.user.map(|user| user_plan(user, namespaces.user)),
             host_name: asked.host_name.map(String::into_bytes),
             network,
-            attachment,
+            endpoint,
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),
             capabilities: asked.capabilities,
             no_new_privileges: asked.no_new_privileges,
