@@ -8,7 +8,6 @@ fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let workspace = here.parent().expect("the crate lies in the workspace");
     let target_directory = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("unikernel");
-    let linker_script = here.join("guest/unikernel.ld");
     for source in [&here.join("guest"), &workspace.join("workload/src/protocol.rs"), &workspace.join("workload/src/lib.rs")] {
         println!("cargo::rerun-if-changed={}", source.display());
     }
@@ -41,7 +40,6 @@ fn main() {
         "-Clink-arg=-Wl,--build-id=none",
         "-Clink-arg=-Wl,-z,max-page-size=4096",
         "-Clink-arg=-Wl,-z,norelro",
-        &format!("-Clink-arg=-Wl,-T,{}", linker_script.display()),
     ]
     .join("\x1f");
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);

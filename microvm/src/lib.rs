@@ -21,4 +21,5 @@ pub mod memory;
 pub mod outcome;
 pub mod system;
 pub mod unikernel;
+pub mod unikernel_process;
 pub mod vcpu;

@@ -50,13 +50,17 @@ fn with_vectors(slices: &[VolatileSlice<'_>], call: impl FnOnce(&[libc::iovec]) 
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-nix::ioctl_write_int!(tunsetoffload, b'T', 208);
-nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
+/// The calls on a tap (`linux/if_tun.h`).
+mod tun {
+    #![allow(missing_docs, reason = "the macros write functions without documentation")]
+    nix::ioctl_write_int!(set_offload, b'T', 208);
+    nix::ioctl_write_ptr!(set_header_size, b'T', 216, nix::libc::c_int);
+}
 
 /// Sets which offloads the reader of a tap understands ([`tun.h`](https://docs.kernel.org/networking/tuntap.html)).
 pub(crate) fn set_tap_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     // SAFETY: the call takes a number and touches no memory of ours.
-    unsafe { tunsetoffload(fd.as_raw_fd(), u64::from(flags)) }?;
+    unsafe { tun::set_offload(fd.as_raw_fd(), u64::from(flags)) }?;
     Ok(())
 }
 
@@ -64,7 +68,7 @@ pub(crate) fn set_tap_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> 
 pub(crate) fn set_tap_header_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
     let size = size as libc::c_int;
     // SAFETY: the kernel reads one int, which outlives the call.
-    unsafe { tunsetvnethdrsz(fd.as_raw_fd(), &size) }?;
+    unsafe { tun::set_header_size(fd.as_raw_fd(), &size) }?;
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The state in which the unikernel is entered: 64-bit mode at CPL 3 with flat segments, I/O privilege, no interrupts, page
-//! tables that map memory one to one, and gates for exceptions. At CPL 3 from the start, because a KVM without hardware
+//! The state in which the unikernel is entered: 64-bit mode at CPL 3 with flat segments, its own ports open, no interrupts,
+//! page tables that map memory one to one, and gates for exceptions. At CPL 3 from the start, because a KVM without hardware
 //! virtualisation runs only that at full speed; on hardware it makes no difference.
 
 use super::write;
@@ -35,8 +35,13 @@ const CR0: u64 = 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// EFER: long mode enabled and active, no-execute.
 const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
-/// RFLAGS: the bit that is always set, and I/O privilege for CPL 3. Interrupts are off.
-const FLAGS: u64 = 1 << 1 | 3 << 12;
+/// RFLAGS: the bit that is always set. Interrupts are off.
+const FLAGS: u64 = 1 << 1;
+
+/// Bytes of the task state without the bitmap of ports.
+const TASK_STATE: usize = 104;
+/// Bytes of the bitmap of ports, up to port 0xff, and the byte of ones that ends it.
+const PORT_BITMAP: usize = 33;
 
 /// Writes descriptor tables, gates and page tables into guest memory of this size.
 pub(super) fn write_tables(memory: &GuestMemoryMmap, size: u64) -> Result<(), MemoryError> {
@@ -79,15 +84,22 @@ fn low_page(address: u64) -> u64 {
 fn gdt() -> [u64; 5] {
     const CODE_DESCRIPTOR: u64 = 0x00af_fb00_0000_ffff;
     const DATA_DESCRIPTOR: u64 = 0x00cf_f300_0000_ffff;
-    let task = 0x0000_8b00_0000_0067 | (layout::TSS & 0xff_ffff) << 16 | (layout::TSS >> 24 & 0xff) << 56;
+    let limit = (TASK_STATE + PORT_BITMAP - 1) as u64;
+    let task = 0x0000_8b00_0000_0000 | limit | (layout::TSS & 0xff_ffff) << 16 | (layout::TSS >> 24 & 0xff) << 56;
     [0, CODE_DESCRIPTOR, DATA_DESCRIPTOR, task, layout::TSS >> 32]
 }
 
-/// The task state segment (Intel SDM, volume 3, 7.7): the first interrupt stack, and no port bitmap.
-fn task_state() -> [u8; 104] {
-    let mut state = [0; 104];
+/// The task state segment (Intel SDM, volume 3, 7.7): the first interrupt stack, and the bitmap that opens the monitor's ports
+/// to CPL 3. I/O privilege would open all ports, and a KVM without hardware virtualisation does not give it.
+fn task_state() -> [u8; TASK_STATE + PORT_BITMAP] {
+    let mut state = [0; TASK_STATE + PORT_BITMAP];
     state[36..44].copy_from_slice(&layout::INTERRUPT_STACK_TOP.to_le_bytes());
-    state[102..104].copy_from_slice(&104_u16.to_le_bytes());
+    state[102..104].copy_from_slice(&(TASK_STATE as u16).to_le_bytes());
+    // A set bit closes a port. An access of 4 bytes needs four open ports.
+    state[TASK_STATE..].fill(0xff);
+    for port in contract::PORT_EXIT..contract::PORT_SLEEP + 4 {
+        state[TASK_STATE + usize::from(port) / 8] &= !(1 << (port % 8));
+    }
     state
 }
 
@@ -120,7 +132,7 @@ pub(super) fn set(vcpu: &VcpuFd, entry: u64) -> Result<(), VcpuError> {
     for data in [&mut special.ds, &mut special.es, &mut special.fs, &mut special.gs, &mut special.ss] {
         *data = segment(DATA, 0x3);
     }
-    special.tr = kvm_segment { base: layout::TSS, limit: 0x67, selector: TASK, type_: 0xb, present: 1, ..Default::default() };
+    special.tr = kvm_segment { base: layout::TSS, limit: (TASK_STATE + PORT_BITMAP - 1) as u32, selector: TASK, type_: 0xb, present: 1, ..Default::default() };
     special.gdt = kvm_dtable { base: layout::GDT, limit: 5 * 8 - 1, ..Default::default() };
     special.idt = kvm_dtable { base: layout::IDT, limit: contract::EXCEPTIONS as u16 * 16 - 1, ..Default::default() };
     special.cr0 = CR0;

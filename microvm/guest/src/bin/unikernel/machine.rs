@@ -14,7 +14,7 @@ use smoltcp::phy::{Device, DeviceCapabilities};
 use smoltcp::time::{Duration, Instant};
 
 fn out8(port: u16, value: u8) {
-    // SAFETY: the guest has I/O privilege; the monitor's ports touch no memory of the guest.
+    // SAFETY: the port is open to the guest; the monitor's ports touch no memory of the guest.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) }
 }
 

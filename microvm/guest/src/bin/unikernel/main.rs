@@ -1,4 +1,4 @@
-//! The unikernel image. It is entered by `isobench-vmm` in 64-bit mode at CPL 3, with I/O privilege, memory mapped one to one,
+//! The unikernel image. It is entered by `isobench-vmm` in 64-bit mode at CPL 3, with its ports open, memory mapped one to one,
 //! its network card running, and no interrupts.
 #![no_std]
 #![no_main]

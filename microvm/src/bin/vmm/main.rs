@@ -1,0 +1,87 @@
+//! `isobench-vmm`: one virtual machine as one process.
+//!
+//! It is started by a launcher that hands it an attached tap by file descriptor. It prints the ready line on its standard output
+//! when the guest says that it is ready, and how the guest ended on its standard error. SIGTERM ends it at once, and with it
+//! all that it made, since the kernel frees what only file descriptors hold.
+
+mod arguments;
+
+use isobench_microvm::outcome::Outcome;
+use isobench_microvm::unikernel;
+use isobench_workload::{Stage, Stages, clock};
+use std::io::Write;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+isobench-vmm unikernel [OPTIONS]   runs the unikernel guest in a virtual machine
+isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, on the tap
+  --workload exit|idle|serve:PORT  what it runs (default serve:7000)
+  --tap-fd NUMBER                  an attached tap, opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+  --mac AA:BB:CC:DD:EE:FF          its Ethernet address
+  --address ADDRESS/PREFIX         its IPv4 address
+  --gateway ADDRESS                its router
+  --memory SIZE                    guest memory, such as 16M (default 16M)
+  --deadline SECONDS               ends the guest after this time
+  --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
+";
+
+fn main() -> ExitCode {
+    let mut stages = Stages::default();
+    stages.stamp(Stage::VmmEntered, clock::now());
+    match run(stages) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("isobench-vmm: {}", chain(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut words = std::env::args_os().skip(1);
+    match words.next().as_ref().and_then(|word| word.to_str()) {
+        Some("unikernel") => {
+            let config = arguments::parse(words)?.into_unikernel()?;
+            let outcome = unikernel::run(config, stages, std::io::stdout())?;
+            Ok(ending(&outcome))
+        }
+        Some("process") => {
+            let (tap, network) = arguments::parse(words)?.into_process()?;
+            match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
+        }
+        _ => {
+            report(USAGE.trim_end());
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// The exit code: the guest's own status; 101 where it panicked or crashed, as a Rust program does; 124 at the deadline, as
+/// timeout(1) does.
+fn ending(outcome: &Outcome) -> ExitCode {
+    let code = match outcome {
+        Outcome::Exited(status) => *status,
+        Outcome::Deadline => 124,
+        _ => 101,
+    };
+    if code != 0 {
+        report(&format!("isobench-vmm: {outcome}"));
+    }
+    ExitCode::from(code)
+}
+
+/// An error with its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn report(text: &str) {
+    // Whoever closed our standard error does not want to know.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
