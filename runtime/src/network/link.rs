@@ -4,13 +4,13 @@
 //! barrier (15 to 28 ms were measured), while those that go with their namespace cost their user nothing.
 
 use super::netlink::Batch;
-use super::{Mac, Netlink, NetworkError, message, sysctl};
+use super::{Mac, Namespace, Netlink, NetworkError, message, sysctl};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +24,12 @@ pub enum PeerNamespace<'a> {
     Process(Pid),
 }
 
+impl<'a> From<&'a Namespace> for PeerNamespace<'a> {
+    fn from(namespace: &'a Namespace) -> Self {
+        Self::Descriptor(namespace.as_fd())
+    }
+}
+
 /// A veth pair ([veth(4)](https://man7.org/linux/man-pages/man4/veth.4.html)) to be made by one message. This end comes
 /// up at once; the peer is down, as the kernel refuses to create it up.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +40,8 @@ pub struct Veth<'a> {
     pub mac: Option<Mac>,
     /// Index of the bridge of which this end is a port.
     pub bridge: Option<u32>,
+    /// Whether the bridge may send back by this port what came by it.
+    pub hairpin: bool,
     /// Name of the peer.
     pub peer_name: &'a str,
     /// Link-layer address of the peer; random where there is none.
@@ -120,11 +128,16 @@ impl Netlink {
         Ok(index)
     }
 
-    /// Creates a veth pair by one message.
+    /// Creates a veth pair by one message, or nothing at all.
     pub fn create_veth(&mut self, veth: &Veth<'_>, peer: &PeerNamespace<'_>) -> Result<(), NetworkError> {
         check_name(veth.name)?;
         check_name(veth.peer_name)?;
-        self.request("create veth", veth.name, NLM_F_CREATE | NLM_F_EXCL, message::new_veth(veth, peer))
+        let mut batch = Batch::new();
+        batch.push(NLM_F_CREATE | NLM_F_EXCL, message::new_veth(veth, peer));
+        if veth.hairpin {
+            batch.push(0, message::hairpin(veth.name));
+        }
+        self.transact(batch).map_err(|(_, source)| NetworkError::system("create veth", veth.name, source))
     }
 
     /// Brings a link up.
@@ -203,7 +216,7 @@ impl Netlink {
 
 /// What the kernel would refuse as a name (`dev_valid_name` in net/core/dev.c), said better than `EINVAL`. A `%` would make
 /// it choose a name of its own.
-fn check_name(name: &str) -> Result<(), NetworkError> {
+pub(crate) fn check_name(name: &str) -> Result<(), NetworkError> {
     let bad = |byte: u8| matches!(byte, b'/' | b':' | b'%') || byte.is_ascii_whitespace() || byte == 0;
     if (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.bytes().any(bad) {
         return Ok(());

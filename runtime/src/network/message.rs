@@ -10,7 +10,9 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
-use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 use rustix::fd::AsRawFd;
 use std::net::Ipv4Addr;
 
@@ -73,6 +75,12 @@ pub(crate) fn limit_segments(index: u32, segments: u32) -> RouteNetlinkMessage {
 pub(crate) fn no_ipv6_address(index: u32) -> RouteNetlinkMessage {
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     set_link(change(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])))
+}
+
+/// Lets a port of a bridge send back what came by it. Found by name: its index is not known when this is sent. A port's
+/// settings are looked at in `RTM_NEWLINK` only.
+pub(crate) fn hairpin(name: &str) -> RouteNetlinkMessage {
+    Message::NewLink(LinkBridgePort::new(0).name(name).hairpin(true).build())
 }
 
 /// Deletes a link.

@@ -6,26 +6,33 @@
 //! | [`netlink`] | netlink socket, bound to the namespace in which it was opened | dropped |
 //! | [`link`] | bridge, veth pair, uplink | its namespace goes |
 //! | [`inside`] | what a container sets up in its own namespace, by one `send` | its namespace goes |
-//! | [`tap`] | tap of a virtual machine | dropped |
-//! | [`nft`] | one nftables table: NAT, filter, published ports | dropped |
+//! | [`firewall`], [`nft`] | one nftables table: NAT, isolation, published ports | dropped |
 //! | [`pool`] | (none) the addresses of a subnet, leased | released |
 //! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped |
 //!
 //! Everything is done by synchronous netlink ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)): the
 //! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed.
 
+pub mod bridge_network;
+pub mod firewall;
 pub mod inside;
 pub mod link;
 pub(crate) mod message;
 pub mod namespace;
 pub mod netlink;
+pub mod nft;
+pub mod pool;
 pub mod subnet;
 pub mod sysctl;
 
+pub use bridge_network::{BridgeNetwork, Endpoint};
+pub use firewall::{Admission, Firewall, PublishedPort};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
+pub use nft::Protocol;
+pub use pool::{Lease, Pool};
 pub use subnet::{Mac, Subnet};
 
 use rustix::io::Errno;
@@ -79,6 +86,22 @@ pub enum NetworkError {
     /// A name that no link can have.
     #[error("`{0}` is no name for a network link: 1 to 15 bytes, no slash, no colon, no white space")]
     NoLinkName(String),
+    /// The port is published already.
+    #[error("{protocol} port {port} is published already: choose another one, or unpublish it first")]
+    PortPublished {
+        /// The transport protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+    },
+    /// A program of the machine's has the port.
+    #[error("{protocol} port {port} is in use by a program of this machine: choose another one, or end that program")]
+    PortInUse {
+        /// The transport protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+    },
     /// Every address is leased.
     #[error("every address of subnet {0} is in use")]
     Exhausted(Subnet),

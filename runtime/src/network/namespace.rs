@@ -68,6 +68,15 @@ impl Namespace {
         Ok((stat.st_dev, stat.st_ino))
     }
 
+    /// Another descriptor of it.
+    pub fn duplicate(&self) -> Result<Self, NetworkError> {
+        let copy = self.0.try_clone().map_err(|error| {
+            let source = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
+            NetworkError::system("duplicate", "a network namespace", source)
+        })?;
+        Ok(Self(copy))
+    }
+
     fn open(path: String) -> Result<Self, NetworkError> {
         match open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(descriptor) => Ok(Self(descriptor)),

@@ -52,6 +52,11 @@ impl Batch {
         self.count
     }
 
+    /// The bytes so far.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The bytes to send; the last message asks for an acknowledgement.
     pub fn finish(mut self) -> Vec<u8> {
         self.acknowledge_last();
@@ -152,12 +157,15 @@ impl Netlink {
         Self::with_protocol(Some(netlink::NETFILTER))
     }
 
+    /// A socket that becomes readable at every change of a link in a namespace.
+    pub(crate) fn watch_links(namespace: &Namespace) -> Result<OwnedFd, NetworkError> {
+        // RTMGRP_LINK
+        const LINKS: u32 = 1;
+        namespace.enter(|| socket(None, LINKS))?
+    }
+
     fn with_protocol(protocol: Option<Protocol>) -> Result<Self, NetworkError> {
-        let failed = |source| NetworkError::system("open", "a netlink socket", source);
-        let namespace = Namespace::current()?;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol);
-        let socket = socket.map_err(failed)?;
-        bind(&socket, &netlink::SocketAddrNetlink::new(0, 0)).map_err(failed)?;
+        let (namespace, socket) = (Namespace::current()?, socket(protocol, 0)?);
         Ok(Self { socket, namespace, buffer: vec![0; Self::BUFFER].into(), unread: false })
     }
 
@@ -272,8 +280,9 @@ impl Netlink {
 
     /// Throws away answers that an earlier, failed exchange has left unread.
     fn discard(&mut self) {
-        while self.unread && recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT).is_ok() {}
-        self.unread = true;
+        if std::mem::replace(&mut self.unread, true) {
+            discard(&self.socket);
+        }
     }
 }
 
@@ -281,6 +290,22 @@ impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// A socket in the calling thread's namespace that is told of what concerns `groups`.
+fn socket(protocol: Option<Protocol>, groups: u32) -> Result<OwnedFd, NetworkError> {
+    let failed = |source| NetworkError::system("open", "a netlink socket", source);
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol).map_err(failed)?;
+    bind(&socket, &netlink::SocketAddrNetlink::new(0, groups)).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Throws away what waits in a socket.
+pub(crate) fn discard(socket: &OwnedFd) {
+    let mut nothing = [0_u8; 0];
+    // A datagram that does not fit is cut, and an overrun is told once as ENOBUFS.
+    while matches!(recv(socket, &mut nothing[..], RecvFlags::DONTWAIT), Ok(_) | Err(Errno::NOBUFS)) {}
 }
 
 #[cfg(test)]

@@ -1,0 +1,386 @@
+//! The nftables ruleset, as messages ([nftables(8)](https://www.netfilter.org/projects/nftables/manpage.html); numbers from
+//! include/uapi/linux/netfilter/nf_tables.h). Everything here is pure; [`super::firewall`] sends it.
+//!
+//! In nft's own language it is:
+//! ```text
+//! table ip NAME {
+//!     flags owner
+//!     set networks { type ifname }                    # our bridges
+//!     set within { type ifname . ifname }             # each of them with itself
+//!     set masked { type ifname }                      # those whose addresses must not be seen outside
+//!     set subnets { type ipv4_addr; flags interval }  # theirs
+//!     map published { type inet_proto . inet_service : ipv4_addr . inet_service }
+//!
+//!     chain guard {       # what route_localnet (below) would let in: CVE-2020-8558
+//!         type filter hook prerouting priority raw
+//!         iifname @networks ip daddr 127.0.0.0/8 drop
+//!     }
+//!     chain published_in  { type nat hook prerouting priority dstnat; fib daddr type local dnat to PORT map @published }
+//!     chain published_out { type nat hook output priority dstnat;     fib daddr type local dnat to PORT map @published }
+//!     chain isolation {
+//!         type filter hook forward priority filter
+//!         ct state established,related accept
+//!         ct status dnat accept                       # published
+//!         iifname . oifname @within accept            # bridged packets pass here where br_netfilter is on
+//!         oifname @networks drop                      # from outside, or from another network
+//!     }
+//!     chain masquerade_out {
+//!         type nat hook postrouting priority srcnat
+//!         iifname @masked oifname != @networks masquerade
+//!         ip saddr @subnets oifname @networks ct status dnat masquerade   # to one's own published port (hairpin)
+//!         ip saddr 127.0.0.0/8 oifname @networks masquerade               # to a published port by 127.0.0.1
+//!     }
+//! }
+//! ```
+//! The rules never change: a network is an element in each set that concerns it, a published port one in the map.
+
+use super::Subnet;
+use super::netlink::Batch;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
+    InetHookNumber, ListAttribute, Lookup, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
+    RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, SetElementMessage, SetFlags,
+    SetMessage, TableAttribute, TableFlags, TableMessage, Verdict, VerdictAttribute,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use std::net::SocketAddrV4;
+
+/// A transport protocol whose ports can be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+const NETWORKS: &str = "networks";
+const WITHIN: &str = "within";
+const MASKED: &str = "masked";
+const SUBNETS: &str = "subnets";
+const PUBLISHED: &str = "published";
+
+/// Bytes of an interface name in a register (`IFNAMSIZ`).
+const NAME: usize = 16;
+
+type Expression = ListAttribute<ExpressionAttribute>;
+
+/// The whole ruleset, without networks and ports.
+pub(crate) fn ruleset(table: &str) -> Batch {
+    let accept = || verdict(1);
+    let drop = || verdict(0);
+    let from = |set| vec![meta(MetaKey::Iifname, Register::Reg1), lookup(set, 0)];
+    let to = |set, flags| vec![meta(MetaKey::Oifname, Register::Reg1), lookup(set, flags)];
+    // NFT_LOOKUP_F_INV
+    const NOT: u32 = 1;
+
+    let mut transaction = Transaction::begin(table);
+    transaction.table();
+    transaction.set(NETWORKS, IFNAME, NAME as u32);
+    transaction.set(WITHIN, IFNAME << 6 | IFNAME, 2 * NAME as u32);
+    transaction.set(MASKED, IFNAME, NAME as u32);
+    transaction.new_set(SUBNETS, SetFlags::Interval, vec![SetAttribute::KeyType(ADDRESS), SetAttribute::KeyLen(4)]);
+    transaction.map_of_ports(PUBLISHED);
+
+    transaction.chain("guard", "filter", InetHookNumber::PreRouting, -300);
+    transaction.rule("guard", [from(NETWORKS), destined_to_loopback(), vec![drop()]].concat());
+
+    for (chain, hook) in [("published_in", InetHookNumber::PreRouting), ("published_out", InetHookNumber::LocalOut)] {
+        transaction.chain(chain, "nat", hook, -100);
+        transaction.rule(chain, [destined_to_this_machine(), translated_by(PUBLISHED)].concat());
+    }
+
+    transaction.chain("isolation", "filter", InetHookNumber::Forward, 0);
+    // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) and (IP_CT_RELATED); IPS_DST_NAT
+    transaction.rule("isolation", [tracked(CT_STATE, 2 | 4), vec![accept()]].concat());
+    transaction.rule("isolation", [tracked(CT_STATUS, 0x20), vec![accept()]].concat());
+    let pair = vec![meta(MetaKey::Iifname, Register::Reg1), meta(MetaKey::Oifname, Register::Reg2), lookup(WITHIN, 0)];
+    transaction.rule("isolation", [pair, vec![accept()]].concat());
+    transaction.rule("isolation", [to(NETWORKS, 0), vec![drop()]].concat());
+
+    transaction.chain("masquerade_out", "nat", InetHookNumber::PostRouting, 100);
+    transaction.rule("masquerade_out", [from(MASKED), to(NETWORKS, NOT), vec![masquerade()]].concat());
+    // By address, not by link: where br_netfilter is on, such a packet stays in the bridge and has come by no link.
+    let inside = vec![payload(1, 12, 4, Register::Reg1), lookup(SUBNETS, 0)];
+    let hairpin = [inside, to(NETWORKS, 0), tracked(CT_STATUS, 0x20), vec![masquerade()]].concat();
+    transaction.rule("masquerade_out", hairpin);
+    let local = [coming_from_loopback(), to(NETWORKS, 0), vec![masquerade()]].concat();
+    transaction.rule("masquerade_out", local);
+    transaction.end()
+}
+
+/// A network comes or goes.
+pub(crate) fn network(table: &str, bridge: &str, subnet: Subnet, masked: bool, add: bool) -> Batch {
+    let mut name = [0; NAME];
+    name[..bridge.len()].copy_from_slice(bridge.as_bytes());
+    let mut transaction = Transaction::begin(table);
+    transaction.element(NETWORKS, name.into(), None, add);
+    transaction.element(WITHIN, [name, name].concat(), None, add);
+    if masked {
+        transaction.element(MASKED, name.into(), None, add);
+    }
+    transaction.interval(SUBNETS, subnet.network().octets(), subnet.broadcast().octets(), add);
+    transaction.end()
+}
+
+/// A port comes, with where it leads.
+pub(crate) fn publish(table: &str, protocol: Protocol, port: u16, target: SocketAddrV4) -> Batch {
+    let mut transaction = Transaction::begin(table);
+    let data = [target.ip().octets().as_slice(), &padded(target.port())].concat();
+    transaction.element(PUBLISHED, port_key(protocol, port), Some(data), true);
+    transaction.end()
+}
+
+/// A port goes.
+pub(crate) fn unpublish(table: &str, protocol: Protocol, port: u16) -> Batch {
+    let mut transaction = Transaction::begin(table);
+    transaction.element(PUBLISHED, port_key(protocol, port), None, false);
+    transaction.end()
+}
+
+fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
+    [[protocol.number(), 0, 0, 0], padded(port)].concat()
+}
+
+/// A port in network order in a register of four bytes.
+fn padded(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+/// nft's number for the type `ifname`; concatenations shift by six bits. The kernel only hands it back to who lists.
+const IFNAME: u32 = 41;
+
+/// The same for `ipv4_addr`.
+const ADDRESS: u32 = 7;
+
+/// `NFT_CT_STATE` and `NFT_CT_STATUS`.
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+
+/// Messages that are applied together or not at all.
+struct Transaction<'a> {
+    table: &'a str,
+    batch: Batch,
+    sets: u32,
+}
+
+impl<'a> Transaction<'a> {
+    fn begin(table: &'a str) -> Self {
+        let mut batch = Batch::new();
+        batch.push(0, control(ControlMessage::BatchBegin));
+        Self { table, batch, sets: 0 }
+    }
+
+    /// The batch; its last message but one is to be acknowledged, since the end mark is no message of nftables'.
+    fn end(mut self) -> Batch {
+        self.batch.acknowledge_last();
+        self.batch.push(0, control(ControlMessage::BatchEnd));
+        self.batch
+    }
+
+    fn push(&mut self, flags: u16, message: NfTablesMessage) {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        self.batch.push(flags, NetfilterMessage::new(header, message));
+    }
+
+    /// The owner flag binds the table to our socket: nobody else can change it, and it goes when the socket does.
+    fn table(&mut self) {
+        let attributes = vec![TableAttribute::Name(self.table.into()), TableAttribute::Flags(TableFlags::Owner)];
+        self.push(NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(TableMessage { attributes }));
+    }
+
+    /// A set of names. The user data tell the program nft, and nobody else, how to show them: key byte order (type 0, length
+    /// 4), host's (1).
+    fn set(&mut self, name: &str, key_type: u32, key_length: u32) {
+        let byte_order = SetAttribute::UserData([[0, 4].as_slice(), &1_u32.to_ne_bytes()].concat());
+        let key = vec![SetAttribute::KeyType(key_type), SetAttribute::KeyLen(key_length), byte_order];
+        self.new_set(name, SetFlags::empty(), key);
+    }
+
+    /// `type inet_proto . inet_service : ipv4_addr . inet_service`
+    fn map_of_ports(&mut self, name: &str) {
+        const PROTOCOL: u32 = 12;
+        const SERVICE: u32 = 13;
+        let attributes = vec![
+            SetAttribute::KeyType(PROTOCOL << 6 | SERVICE),
+            SetAttribute::KeyLen(8),
+            SetAttribute::DataType(ADDRESS << 6 | SERVICE),
+            SetAttribute::DataLen(8),
+        ];
+        self.new_set(name, SetFlags::Map, attributes);
+    }
+
+    fn new_set(&mut self, name: &str, flags: SetFlags, rest: Vec<SetAttribute>) {
+        self.sets += 1;
+        let mut attributes = vec![
+            SetAttribute::Table(self.table.into()),
+            SetAttribute::Name(name.into()),
+            SetAttribute::Flags(flags),
+            SetAttribute::Id(self.sets),
+        ];
+        attributes.extend(rest);
+        self.push(NLM_F_CREATE, NfTablesMessage::NewSet(SetMessage { attributes }));
+    }
+
+    fn chain(&mut self, name: &str, kind: &str, hook: InetHookNumber, priority: i32) {
+        // NF_ACCEPT
+        const ACCEPT: u32 = 1;
+        let attributes = vec![
+            ChainAttribute::Table(self.table.into()),
+            ChainAttribute::Name(name.into()),
+            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority as u32)]),
+            ChainAttribute::Policy(ACCEPT),
+            ChainAttribute::Type(kind.into()),
+        ];
+        self.push(NLM_F_CREATE, NfTablesMessage::NewChain(ChainMessage { attributes }));
+    }
+
+    fn rule(&mut self, chain: &str, expressions: Vec<Expression>) {
+        let attributes = vec![
+            RuleAttribute::Table(self.table.into()),
+            RuleAttribute::Chain(chain.into()),
+            RuleAttribute::Expressions(expressions),
+        ];
+        self.push(NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(RuleMessage { attributes }));
+    }
+
+    fn element(&mut self, set: &str, key: Vec<u8>, data: Option<Vec<u8>>, add: bool) {
+        let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(key))];
+        element.extend(data.map(|data| SetElementAttribute::Data(DataAttribute::Value(data))));
+        self.elements(set, vec![element], add);
+    }
+
+    /// All addresses from `first` to `last`: an element where it begins, and one just behind its end unless that is the
+    /// last address of all.
+    fn interval(&mut self, set: &str, first: [u8; 4], last: [u8; 4], add: bool) {
+        let mut elements = vec![vec![SetElementAttribute::Key(DataAttribute::Value(first.into()))]];
+        if let Some(end) = u32::from_be_bytes(last).checked_add(1) {
+            let end = SetElementAttribute::Key(DataAttribute::Value(end.to_be_bytes().into()));
+            elements.push(vec![end, SetElementAttribute::Flags(SetElementFlags::IntervalEnd)]);
+        }
+        self.elements(set, elements, add);
+    }
+
+    fn elements(&mut self, set: &str, elements: Vec<Vec<SetElementAttribute>>, add: bool) {
+        let message = SetElementMessage {
+            attributes: vec![
+                SetElementList::Table(self.table.into()),
+                SetElementList::Set(set.into()),
+                SetElementList::Elements(elements.into_iter().map(ListAttribute::Element).collect()),
+            ],
+        };
+        if add {
+            self.push(NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewSetElement(message));
+        } else {
+            self.push(0, NfTablesMessage::DeleteSetElement(message));
+        }
+    }
+}
+
+fn control(message: ControlMessage) -> NetfilterMessage {
+    // The subsystem to which the batch belongs: NFNL_SUBSYS_NFTABLES.
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 10), message)
+}
+
+fn meta(key: MetaKey, register: Register) -> Expression {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)]).into()
+}
+
+fn lookup(set: &str, flags: u32) -> Expression {
+    let set = Lookup::Set(set.into());
+    Expressions::Lookup(vec![set, Lookup::SourceRegister(Register::Reg1), Lookup::Flags(flags)]).into()
+}
+
+fn payload(base: u32, offset: u32, length: u32, register: Register) -> Expression {
+    let source = [Payload::Base(base), Payload::Offset(offset), Payload::Len(length)];
+    Expressions::Payload([vec![Payload::DestinationRegister(register)], source.into()].concat()).into()
+}
+
+fn masked(mask: [u8; 4]) -> Expression {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(4),
+        Bitwise::Mask(DataAttribute::Value(mask.into())),
+        Bitwise::Xor(DataAttribute::Value(vec![0; 4])),
+    ])
+    .into()
+}
+
+fn compare(operator: Operator, value: [u8; 4]) -> Expression {
+    let data = Cmp::Data(DataAttribute::Value(value.into()));
+    Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), data]).into()
+}
+
+fn verdict(code: u32) -> Expression {
+    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))]);
+    Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)]).into()
+}
+
+/// An expression for which the crate has no type: attributes with 32-bit values in network order.
+fn other(name: &str, attributes: &[(u16, u32)]) -> Expression {
+    let attributes = attributes.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_be_bytes().into()));
+    Expressions::Other { expression_type: name.into(), attributes: attributes.collect() }.into()
+}
+
+/// `ip daddr 127.0.0.0/8` (offset 16 of the IPv4 header)
+fn destined_to_loopback() -> Vec<Expression> {
+    vec![payload(1, 16, 4, Register::Reg1), masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
+}
+
+/// `ip saddr 127.0.0.0/8` (offset 12)
+fn coming_from_loopback() -> Vec<Expression> {
+    vec![payload(1, 12, 4, Register::Reg1), masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
+}
+
+/// `fib daddr type local`
+fn destined_to_this_machine() -> Vec<Expression> {
+    // NFTA_FIB_DREG, NFTA_FIB_RESULT = NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS = NFTA_FIB_F_DADDR; RTN_LOCAL
+    vec![other("fib", &[(1, 1), (2, 3), (3, 2)]), compare(Operator::Equal, 2_u32.to_ne_bytes())]
+}
+
+/// `ct KEY & BITS != 0`
+fn tracked(key: u32, bits: u32) -> Vec<Expression> {
+    // NFTA_CT_DREG, NFTA_CT_KEY
+    vec![other("ct", &[(1, 1), (2, key)]), masked(bits.to_ne_bytes()), compare(Operator::NotEqual, [0; 4])]
+}
+
+/// `dnat ip to meta l4proto . th dport map @MAP`
+fn translated_by(map: &str) -> Vec<Expression> {
+    let key = [Lookup::SourceRegister(Register::Reg1), Lookup::DestinationRegister(Register::Reg1)];
+    let lookup = Expressions::Lookup([vec![Lookup::Set(map.into())], key.into()].concat());
+    vec![
+        meta(MetaKey::L4Proto, Register::Reg1),
+        // The second four bytes of register 1 have a name of their own.
+        payload(2, 2, 2, Register::Reg32_01),
+        lookup.into(),
+        // NFTA_NAT_TYPE = NFT_NAT_DNAT, NFTA_NAT_FAMILY = NFPROTO_IPV4, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
+        other("nat", &[(1, 1), (2, 2), (3, 1), (5, 9)]),
+    ]
+}
+
+fn masquerade() -> Expression {
+    other("masq", &[])
+}
