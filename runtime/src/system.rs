@@ -313,3 +313,36 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: SIOCSIFFLAGS reads a `struct ifreq` of 40 bytes.
     unsafe { system_call(libc::SYS_ioctl, arguments) }.map(drop)
 }
+
+// The tap (network/tap.rs).
+
+/// Makes an open `/dev/net/tun` a tap of this name, of 15 bytes at most, whose frames begin with a header of
+/// `header` bytes that says how they are segmented and summed
+/// ([tun(4)](https://www.kernel.org/doc/html/latest/networking/tuntap.html)).
+pub(crate) fn become_tap(device: BorrowedFd<'_>, name: &str, header: i32) -> Result<(), Errno> {
+    /// `struct ifreq`: a name and a union of 24 bytes, here the flags.
+    #[repr(C)]
+    struct Request {
+        name: [u8; 16],
+        flags: i16,
+        rest: [u8; 22],
+    }
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    let mut request = Request { name: [0; 16], flags, rest: [0; 22] };
+    request.name.get_mut(..name.len()).filter(|_| name.len() < 16).ok_or(Errno::INVAL)?.copy_from_slice(name.as_bytes());
+    let device = device.as_raw_fd() as usize;
+    let set_interface = [device, libc::TUNSETIFF as usize, (&raw mut request) as usize, 0, 0, 0];
+    let set_header = [device, libc::TUNSETVNETHDRSZ as usize, (&raw const header) as usize, 0, 0, 0];
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq` of 40 bytes, TUNSETVNETHDRSZ reads an `int`.
+    unsafe {
+        system_call(libc::SYS_ioctl, set_interface)?;
+        system_call(libc::SYS_ioctl, set_header).map(drop)
+    }
+}
+
+/// Says which frames the reader of a tap takes: a set of `TUN_F_` bits.
+pub(crate) fn set_tap_offload(tap: BorrowedFd<'_>, offload: u32) -> Result<(), Errno> {
+    let arguments = [tap.as_raw_fd() as usize, libc::TUNSETOFFLOAD as usize, offload as usize, 0, 0, 0];
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    unsafe { system_call(libc::SYS_ioctl, arguments) }.map(drop)
+}

@@ -3,14 +3,15 @@
 
 use isobench_runtime::network::bridge_network::Settings;
 use isobench_runtime::network::{
-    BridgeNetwork, Configuration, Endpoint, Firewall, Link, Mac, Namespace, Netlink, PeerNamespace, Protocol, Veth,
-    inside, sysctl,
+    BridgeNetwork, Configuration, Endpoint, Firewall, Link, Mac, Namespace, Netlink, Offload, PeerNamespace, Protocol,
+    Tap, Veth, inside, sysctl,
 };
 use isobench_workload::Resource;
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::io::Errno;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 type Outcome = Result<(), Failed>;
 type Test = (&'static str, fn() -> Outcome);
@@ -30,6 +31,7 @@ const TESTS: &[Test] = &[
     ("a port in use is refused", a_port_in_use_is_refused),
     ("everything goes when dropped", everything_goes_when_dropped),
     ("an endpoint is released once its link has gone", an_endpoint_is_released_once_its_link_has_gone),
+    ("a tap carries frames both ways", a_tap_carries_frames_both_ways),
     ("packets are as large as on a wire where asked", packets_are_as_large_as_on_a_wire),
 ];
 
@@ -197,7 +199,7 @@ fn links_end_with_their_namespace() -> Outcome {
     let (mut host, container) = bridge_and_guest(None)?;
     assert!(host.link("veth0")?.is_some());
     drop(container);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     while host.link("veth0")?.is_some() {
         assert!(begin.elapsed() < Duration::from_secs(10), "veth0 is still there");
         std::thread::sleep(Duration::from_millis(1));
@@ -208,13 +210,13 @@ fn links_end_with_their_namespace() -> Outcome {
 fn a_failed_step_is_named() -> Outcome {
     // There is no link with index 2 in a fresh namespace.
     let (step, errno) = guest().apply().unwrap_err();
-    assert_eq!(errno, rustix::io::Errno::NODEV);
+    assert_eq!(errno, Errno::NODEV);
     assert!(matches!(step, inside::Step::NoIpv6Address | inside::Step::Address), "{step:?}");
 
     let mut host = Netlink::open()?;
     host.create_bridge("bridge0", Mac::of(HOST))?;
     let error = host.create_bridge("bridge0", Mac::of(HOST)).unwrap_err();
-    assert_eq!((error.to_string().as_str(), error.errno()), ("create bridge bridge0", Some(rustix::io::Errno::EXIST)));
+    assert_eq!((error.to_string().as_str(), error.errno()), ("create bridge bridge0", Some(Errno::EXIST)));
     assert_eq!(host.add_route(GUEST, 32, HOST).unwrap_err().to_string(), "add route to 10.1.0.2/32 by 10.1.0.1");
     // The socket is in order after a failure.
     assert_eq!(host.links()?.len(), 2);
@@ -508,4 +510,57 @@ fn packets_are_as_large_as_on_a_wire() -> Outcome {
     assert!(wire_in >= whole && wire_out >= whole, "{packets:?} against {whole}");
     assert!(large_in < whole / 2 && large_out < whole / 2, "{packets:?} against {whole}");
     Ok(())
+}
+
+fn a_tap_carries_frames_both_ways() -> Outcome {
+    let (host, _outside) = host_and_outside()?;
+    let firewall = Firewall::create("isobench")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let (tap, endpoint) = network.tap(Offload::Segmentation)?;
+    let mut netlink = Netlink::open()?;
+    let link = netlink.link(endpoint.link())?.ok_or("there is no tap")?;
+    assert_eq!((link.kind.as_str(), link.up, link.bridge), ("tun", true, Some(network.bridge())));
+
+    // The host sends a datagram; the guest, which is us, is asked for its link-layer address first.
+    let socket = host.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+    socket.send_to(b"ping", (endpoint.address(), 9))?;
+    let (own, gateway) = (endpoint.mac().0, Mac::of(network.settings().gateway).0);
+    let request = frame(&tap, [0x08, 0x06])?;
+    assert_eq!(request[6..12], gateway, "the bridge asks");
+    assert_eq!(request[38..42], endpoint.address().octets(), "for us");
+    let mut answer = vec![0; Tap::HEADER];
+    answer.extend([gateway, own].concat());
+    answer.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]);
+    answer.extend(
+        [own.as_slice(), &endpoint.address().octets(), &gateway, &network.settings().gateway.octets()].concat(),
+    );
+    rustix::io::write(&tap, &answer)?;
+    let datagram = frame(&tap, [0x08, 0x00])?;
+    assert_eq!(datagram[..6], own);
+    assert_eq!(&datagram[42..46], b"ping");
+
+    // While it is held the link stays; with its last descriptor it goes, and the address is free again.
+    assert_eq!(endpoint.describe(), format!("address 172.17.0.2 and tap {}", link.name));
+    let descriptor = rustix::fd::OwnedFd::from(tap);
+    assert!(netlink.link(&link.name)?.is_some());
+    drop(descriptor);
+    Box::new(endpoint).release().map_err(|error| error.to_string())?;
+    assert!(netlink.link(&link.name)?.is_none());
+    assert_eq!(network.pool().leased(), 0);
+    Ok(())
+}
+
+/// The next frame of this type that comes out of a tap, without its header.
+fn frame(tap: &Tap, kind: [u8; 2]) -> Result<Vec<u8>, Failed> {
+    let begin = Instant::now();
+    let mut buffer = vec![0; 2048];
+    while begin.elapsed() < SOON {
+        match rustix::io::read(tap, &mut buffer) {
+            Ok(length) if buffer[Tap::HEADER + 12..][..2] == kind => return Ok(buffer[Tap::HEADER..length].to_vec()),
+            Ok(_) => {}
+            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(1)),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err("no such frame came".into())
 }

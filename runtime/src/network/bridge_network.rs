@@ -7,7 +7,10 @@
 
 use super::inside::{self, Configuration};
 use super::pool::check_free;
-use super::{Admission, Firewall, Lease, Link, Mac, Netlink, NetworkError, PeerNamespace, Pool, Subnet, Veth, sysctl};
+use super::{
+    Admission, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, PeerNamespace, Pool, Subnet, Tap, Veth,
+    sysctl,
+};
 use isobench_workload::Resource;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -15,6 +18,9 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long a link may take to go with its namespace or descriptor.
+const DEPARTURE: Duration = Duration::from_secs(10);
 
 /// What a network is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +157,32 @@ impl BridgeNetwork {
     }
 }
 
+impl BridgeNetwork {
+    /// Leases an address for a virtual machine and creates a tap for its monitor, which is handed the descriptor.
+    pub fn tap(&self, offload: Offload) -> Result<(Tap, TapEndpoint), NetworkError> {
+        let lease = self.0.pool.lease()?;
+        let tap = with_free_name('t', |name| Tap::create(&mut self.0.lock(), name, self.0.bridge, offload))?;
+        let link = tap.name().to_owned();
+        Ok((tap, TapEndpoint { network: self.clone(), lease, link }))
+    }
+}
+
+/// Makes a link under a name that is free. Names are counted through, so that a link that is about to go is in nobody's
+/// way; another process may count too.
+fn with_free_name<T>(letter: char, create: impl Fn(&str) -> Result<T, NetworkError>) -> Result<T, NetworkError> {
+    const NAMES: u32 = 4096;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match create(&format!("{letter}{}", NEXT.fetch_add(1, Ordering::Relaxed))) {
+            // A tap of that name gives EBUSY.
+            Err(error) if matches!(error.errno(), Some(Errno::EXIST | Errno::BUSY)) && attempt < NAMES => {}
+            result => return result,
+        }
+    }
+}
+
 impl Network {
     fn set_up(&self) -> Result<(), NetworkError> {
         let mut netlink = self.lock();
@@ -161,6 +193,27 @@ impl Network {
         // Lets published ports be reached by 127.0.0.1; the firewall drops what else this would let in.
         let setting = format!("ipv4/conf/{}/route_localnet", self.settings.bridge);
         sysctl::write(netlink.namespace(), &setting, "1")
+    }
+
+    /// Waits until a link has gone, told by the kernel of every change.
+    fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
+        let mut netlink = self.lock();
+        // Subscribed before the first look: no departure is missed in between.
+        let watch = Netlink::watch_links(netlink.namespace())?;
+        let end = Instant::now() + DEPARTURE;
+        while netlink.link(name)?.is_some() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NetworkError::Lingering(name.into()));
+            }
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(NetworkError::system("watch link", name, errno)),
+            }
+            super::netlink::discard(&watch);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Netlink> {
@@ -188,12 +241,6 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Number of names that are tried for the host's end of a veth pair.
-    const NAMES: u32 = 4096;
-
-    /// How long a link may take to go with its namespace.
-    const DEPARTURE: Duration = Duration::from_secs(10);
-
     /// The container's address.
     pub fn address(&self) -> Ipv4Addr {
         self.lease.address()
@@ -216,52 +263,21 @@ impl Endpoint {
 
     /// Makes the veth pair: the host's end a port of the bridge and up, the container's end in its namespace.
     pub fn attach(&self, container: &PeerNamespace<'_>) -> Result<(), NetworkError> {
-        /// Names are counted through, so that a link that is about to go is in nobody's way.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mut netlink = self.network.0.lock();
-        for attempt in 1.. {
-            let name = format!("v{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let network = &self.network.0;
+        let name = with_free_name('v', |name| {
             let veth = Veth {
-                name: &name,
+                name,
                 mac: None,
-                bridge: Some(self.network.0.bridge),
-                hairpin: self.network.0.hairpin,
+                bridge: Some(network.bridge),
+                hairpin: network.hairpin,
                 peer_name: inside::INTERFACE_NAME,
                 peer_mac: Some(self.mac),
                 peer_index: Some(inside::INTERFACE),
-                segments: self.network.0.settings.segments,
+                segments: network.settings.segments,
             };
-            match netlink.create_veth(&veth, container) {
-                Err(error) if error.errno() == Some(Errno::EXIST) && attempt < Self::NAMES => {}
-                result => {
-                    result?;
-                    self.link.get_or_init(|| name);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until the link has gone, told by the kernel of every change.
-    fn await_departure(&self) -> Result<(), NetworkError> {
-        let Some(name) = self.link.get() else { return Ok(()) };
-        let mut netlink = self.network.0.lock();
-        // Subscribed before the first look: no departure is missed in between.
-        let watch = Netlink::watch_links(netlink.namespace())?;
-        let end = Instant::now() + Self::DEPARTURE;
-        while netlink.link(name)?.is_some() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(NetworkError::Lingering(name.clone()));
-            }
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(NetworkError::system("watch link", name, errno)),
-            }
-            super::netlink::discard(&watch);
-        }
+            network.lock().create_veth(&veth, container).map(|()| name.to_owned())
+        })?;
+        self.link.get_or_init(|| name);
         Ok(())
     }
 }
@@ -273,6 +289,42 @@ impl Resource for Endpoint {
     }
 
     fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.await_departure()?)
+        Ok(self.link.get().map_or(Ok(()), |name| self.network.0.await_departure(name))?)
+    }
+}
+
+/// A virtual machine's place in a network: an address, which the guest is to be told, and a tap, which its monitor has.
+/// Releasing it waits until the tap has gone with its last descriptor; only then can the address be leased again.
+#[derive(Debug)]
+pub struct TapEndpoint {
+    network: BridgeNetwork,
+    lease: Lease,
+    link: String,
+}
+
+impl TapEndpoint {
+    /// The guest's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.lease.address()
+    }
+
+    /// The guest's link-layer address.
+    pub fn mac(&self) -> Mac {
+        Mac::of(self.lease.address())
+    }
+
+    /// The tap's name on the host.
+    pub fn link(&self) -> &str {
+        &self.link
+    }
+}
+
+impl Resource for TapEndpoint {
+    fn describe(&self) -> String {
+        format!("{} and tap {}", self.lease.describe(), self.link)
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.network.0.await_departure(&self.link)?)
     }
 }

@@ -6,6 +6,7 @@
 //! | [`netlink`] | netlink socket, bound to the namespace in which it was opened | dropped |
 //! | [`link`] | bridge, veth pair, uplink | its namespace goes |
 //! | [`inside`] | what a container sets up in its own namespace, by one `send` | its namespace goes |
+//! | [`tap`] | tap of a virtual machine | dropped, by whoever has it last |
 //! | [`firewall`], [`nft`] | one nftables table: NAT, isolation, published ports | dropped |
 //! | [`pool`] | (none) the addresses of a subnet, leased | released |
 //! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped |
@@ -24,8 +25,9 @@ pub mod nft;
 pub mod pool;
 pub mod subnet;
 pub mod sysctl;
+pub mod tap;
 
-pub use bridge_network::{BridgeNetwork, Endpoint};
+pub use bridge_network::{BridgeNetwork, Endpoint, TapEndpoint};
 pub use firewall::{Admission, Firewall, PublishedPort};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
@@ -34,6 +36,7 @@ pub use netlink::Netlink;
 pub use nft::Protocol;
 pub use pool::{Lease, Pool};
 pub use subnet::{Mac, Subnet};
+pub use tap::{Offload, Tap};
 
 use rustix::io::Errno;
 use std::net::IpAddr;
