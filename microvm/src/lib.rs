@@ -15,10 +15,13 @@
 
 pub mod bus;
 pub mod devices;
+pub mod judge;
 pub mod layout;
+pub mod linux;
 pub mod machine;
 pub mod memory;
 pub mod outcome;
+pub mod sandbox;
 pub mod system;
 pub mod unikernel;
 pub mod unikernel_process;

@@ -72,11 +72,11 @@ pub(crate) fn set_tap_header_size(fd: BorrowedFd<'_>, size: usize) -> io::Result
     Ok(())
 }
 
-/// Takes over a file descriptor that this process was started with.
+/// Takes over a file descriptor that this process was started with; not standard output or error, which this process writes to.
 pub fn inherited_fd(number: i32) -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: F_GETFD touches no memory.
-    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    if number < 0 || (1..=2).contains(&number) || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     // SAFETY: the descriptor is open, as just seen, and was inherited: nothing else in this process owns it. The programs

@@ -1,7 +1,10 @@
 //! Booting the unikernel: the recipe of the crate's front page, step by step.
 
 mod ports;
-mod registers;
+pub(crate) mod registers;
+
+pub(crate) use ports::Exit as ExitPort;
+
 
 use crate::bus::{Bus, Overlap};
 use crate::devices::boot_timer::BootTimer;
@@ -112,7 +115,7 @@ pub fn run(config: Config, mut stages: Stages, output: impl Write + std::fmt::De
     write(&memory, contract::BOOT_PARAMETERS, &parameters.encode())?;
     // 6. registers
     registers::write_tables(&memory, config.memory)?;
-    registers::set(&vcpu, entry)?;
+    registers::set(&vcpu, entry, registers::PRIVILEGE)?;
     // 7. run
     stages.stamp(Stage::VmmReady, clock::now());
     let timer = BootTimer::new(stages, output);
@@ -123,7 +126,7 @@ pub fn run(config: Config, mut stages: Stages, output: impl Write + std::fmt::De
 }
 
 /// The range of one port.
-fn port(number: u16) -> std::ops::Range<u64> {
+pub(crate) fn port(number: u16) -> std::ops::Range<u64> {
     u64::from(number)..u64::from(number) + 1
 }
 

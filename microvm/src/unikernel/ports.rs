@@ -18,7 +18,7 @@ pub(super) fn attach(bus: &mut Bus, card: Option<&Card>) -> Result<(), Overlap> 
 
 /// Ends the guest with the written status.
 #[derive(Debug)]
-struct Exit;
+pub(crate) struct Exit;
 
 impl Device for Exit {
     fn read(&mut self, _offset: u64, _data: &mut [u8]) {}

@@ -12,11 +12,11 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::GuestMemoryMmap;
 
 /// Selectors: index in the table times 8, and the requested privilege level.
-const CODE: u16 = 1 << 3 | PRIVILEGE as u16;
-const DATA: u16 = 2 << 3 | PRIVILEGE as u16;
+const CODE: u16 = 1 << 3;
+const DATA: u16 = 2 << 3;
 const TASK: u16 = 3 << 3;
-/// The privilege level of all code, data and gates.
-const PRIVILEGE: u8 = 3;
+/// The privilege level of the guest's code, data and gates.
+pub(super) const PRIVILEGE: u8 = 3;
 
 /// Page table bits (Intel SDM, volume 3, 4.5).
 const PRESENT: u64 = 1;
@@ -44,7 +44,7 @@ const TASK_STATE: usize = 104;
 const PORT_BITMAP: usize = 33;
 
 /// Writes descriptor tables, gates and page tables into guest memory of this size.
-pub(super) fn write_tables(memory: &GuestMemoryMmap, size: u64) -> Result<(), MemoryError> {
+pub(crate) fn write_tables(memory: &GuestMemoryMmap, size: u64) -> Result<(), MemoryError> {
     write(memory, layout::GDT, &words(&gdt()))?;
     write(memory, layout::TSS, &task_state())?;
     write(memory, layout::IDT, &words(&gates()))?;
@@ -109,7 +109,7 @@ fn gates() -> Vec<u64> {
     let gate = |vector: u64| {
         let entry = contract::EXCEPTION_ENTRIES + vector * contract::EXCEPTION_ENTRY_SIZE;
         let low = entry & 0xffff
-            | u64::from(CODE) << 16
+            | u64::from(CODE | u16::from(PRIVILEGE)) << 16
             | 1 << 32
             | PRESENT_INTERRUPT_GATE
             | u64::from(PRIVILEGE) << 45
@@ -123,14 +123,14 @@ fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// Sets the processor's registers for the first instruction at `entry`.
-pub(super) fn set(vcpu: &VcpuFd, entry: u64) -> Result<(), VcpuError> {
+/// Sets the processor's registers for the first instruction at `entry`, at a privilege level.
+pub(crate) fn set(vcpu: &VcpuFd, entry: u64, privilege: u8) -> Result<(), VcpuError> {
     let mut special = vcpu.get_sregs().map_err(VcpuError::system("read the special registers"))?;
-    special.cs = segment(CODE, 0xb);
+    special.cs = segment(CODE, 0xb, privilege);
     special.cs.l = 1;
     special.cs.db = 0;
     for data in [&mut special.ds, &mut special.es, &mut special.fs, &mut special.gs, &mut special.ss] {
-        *data = segment(DATA, 0x3);
+        *data = segment(DATA, 0x3, privilege);
     }
     special.tr = kvm_segment { base: layout::TSS, limit: (TASK_STATE + PORT_BITMAP - 1) as u32, selector: TASK, type_: 0xb, present: 1, ..Default::default() };
     special.gdt = kvm_dtable { base: layout::GDT, limit: 5 * 8 - 1, ..Default::default() };
@@ -144,14 +144,14 @@ pub(super) fn set(vcpu: &VcpuFd, entry: u64) -> Result<(), VcpuError> {
     vcpu.set_regs(&registers).map_err(VcpuError::system("set the registers"))
 }
 
-fn segment(selector: u16, type_: u8) -> kvm_segment {
+fn segment(selector: u16, type_: u8, privilege: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: u32::MAX,
-        selector,
+        selector: selector | u16::from(privilege),
         type_,
         present: 1,
-        dpl: PRIVILEGE,
+        dpl: privilege,
         db: 1,
         s: 1,
         l: 0,

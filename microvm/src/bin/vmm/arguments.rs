@@ -82,7 +82,7 @@ impl Arguments {
             "--workload" => (self.task, self.port) = task(value).ok_or("a workload")?,
             "--tap-fd" => {
                 let number = value.parse().map_err(|_| "a file descriptor")?;
-                self.tap = Some(inherited_fd(number).map_err(|_| "an open file descriptor from 3 up")?);
+                self.tap = Some(inherited_fd(number).map_err(|_| "an open file descriptor other than 1 and 2")?);
             }
             "--mac" => self.mac = Some(mac(value).ok_or("an Ethernet address")?),
             "--address" => self.address = Some(address(value).ok_or("an IPv4 address with a prefix, such as 172.17.0.5/16")?),
@@ -205,7 +205,7 @@ mod tests {
             ("--address 172.17.0.5", "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16"),
             ("--workload serve:0", "option --workload: `serve:0` is not a workload"),
             ("--deadline -1", "option --deadline: `-1` is not a number of seconds"),
-            ("--tap-fd 1", "option --tap-fd: `1` is not an open file descriptor from 3 up"),
+            ("--tap-fd 1", "option --tap-fd: `1` is not an open file descriptor other than 1 and 2"),
         ] {
             assert_eq!(parsed(line).unwrap_err().to_string(), words);
         }

@@ -1,0 +1,155 @@
+//! The unikernel as a sandbox: in a virtual machine, or as a plain process.
+//!
+//! Each instance is one process of `isobench-vmm`, started without a shell or a supervisor between.
+
+use isobench_workload::{
+    Family, Instance, LaunchError, Output, Process, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+};
+use rustix::fd::OwnedFd;
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A tap that is attached to its link already, with the addresses of whoever reads it.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The tap, opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    pub tap: OwnedFd,
+    /// Its Ethernet address, unicast.
+    pub mac: [u8; 6],
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+    /// Length of the network prefix in bits.
+    pub prefix: u8,
+    /// The router for all other addresses, where there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// What goes with the instance and outlives its process, such as the address, or the link if it is persistent.
+    pub resources: Vec<Box<dyn Resource>>,
+}
+
+/// Why no tap could be attached.
+pub type AttachError = Box<dyn Error + Send + Sync>;
+
+/// In what the unikernel's code runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Housing {
+    /// A KVM virtual machine with this much memory in bytes: the sandbox `vm-unikernel`.
+    VirtualMachine {
+        /// Guest memory in bytes, a multiple of 2 MiB.
+        memory: u64,
+    },
+    /// A plain process: the sandbox `unikernel-process`.
+    Process,
+}
+
+/// Memory of a unikernel unless told otherwise, in bytes. It is taken only as far as it is used.
+pub const MEMORY: u64 = 16 << 20;
+
+/// The sandbox that runs the unikernel.
+pub struct UnikernelSandbox<F> {
+    housing: Housing,
+    program: PathBuf,
+    attach: F,
+    launched: u64,
+}
+
+impl<F> fmt::Debug for UnikernelSandbox<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("UnikernelSandbox");
+        text.field("housing", &self.housing).field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
+    /// A sandbox that runs `program`, which is `isobench-vmm` (a path such as `/proc/self/fd/7` where it lies in memory), with
+    /// taps that `attach` provides, one for each launch.
+    pub fn new(housing: Housing, program: PathBuf, attach: F) -> Self {
+        Self { housing, program, attach, launched: 0 }
+    }
+
+    fn failed(&self, step: impl Into<String>, source: impl Into<AttachError>) -> LaunchError {
+        LaunchError::Step { sandbox: self.name().into(), step: step.into(), source: source.into() }
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox<F> {
+    fn name(&self) -> &str {
+        match self.housing {
+            Housing::VirtualMachine { .. } => "vm-unikernel",
+            Housing::Process => "unikernel-process",
+        }
+    }
+
+    fn family(&self) -> Family {
+        match self.housing {
+            Housing::VirtualMachine { .. } => Family::Unikernel,
+            Housing::Process => Family::Process,
+        }
+    }
+
+    fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        let words = words(workload)?;
+        let mut stages = Stages::default();
+        // The network of a container is made within its launch, so the tap is as well.
+        stages.stamp(Stage::Started, clock::now());
+        let attachment = (self.attach)().map_err(|source| self.failed("attach a tap", source))?;
+        let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
+        let mut command = Command::new(&self.program);
+        match self.housing {
+            Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
+            Housing::Process => command.arg("process"),
+        };
+        let [a, b, c, d, e, f] = mac;
+        command
+            .args(["--workload", &words, "--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
+            .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+            .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
+            .env_clear()
+            // As standard input, the tap is inherited by this child alone.
+            .stdin(Stdio::from(tap))
+            .stdout(Stdio::piped());
+        let child = command.spawn();
+        stages.stamp(Stage::Created, clock::now());
+        // The child has its copy; this one must not keep the link alive.
+        drop(command);
+        let started = child.map_err(|source| self.failed("start isobench-vmm", source)).and_then(|mut child| {
+            // A pipe was asked for, so there is one.
+            let output = child.stdout.take().map(|output| Output::new(OwnedFd::from(output)));
+            let process = Process::from_child(child.id()).map_err(|source| self.failed("watch isobench-vmm", source))?;
+            output.map(|output| (process, output)).ok_or_else(|| self.failed("read from isobench-vmm", "no pipe"))
+        });
+        let (process, output) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // The launch failed already; what can't be released as well is swept by the next run.
+                resources.into_iter().rev().for_each(|resource| drop(resource.release()));
+                return Err(error);
+            }
+        };
+        self.launched += 1;
+        let server = match workload {
+            Workload::Serve { port } => Some(SocketAddr::new(IpAddr::V4(address), *port)),
+            _ => None,
+        };
+        let mut instance = Instance::new(format!("{}-{}", self.name(), self.launched), process, output, server, stages);
+        resources.into_iter().for_each(|resource| instance.own(resource));
+        Ok(instance)
+    }
+}
+
+/// The workload as `isobench-vmm` takes it.
+fn words(workload: &Workload) -> Result<String, Unsupported> {
+    let unsupported = |what: &str, why: &str| Err(Unsupported { what: what.into(), why: why.into() });
+    match workload {
+        Workload::Exit => Ok("exit".into()),
+        Workload::Idle => Ok("idle".into()),
+        Workload::Serve { port } => Ok(format!("serve:{port}")),
+        Workload::Drive(_) => unsupported("driving traffic from the unikernel", "its server only answers"),
+        Workload::Probe(_) => unsupported("probing from the unikernel", "it has no operating system to look at"),
+        Workload::Program { .. } => {
+            unsupported("a program of your own in the unikernel", "it has no processes: its image is its program")
+        }
+    }
+}
