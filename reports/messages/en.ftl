@@ -1,0 +1,289 @@
+# Every text that people read, in English. zh.ftl has the same keys with the same arguments: a test compares them.
+# Arguments are finished texts (a quantity with its unit, a name); no grammar depends on their value.
+
+## The page
+page-title = What isolation costs on { $host }
+page-lead = { $sandboxes } ways to isolate one workload, measured beside each other on this machine, and what that says about things people repeat about containers and virtual machines.
+page-switch = Language
+page-contents = Contents
+page-emulated = This whole machine is emulated. Compare its figures with each other only, never with those of real hardware.
+page-footer = Made by { $program } from run.json and samples.jsonl alone: the same records give the same page, byte for byte.
+fact-started = Began
+fact-samples = Samples
+fact-samples-value = { $used } used, { $warm-ups } warm-ups, { $errors } errors
+
+## Sections
+section-verdicts = What holds here
+section-machine = Machine and method
+section-charts = Figures
+section-modes = Which network mode, and when
+section-unavailable = What could not be measured here
+section-errors = What failed
+section-untested = Claims not tested
+
+## Verdicts
+verdicts-lead = Each is a hypothesis taken from course notes. Its rule was fixed before any data. A difference counts only where its whole 95 % interval lies beyond the margin, and equality only where the whole interval lies within it; anything else is inconclusive.
+verdicts-none = No claim could be answered from these records.
+answer-confirmed = confirmed
+answer-refuted = refuted
+answer-inconclusive = inconclusive
+answer-not-measurable = not measurable here
+answer-not-tested = not tested
+answer-shown-by-construction = shown by construction
+answer-split = partly true
+kind-choice = choice of the runtime
+kind-choice-text = A behaviour that a runtime chooses. Only other runtimes can confirm it; from our own it is shown by construction.
+kind-consequence = consequence of the mechanism
+kind-consequence-text = Follows from how the kernel works. A probe decides, beside its control.
+kind-figure = figure
+kind-figure-text = A measurement decides, by a margin fixed beforehand.
+verdict-rule = Rule
+verdict-reason = Reason
+verdict-count = { $answer }: { $count }
+figure-name = Figure
+figure-estimate = Estimate
+figure-interval = 95 % interval
+figure-n = n
+
+## Machine and method
+machine-host = Host
+machine-cpu = CPU
+machine-cpus = { $cpu }, { $count } online
+machine-memory = Memory
+machine-kernel = Kernel
+machine-cgroups = Control groups
+machine-kvm = KVM
+machine-privilege = Run by
+machine-root = root
+machine-rootless = an ordinary user, in a user namespace
+machine-program = Program
+machine-command = Command line
+machine-plan = Plan
+machine-plan-value = suite { $suite }, seed { $seed }, blocks: { $blocks }
+machine-experiments = Experiments
+machine-own-program = Measured program
+method-title = How it was measured
+method-network = The simulated host, its bridges and an outside client live in network namespaces of the run's own. No physical network card took part, and the machine's own links and firewall were not touched.
+method-blocks = Every sandbox is measured once in each randomised block, so that drift of the machine hits all alike. One launch in one block is the unit of replication.
+method-interval = Shown are all samples, with the median and its 95 % interval from resampled blocks; below six blocks no interval is given.
+method-ready = Ready means the first TCP answer where there is a network, else one line on the standard output. Time starts just before the process is created.
+method-closed = The latency load is a closed loop: one request at a time, the next after the answer.
+method-kept = Warm-ups are kept and marked, failures are never counted as zero, and nothing is dropped as an outlier.
+sandboxes-title = Sandboxes
+sandbox-name = Sandbox
+sandbox-family = Family
+sandbox-version = Version
+sandbox-emulation = Emulated by
+family-process = process
+family-container = our container
+family-unikernel = our microVM with a unikernel
+family-linux = our microVM with Linux
+family-peer = other project's program
+unavailable-lead = These were planned and left out, with the reason that the program found.
+unavailable-reason = Reason
+unavailable-none = Every sandbox could be measured.
+errors-lead = Samples that ended in an error. They are not part of any figure.
+errors-count = Errors
+errors-metric = Metric
+errors-first = First error
+untested-lead = No experiment of this run bears on them.
+untested-claim = Claim
+
+## Sandboxes in a sentence
+sandbox-process = a bare process
+sandbox-unikernel-process = the unikernel's code as a process
+sandbox-container-host = host mode
+sandbox-container-container = container mode
+sandbox-container-none = none mode
+sandbox-container-bridge = bridge mode
+sandbox-container-custom = a custom network
+sandbox-vm-unikernel = the unikernel VM
+sandbox-vm-linux = the Linux VM
+
+## Charts
+chart-startup = Start-up
+chart-memory = Memory
+chart-throughput = Throughput
+chart-latency = Latency
+chart-data = Data as a table
+chart-emulated = { $name } · { $emulation }
+chart-stages-key = Stages:
+chart-key-median = median and 95 % interval
+chart-key-sample = one sample
+chart-key-hatched = hatched or dashed: emulated
+chart-alone-startup = { $first } is ready after { $time }
+chart-alone-memory = Each instance of { $first } takes { $slope }
+chart-alone-throughput = { $first } moves { $rate } over this path
+chart-alone-latency = A round trip to { $first } takes { $time }
+chart-startup-title = { $first } is ready after { $first-time }, { $ratio } times { $second } ({ $second-time })
+chart-startup-same = { $first } and { $second } are ready at the same time within what was measured ({ $first-time })
+chart-memory-title = Each instance of { $first } takes { $first-slope }, of { $second } { $second-slope }
+chart-throughput-title = { $first } moves { $ratio } times what { $second } moves ({ $first-rate } against { $second-rate })
+chart-throughput-same = { $first } and { $second } move the same within what was measured ({ $first-rate })
+chart-latency-title-more = { $first } adds { $difference } to a round trip of { $second } ({ $second-time })
+chart-latency-title-less = { $first } takes { $difference } off a round trip of { $second } ({ $second-time })
+chart-latency-same = { $first } and { $second } answer equally fast within what was measured ({ $first-time })
+chart-startup-axis = Time since the process was created
+chart-startup-section = From t0 to ready, by stage
+chart-memory-axis-x = Idle instances
+chart-memory-axis-y = Host memory beyond none
+chart-memory-section = Host memory over the number of idle instances
+chart-memory-each = { $slope } each
+chart-throughput-axis = TCP throughput, one stream
+chart-throughput-section = TCP throughput, { $path }
+chart-latency-axis = Round-trip time, logarithmic
+chart-latency-section = TCP round trip in a closed loop, { $path }
+chart-latency-share = Share of requests
+chart-group-upload = Upload (towards the sandbox)
+chart-group-download = Download
+chart-segmentation-offload = segmentation offload
+chart-segmentation-wire = wire-size packets
+path-host = from the simulated host
+path-client = from an outside client
+path-loopback = over loopback
+stage-created = create process
+stage-vmm-entered = start VMM
+stage-vmm-ready = set up VM
+stage-guest-entered = enter guest
+stage-agent-entered = start agent
+stage-listening = listen
+stage-announced = announce
+stage-answered = first answer
+column-sandbox = Sandbox
+column-stages = Stages (median)
+column-median = Median
+column-interval = 95 % interval
+column-lowest = Lowest
+column-highest = Highest
+column-n = n
+column-instances = Instances
+column-slope = Per instance
+column-at-instances = at { $count }
+column-direction = Direction
+column-segmentation = Segmentation
+column-percentile = { $percent } %
+column-requests = Requests
+column-path = Path
+value-none = –
+value-interval = { $low } to { $high }
+
+## Network modes
+modes-lead = When one would choose each of the five, with what was measured here.
+mode-host-title = host
+mode-host-when = For a server with few, fixed ports that wants the host's full speed, and for tools that must see the host's own network. Every container then shares one port space and one loopback, and nothing counts or filters its traffic apart.
+mode-container-title = container
+mode-container-when = For a pair that talks a lot and belongs together: a server and its proxy, a program and its collector of metrics. They share address, ports and loopback, and live and die with the one that owns the network.
+mode-none-title = none
+mode-none-when = For batch work that needs no network and should not have one, and as the empty start for wiring by hand.
+mode-bridge-title = bridge
+mode-bridge-when = The default on one host: an address of its own, the way out through source NAT, the way in only through a published port. It costs a bridge and an address translation on each packet.
+mode-custom-title = custom
+mode-custom-when = For several applications apart on one host: each network has its own subnet and gateway, members find each other by name, and different networks do not meet.
+mode-figures = Measured here
+mode-figures-none = No figure of this run bears on it.
+mode-ready = Ready after
+mode-upload-host = Upload from the host
+mode-upload-client = Upload from outside
+mode-round-trip-host = Round trip from the host
+mode-round-trip-client = Round trip from outside
+mode-memory = Memory of one more
+mode-upload-loopback = Upload over loopback
+mode-loopback = Round trip over loopback
+
+## Terminal
+table-sandbox = sandbox
+table-ready = ready
+table-memory = memory each
+table-upload = upload
+table-round-trip = round trip
+table-unavailable = not measurable here: { $reason }
+table-legend = Medians; upload and round trip from the simulated host, with segmentation offload.
+
+## Markdown
+markdown-charts = Charts
+markdown-claim = Claim
+markdown-answer = Answer
+
+## Short words for a chart's key
+key-process = process
+key-container = container
+key-unikernel = unikernel
+key-linux = Linux VM
+key-peer = other program
+chart-beyond = { $count } beyond, up to { $highest }
+
+## Rules
+rule-facts = Each of these is seen in every block, and its control comes out as it must.
+rule-ratio = Compared within blocks; everything listed must lie on the stated side of its margin with its whole interval.
+rule-threshold = The whole interval of each must lie on the stated side of its limit.
+rule-not-tested = No rule yet.
+figure-expected = The claim says
+figure-seen = Seen
+figure-answer = Alone
+figure-compared = { $sandbox } / { $against }
+figure-medians = { $first } against { $second }
+figure-probe = Probe
+figure-is-control = control
+figure-blocks = n (blocks)
+expect-worse = worse by more than { $percent } %
+expect-better = better by more than { $percent } %
+expect-equal = equal within { $percent } %
+expect-below = below { $limit }
+expect-at-least = { $limit } or more
+expected-contains = contains { $text }
+expected-excludes = nothing contains { $text }
+expected-within = within { $text }
+expected-same-as = same as: { $metric }
+expected-differs-from = other than: { $metric }
+value-yes = yes
+value-no = no
+value-nothing = nothing
+verdict-emulation = emulated: { $emulation }
+interval-level = { $level } %: { $interval }
+
+## Reasons
+reason-no-experiment = There is no experiment for it yet.
+reason-not-in-run = This run did not include { $name }.
+reason-unavailable = { $sandbox } cannot run here: { $why }.
+reason-emulated = { $sandbox } is emulated here ({ $emulation }), so its figures cannot decide.
+reason-control-broken = The control { $metric } of { $sandbox } did not come out as it must, so the probe is not to be trusted.
+reason-no-samples = There is no usable sample of { $metric } of { $sandbox }.
+reason-too-few-blocks = { $blocks } complete blocks are too few for an interval: { $needed } are needed.
+reason-contradictory = Blocks contradict each other on { $metric } of { $sandbox }.
+reason-undecided = An interval reaches across its margin.
+reason-own-runtime-only = Our own runtime was written to do this; no other runtime took part that could decide.
+
+## Metrics
+metric-start-stages = stages of the start
+metric-start-ready = time to ready
+metric-start-gone = time to gone
+metric-memory-host = host memory
+metric-memory-pss = proportional set size
+metric-memory-cgroup = memory of the control group
+metric-memory-vmm-overhead = VMM beyond guest memory
+metric-tcp-upload = upload
+metric-tcp-download = download
+metric-tcp-round-trip = round trips
+metric-tcp-round-trip-median = median round trip
+metric-tcp-connection = connections
+metric-tcp-connection-median = median connection
+metric-network-interfaces = interfaces
+metric-network-addresses = addresses
+metric-network-routes = routes
+metric-network-host-interfaces = the host's interfaces
+metric-network-host-addresses = the host's addresses
+metric-network-namespace-is-host = network namespace is the host's
+metric-network-connects = connects
+metric-network-port-conflict = port already taken
+metric-network-source-address = source address seen outside
+metric-network-default-mode = mode when none is given
+metric-network-range = subnet
+metric-network-publish = published port is reachable
+target-outside = to the outside
+target-gateway = to the gateway
+
+## Lists
+list-comma = { ", " }
+markdown-id = Id
+markdown-details = Figures
+markdown-figure = { $name } ({ $subject }): { $estimate } ({ $interval }, n = { $n })

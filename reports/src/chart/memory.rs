@@ -1,0 +1,164 @@
+//! Memory: host memory over the number of idle instances, every sample, and the line through the median slope. Sandboxes
+//! whose slopes are too far apart for one scale get panels of their own.
+
+use super::canvas::{Canvas, WIDTH};
+use super::row::{self, LABEL, SMALL};
+use super::scale::{Scale, panels, spread};
+use super::{Chart, Heading, Table, finding};
+use crate::messages::Messages;
+use crate::palette::Ink;
+use crate::render::quantity::{self, NONE};
+use crate::render::view::View;
+use crate::summary::{Line, LinePoint};
+
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 440.0;
+const PLOT: f64 = 190.0;
+const AXIS: f64 = 34.0;
+const LABEL_DISTANCE: f64 = 27.0;
+
+/// The chart, where memory was measured with more than one number of instances.
+pub(crate) fn chart(view: &View<'_>, messages: &Messages) -> Option<Chart> {
+    let lines: Vec<&Line> = view
+        .measured()
+        .filter_map(|sandbox| view.memory(&sandbox.name))
+        .filter(|line| used(line).count() > 0)
+        .collect();
+    let heading = Heading { title: finding::memory(view, messages)?, section: messages.text("chart-memory-section") };
+    let panels = panels(&lines.iter().map(|line| highest(line)).collect::<Vec<_>>());
+    let most = lines.iter().flat_map(|line| used(line)).map(|point| point.instances).max().unwrap_or(1);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of lines")]
+    let heights: Vec<f64> =
+        panels.iter().map(|panel| (panel.len() as f64 * LABEL_DISTANCE + 10.0).max(PLOT) + AXIS).collect();
+    let body = 30.0 + heights.iter().sum::<f64>() + 30.0;
+    let table = table(messages, &lines);
+    Some(heading.finish("memory".to_owned(), body, table, |canvas, head| {
+        canvas.text(&messages.text("chart-memory-axis-y"), (12.0, head + 12.0), LABEL);
+        let mut top = head + 30.0;
+        for (panel, height) in panels.iter().zip(&heights) {
+            let lines: Vec<&Line> = panel.iter().map(|index| lines[*index]).collect();
+            paint_panel(canvas, view, messages, &lines, most, (top, top + height - AXIS));
+            top += height;
+        }
+        canvas.text(&messages.text("chart-memory-axis-x"), (LEFT, top + 12.0), LABEL);
+    }))
+}
+
+fn used(line: &Line) -> impl Iterator<Item = &LinePoint> {
+    line.points.iter().filter(|point| !point.warm_up)
+}
+
+fn highest(line: &Line) -> f64 {
+    used(line).map(|point| point.value).fold(0.0, f64::max)
+}
+
+fn paint_panel(
+    canvas: &mut Canvas<'_>,
+    view: &View<'_>,
+    messages: &Messages,
+    lines: &[&Line],
+    most: u32,
+    (top, bottom): (f64, f64),
+) {
+    let across = Scale::linear(f64::from(most), (LEFT, RIGHT));
+    let reach = lines.iter().map(|line| highest(line)).fold(0.0, f64::max) * 1.05;
+    let unit = binary_unit(reach);
+    // In the unit of the ticks, so that they are round.
+    let up = Scale::linear(reach / unit, (bottom, top));
+    for tick in up.ticks(5) {
+        let y = up.at(tick);
+        canvas.line((LEFT, y), (RIGHT, y), Ink::Grid, 1.0);
+        canvas.centred(&quantity::tick(tick * unit, "B"), (LEFT - 10.0, y), SMALL.end());
+    }
+    for tick in across.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
+        canvas.text(&quantity::tick(tick, ""), (across.at(tick), bottom + 18.0), SMALL.middle());
+    }
+    let ends: Vec<f64> = lines.iter().map(|line| up.at(end(line, most) / unit).clamp(top, bottom)).collect();
+    let labels = spread(&ends, LABEL_DISTANCE, (top + 6.0, bottom - 4.0));
+    for ((line, end_y), label_y) in lines.iter().zip(&ends).zip(&labels) {
+        paint_line(canvas, view, line, most, &across, &up, unit);
+        let ink = Ink::Family(view.family(&line.sandbox));
+        canvas.path(&[(RIGHT + 3.0, *end_y), (RIGHT + 16.0, *label_y), (RIGHT + 24.0, *label_y)], ink, 0.8, 1.0);
+        paint_label(canvas, view, messages, line, *label_y);
+    }
+}
+
+/// Where a line ends: at the largest number of instances.
+fn end(line: &Line, most: u32) -> f64 {
+    match (line.slope, line.intercept) {
+        (Some(slope), Some(intercept)) => intercept + slope.value * f64::from(most),
+        _ => highest(line),
+    }
+}
+
+fn paint_line(canvas: &mut Canvas<'_>, view: &View<'_>, line: &Line, most: u32, across: &Scale, up: &Scale, unit: f64) {
+    let family = view.family(&line.sandbox);
+    for point in used(line) {
+        canvas.marker(family, (across.at(f64::from(point.instances)), up.at(point.value.max(0.0) / unit)), 3.5, 0.5);
+    }
+    if let (Some(_), Some(intercept)) = (line.slope, line.intercept) {
+        let ends = [
+            (across.at(0.0), up.at(intercept.max(0.0) / unit)),
+            (across.at(f64::from(most)), up.at(end(line, most).max(0.0) / unit)),
+        ];
+        if view.emulation(&line.sandbox).is_some() {
+            canvas.dashed(&ends, Ink::Family(family), 2.0, 6.0);
+        } else {
+            canvas.path(&ends, Ink::Family(family), 1.0, 2.0);
+        }
+    }
+}
+
+fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, line: &Line, y: f64) {
+    let left = RIGHT + 28.0;
+    let slope = line.slope.map_or_else(String::new, |slope| {
+        messages.format("chart-memory-each", &[("slope", &quantity::bytes(slope.value))])
+    });
+    let room = WIDTH - 12.0 - left - LABEL.bold().width(&slope) - 10.0;
+    let name = row::cut(&line.sandbox, LABEL, room);
+    canvas.centred(&slope, (WIDTH - 12.0, y), LABEL.bold().end());
+    match view.emulation(&line.sandbox) {
+        Some(emulation) => {
+            canvas.centred(&name, (left, y - 7.0), LABEL);
+            canvas.centred(&row::cut(emulation, SMALL, room), (left, y + 8.5), SMALL);
+        }
+        None => canvas.centred(&name, (left, y), LABEL),
+    }
+}
+
+/// The power of 1024 that a number of bytes is written in.
+fn binary_unit(bytes: f64) -> f64 {
+    let mut unit = 1.0;
+    while bytes / unit >= 1000.0 {
+        unit *= 1024.0;
+    }
+    unit
+}
+
+fn table(messages: &Messages, lines: &[&Line]) -> Table {
+    let mut instances: Vec<u32> = lines.iter().flat_map(|line| used(line)).map(|point| point.instances).collect();
+    instances.sort_unstable();
+    instances.dedup();
+    let mut head =
+        vec![messages.text("column-sandbox"), messages.text("column-slope"), messages.text("column-interval")];
+    head.push(messages.text("column-n"));
+    head.extend(instances.iter().map(|count| messages.format("column-at-instances", &[("count", &count.to_string())])));
+    let rows = lines.iter().map(|line| {
+        let interval = line.slope.and_then(|slope| slope.interval);
+        let mut row = vec![
+            line.sandbox.clone(),
+            line.slope.map_or_else(|| NONE.to_owned(), |slope| quantity::bytes(slope.value)),
+            quantity::interval(interval, "B", |low, high| {
+                messages.format("value-interval", &[("low", low), ("high", high)])
+            }),
+            line.slope.map_or(0, |slope| slope.blocks).to_string(),
+        ];
+        row.extend(instances.iter().map(|count| {
+            let values: Vec<f64> =
+                used(line).filter(|point| point.instances == *count).map(|point| point.value).collect();
+            crate::statistics::median(&values).map_or_else(|| NONE.to_owned(), quantity::bytes)
+        }));
+        row
+    });
+    Table { head, rows: rows.collect(), words: 1 }
+}

@@ -1,0 +1,184 @@
+//! Records as CSV (RFC 4180): one row for each sample used, and one for each series. Names are those of the records and
+//! numbers are in base units, for programs; nothing is translated.
+
+use crate::record::{Outcome, Value};
+use crate::render::view::View;
+use crate::statistics::{Estimate, distribution};
+use crate::summary::{Data, Parameters};
+use ::csv::{Writer, WriterBuilder};
+
+const SAMPLES: [&str; 13] = [
+    "sequence",
+    "time_ns",
+    "experiment",
+    "block",
+    "position",
+    "instance",
+    "sandbox",
+    "metric",
+    "parameters",
+    "stage",
+    "unit",
+    "value",
+    "duration_ns",
+];
+
+/// One row for each sample that was used: no warm-up and no error. Each stage of a launch is a row, a transfer has its bytes
+/// in `value` and its time in `duration_ns`, and a histogram is its median.
+#[must_use]
+pub fn samples(view: &View<'_>) -> String {
+    let mut writer = writer(&SAMPLES);
+    for sample in view.records.samples.iter().filter(|sample| !sample.warm_up) {
+        let Outcome::Value(value) = &sample.outcome else { continue };
+        let unit = view.records.run.metrics.get(&sample.metric).map_or("", |metric| metric.unit.as_str());
+        for (stage, value, duration) in cells(value) {
+            row(&mut writer, &[
+                &sample.sequence.to_string(),
+                &sample.time.to_string(),
+                &sample.experiment,
+                &sample.block.to_string(),
+                &sample.position.to_string(),
+                &sample.instance.to_string(),
+                &sample.sandbox,
+                &sample.metric,
+                &parameters(&sample.parameters),
+                &stage,
+                unit,
+                &value,
+                &duration,
+            ]);
+        }
+    }
+    finish(writer)
+}
+
+/// Stage, value and duration of each row of a sample.
+fn cells(value: &Value) -> Vec<(String, String, String)> {
+    let one = |value: String| vec![(String::new(), value, String::new())];
+    match value {
+        Value::Integer(integer) => one(integer.to_string()),
+        Value::Boolean(seen) => one(seen.to_string()),
+        Value::Texts(texts) => one(texts.join("; ")),
+        Value::Transfer { amount, nanoseconds } => {
+            vec![(String::new(), amount.to_string(), nanoseconds.to_string())]
+        }
+        Value::Stages(stages) => {
+            stages.iter().map(|stage| (stage.stage.clone(), stage.at.to_string(), String::new())).collect()
+        }
+        Value::Histogram(text) => {
+            let median = distribution::decode(text).map(|histogram| histogram.value_at_quantile(0.5).to_string());
+            one(median.unwrap_or_default())
+        }
+    }
+}
+
+const SUMMARY: [&str; 12] = [
+    "experiment",
+    "sandbox",
+    "metric",
+    "parameters",
+    "statistic",
+    "unit",
+    "value",
+    "low",
+    "high",
+    "level",
+    "blocks",
+    "failures",
+];
+
+/// One row for each estimate of each series: median, median duration of each stage, quantiles, slope over instances.
+#[must_use]
+pub fn summary(view: &View<'_>) -> String {
+    let mut writer = writer(&SUMMARY);
+    for series in &view.series {
+        let mut estimates: Vec<(String, Estimate)> = Vec::new();
+        match &series.data {
+            Data::Numbers(numbers) => estimates.extend(numbers.estimate.map(|estimate| ("median".to_owned(), estimate))),
+            Data::Stages(stages) => estimates.extend(stages.iter().filter_map(|stage| {
+                Some((format!("median duration of {}", stage.name), stage.duration.estimate?))
+            })),
+            Data::Distribution(distribution) => estimates.extend(distribution.quantiles.iter().filter_map(|quantile| {
+                Some((format!("p{}", quantile.quantile * 100.0), quantile.over_blocks?))
+            })),
+            Data::Facts(_) => {}
+        }
+        let failures = series.failures.iter().filter(|failure| !failure.warm_up).count().to_string();
+        for (statistic, estimate) in estimates {
+            let names = [series.experiment.as_str(), &series.sandbox, &series.metric, &parameters(&series.parameters)]
+                .map(str::to_owned);
+            estimate_row(&mut writer, &names, &statistic, series.unit, estimate, &failures);
+        }
+    }
+    for line in &view.lines {
+        if let Some(slope) = line.slope {
+            let names = ["memory", &line.sandbox, &line.metric, ""].map(str::to_owned);
+            estimate_row(&mut writer, &names, "slope over instances", "B", slope, "");
+        }
+    }
+    finish(writer)
+}
+
+fn estimate_row(
+    writer: &mut Writer<Vec<u8>>,
+    names: &[String; 4],
+    statistic: &str,
+    unit: &str,
+    estimate: Estimate,
+    failures: &str,
+) {
+    let (low, high) = estimate.interval.map_or_else(Default::default, |(low, high)| (number(low), number(high)));
+    row(writer, &[
+        &names[0],
+        &names[1],
+        &names[2],
+        &names[3],
+        statistic,
+        unit,
+        &number(estimate.value),
+        &low,
+        &high,
+        &estimate.level.to_string(),
+        &estimate.blocks.to_string(),
+        failures,
+    ]);
+}
+
+/// Six significant digits and no exponent.
+fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return String::new();
+    }
+    let places = match value.abs() {
+        size if size >= 1e5 => 0,
+        size if size >= 1e2 => 3,
+        _ => 6,
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+fn parameters(parameters: &Parameters) -> String {
+    parameters.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn writer(head: &[&str]) -> Writer<Vec<u8>> {
+    let mut writer = WriterBuilder::new().from_writer(Vec::new());
+    row(&mut writer, head);
+    writer
+}
+
+/// A cell that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, *CSV Injection*); numbers of
+/// ours keep their minus.
+fn row(writer: &mut Writer<Vec<u8>>, cells: &[&str]) {
+    let harmless = |cell: &&str| {
+        let formula = cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.parse::<f64>().is_err());
+        if formula { format!("'{cell}") } else { (*cell).to_owned() }
+    };
+    writer.write_record(cells.iter().map(harmless)).expect("writing to memory cannot fail, and every row has as many cells");
+}
+
+fn finish(writer: Writer<Vec<u8>>) -> String {
+    let bytes = writer.into_inner().expect("writing to memory cannot fail");
+    String::from_utf8(bytes).expect("every cell was text")
+}

@@ -1,0 +1,302 @@
+//! The whole report of made-up records: what is in it, that hostile or missing records do no harm, that it is the same
+//! every time, and that it is whole on disk.
+
+mod fixture;
+
+use isobench_reports::chart::{Chart, charts};
+use isobench_reports::font;
+use isobench_reports::messages::{Language, Messages};
+use isobench_reports::reader::Records;
+use isobench_reports::record::{Outcome, Value};
+use isobench_reports::render::view::View;
+use isobench_reports::render::{self, WriteError, terminal};
+use isobench_reports::{csv, html, markdown};
+use isobench_workload::Family;
+use std::fs;
+use std::path::Path;
+
+fn sheets(view: &View<'_>) -> Vec<(Messages, Vec<Chart>)> {
+    Language::ALL
+        .map(|language| {
+            let messages = Messages::new(language);
+            let charts = charts(view, &messages);
+            (messages, charts)
+        })
+        .into()
+}
+
+fn page(records: &Records) -> String {
+    let view = View::new(records);
+    html::page(&view, &sheets(&view), Language::English)
+}
+
+/// The page without its style sheet and charts, one element a line.
+fn outline(page: &str) -> String {
+    let body = page.split_once("</head>").expect("a head").1;
+    let mut outline = String::new();
+    let mut rest = body;
+    while let Some((before, chart)) = rest.split_once("<svg ") {
+        outline.push_str(before);
+        outline.push_str("<!-- chart -->");
+        rest = chart.split_once("</svg>").expect("a whole chart").1;
+    }
+    outline.push_str(rest);
+    outline.replace("><", ">\n<")
+}
+
+#[test]
+fn titles_state_findings() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    let titles: Vec<String> = sheets(&view)
+        .iter()
+        .flat_map(|(_, charts)| charts.iter().map(|chart| format!("{}: {} | {}", chart.name, chart.title, chart.section)))
+        .collect();
+    insta::assert_snapshot!(titles.join("\n"));
+}
+
+#[test]
+fn markdown_in_english() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    let (messages, charts) = &sheets(&view)[0];
+    insta::assert_snapshot!(markdown::markdown(&view, messages, charts));
+}
+
+#[test]
+fn page_in_both_languages() {
+    let outline = outline(&page(&fixture::records()));
+    insta::assert_snapshot!(outline);
+}
+
+#[test]
+fn terminal_in_both_languages() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    let tables = Language::ALL.map(|language| terminal::table(&view, &Messages::new(language)));
+    insta::assert_snapshot!(tables.join("\n"));
+}
+
+#[test]
+fn csv_has_a_row_for_each_sample_used() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    let text = csv::samples(&view);
+    let expected: usize = records
+        .samples
+        .iter()
+        .filter(|sample| !sample.warm_up)
+        .map(|sample| match &sample.outcome {
+            Outcome::Value(Value::Stages(stages)) => stages.len(),
+            Outcome::Value(_) => 1,
+            Outcome::Error(_) => 0,
+        })
+        .sum();
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    assert_eq!(reader.records().map(Result::unwrap).count(), expected);
+    let summary = csv::summary(&view);
+    let mut reader = ::csv::Reader::from_reader(summary.as_bytes());
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    let bridge = rows.iter().find(|row| &row[1] == "container-bridge" && &row[2] == "start.ready").unwrap();
+    assert_eq!((&bridge[4], &bridge[5], &bridge[10]), ("median", "ns", "20"));
+    let (low, value, high) = (bridge[7].parse::<f64>(), bridge[6].parse::<f64>(), bridge[8].parse::<f64>());
+    let (low, value, high) = (low.unwrap(), value.unwrap(), high.unwrap());
+    assert!(low < value && value < high && (2.4e6..2.9e6).contains(&value), "{low} {value} {high}");
+}
+
+#[test]
+fn charts_use_no_character_that_the_font_lacks() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    for (messages, charts) in sheets(&view) {
+        for chart in charts {
+            assert_eq!(font::missing(&chart.svg), [], "{} in {:?}", chart.name, messages.language());
+        }
+    }
+}
+
+#[test]
+fn texts_from_records_are_only_texts() {
+    let mut records = fixture::records();
+    let hostile = "</style></svg><script>alert('1')</script><img src=x onerror=alert(1)>\"&";
+    let victim = "container-bridge";
+    for sandbox in records.run.sandboxes.iter_mut().filter(|sandbox| sandbox.name == victim) {
+        sandbox.name = hostile.to_owned();
+        sandbox.version = Some(hostile.to_owned());
+        sandbox.emulation = Some(hostile.to_owned());
+    }
+    for sandbox in records.run.sandboxes.iter_mut().filter(|sandbox| sandbox.unavailable.is_some()) {
+        sandbox.unavailable = Some(hostile.to_owned());
+    }
+    for sample in &mut records.samples {
+        if sample.sandbox == victim {
+            sample.sandbox = hostile.to_owned();
+        }
+        match &mut sample.outcome {
+            Outcome::Error(error) => *error = hostile.to_owned(),
+            Outcome::Value(Value::Texts(texts)) => texts.push(hostile.to_owned()),
+            Outcome::Value(Value::Stages(stages)) => stages[1].stage = hostile.to_owned(),
+            Outcome::Value(_) => {}
+        }
+    }
+    records.run.machine.host = hostile.to_owned();
+    records.run.machine.kvm = hostile.to_owned();
+    records.run.program = hostile.to_owned();
+    records.run.plan.command_line = vec![hostile.to_owned()];
+    records.run.machine.facts.insert(hostile.to_owned(), hostile.to_owned());
+
+    let page = page(&records);
+    for element in ["<script", "<img", "<iframe", "<link", "<object"] {
+        assert!(!page.contains(element), "{element} got into the page");
+    }
+    assert_eq!(page.matches("</style>").count(), 1);
+    assert_eq!(page.matches("<svg ").count(), page.matches("</svg>").count());
+    let view = View::new(&records);
+    for (messages, charts) in sheets(&view) {
+        let markdown = markdown::markdown(&view, &messages, &charts);
+        assert!(!markdown.contains("<script") && !markdown.contains("<img"), "HTML got into the Markdown");
+        assert!(charts.iter().all(|chart| chart.png().is_ok()), "a chart is no well-formed SVG any more");
+    }
+}
+
+#[test]
+fn the_page_asks_for_nothing_from_outside() {
+    let page = page(&fixture::records());
+    let addresses: Vec<&str> = page.match_indices("http").map(|(at, _)| &page[at..(at + 28).min(page.len())]).collect();
+    assert_eq!(addresses, ["http-equiv=\"Content-Security"], "an address got into the page");
+    assert!(!page.contains("<script") && !page.contains("url(\"") && !page.contains("@import"));
+}
+
+#[test]
+fn whatever_is_missing_the_rest_is_shown() {
+    let whole = fixture::records();
+    let mut variants = vec![fixture::without_samples()];
+    let mut nothing = fixture::without_samples();
+    nothing.run.sandboxes.clear();
+    nothing.run.machine = Default::default();
+    nothing.run.plan = Default::default();
+    variants.push(nothing);
+    for keep in 1..8 {
+        let mut part = whole.clone();
+        part.samples.truncate(whole.samples.len() * keep / 8);
+        variants.push(part);
+    }
+    let mut failed = whole.clone();
+    for sample in &mut failed.samples {
+        sample.outcome = Outcome::Error("no".to_owned());
+    }
+    variants.push(failed);
+    let mut warm_ups = whole.clone();
+    warm_ups.samples.retain(|sample| sample.warm_up);
+    variants.push(warm_ups);
+    let mut zeros = whole.clone();
+    for sample in &mut zeros.samples {
+        match &mut sample.outcome {
+            Outcome::Value(Value::Integer(value)) => *value = 0,
+            Outcome::Value(Value::Transfer { amount, nanoseconds }) => (*amount, *nanoseconds) = (0, 0),
+            Outcome::Value(Value::Stages(stages)) => stages.clear(),
+            _ => {}
+        }
+    }
+    variants.push(zeros);
+    let mut huge = whole.clone();
+    for sample in &mut huge.samples {
+        match &mut sample.outcome {
+            Outcome::Value(Value::Integer(value)) => *value = u64::MAX,
+            Outcome::Value(Value::Transfer { amount, nanoseconds }) => (*amount, *nanoseconds) = (u64::MAX, 1),
+            Outcome::Value(Value::Histogram(text)) => "not base64".clone_into(text),
+            _ => {}
+        }
+    }
+    variants.push(huge);
+    for one in &whole.run.sandboxes {
+        let mut alone = whole.clone();
+        alone.run.sandboxes.retain(|sandbox| sandbox.name == one.name);
+        alone.samples.retain(|sample| sample.sandbox == one.name);
+        variants.push(alone);
+    }
+    for records in variants {
+        let page = page(&records);
+        assert!(page.ends_with("</html>") && page.contains("isobench"));
+        let view = View::new(&records);
+        for (messages, charts) in sheets(&view) {
+            assert!(!markdown::markdown(&view, &messages, &charts).contains("NaN"));
+            assert!(terminal::table(&view, &messages).ends_with('\n'));
+        }
+    }
+}
+
+#[test]
+fn nothing_that_has_samples_is_left_out() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    for (_, charts) in sheets(&view) {
+        let startup = charts.iter().find(|chart| chart.name == "startup").unwrap();
+        for sandbox in view.measured() {
+            assert!(startup.svg.contains(&sandbox.name), "{}", sandbox.name);
+            assert!(startup.table.rows.iter().any(|row| row[0] == sandbox.name), "{}", sandbox.name);
+        }
+        assert!(charts.iter().all(|chart| chart.table.rows.iter().all(|row| row.len() == chart.table.head.len())));
+    }
+}
+
+#[test]
+fn every_claim_is_on_the_page() {
+    let records = fixture::records();
+    let page = page(&records);
+    for verdict in View::new(&records).verdicts {
+        for code in [format!("<code>{}</code>", verdict.claim.id)] {
+            assert_eq!(page.matches(&code).count(), Language::ALL.len(), "{}", verdict.claim.id);
+        }
+    }
+    assert!(records.run.sandboxes.iter().all(|sandbox| page.contains(&sandbox.name)));
+}
+
+#[test]
+fn a_chart_in_pixels_is_painted_with_the_embedded_font() {
+    let records = fixture::records();
+    let view = View::new(&records);
+    let (_, charts) = &sheets(&view)[1];
+    let png = charts[0].png().unwrap();
+    let pixels = resvg::tiny_skia::Pixmap::decode_png(&png).unwrap();
+    assert_eq!(pixels.width(), 1520);
+    // Without a font there would be no dark pixel in the upper left, where the title is.
+    let dark = |x: u32, y: u32| pixels.pixel(x, y).is_some_and(|pixel| pixel.red() < 80 && pixel.blue() < 80);
+    let ink = (0..400).flat_map(|x| (0..90).map(move |y| (x, y))).filter(|(x, y)| dark(*x, *y)).count();
+    assert!(ink > 800, "{ink} dark pixels in the title");
+}
+
+#[test]
+fn a_report_is_whole_on_disk_and_the_same_every_time() {
+    let records = fixture::records();
+    // Left there to be looked at.
+    let first = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    let second = tempfile::tempdir().unwrap();
+    let one = render::write(&first, &records, Language::English).unwrap();
+    let other = render::write(second.path(), &records, Language::English).unwrap();
+    assert_eq!(one.page, first.join("report.html"));
+    assert!(one.paths.len() > 15);
+    for (one, other) in one.paths.iter().zip(&other.paths) {
+        assert!(fs::read(one).unwrap() == fs::read(other).unwrap(), "{} differs", one.display());
+        assert!(fs::metadata(one).unwrap().len() > 100);
+    }
+    let left: Vec<_> = fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none_or(|extension| extension != "partial")), "{left:?}");
+    assert_eq!(records.run.sandboxes[5].family, Family::Container);
+}
+
+#[test]
+fn an_error_names_file_and_operation() {
+    let directory = tempfile::tempdir().unwrap();
+    let blocked = directory.path().join("blocked");
+    fs::write(&blocked, "a file, not a directory").unwrap();
+    let error = render::write(&blocked, &fixture::without_samples(), Language::English).unwrap_err();
+    assert!(matches!(error, WriteError::File { operation: "create the directory", .. }));
+    assert_eq!(error.to_string(), format!("cannot create the directory {}", blocked.join("charts").display()));
+    assert!(std::error::Error::source(&error).is_some());
+
+    let report = directory.path().join("report");
+    fs::create_dir_all(report.join("report.html/in the way")).unwrap();
+    let error = render::write(&report, &fixture::without_samples(), Language::English).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot rename into place {}", report.join("report.html").display()));
+}
