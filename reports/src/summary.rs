@@ -8,7 +8,7 @@ use crate::reader::Records;
 use crate::record::{Outcome, Sample, Value};
 use crate::statistics::distribution::{decode, merge, new_histogram, supported_quantiles};
 use crate::statistics::{Estimate, median, median_estimate, slope::theil_sen};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Level of the intervals of series and lines.
 pub const LEVEL: f64 = 0.95;
@@ -175,11 +175,11 @@ pub fn summary(records: &Records) -> Vec<Series> {
     let place = |list: &[String], name: &str| list.iter().position(|entry| entry == name);
     let sandboxes: Vec<String> = records.run.sandboxes.iter().map(|sandbox| sandbox.name.clone()).collect();
     let metric_place = |name: &str| metrics::METRICS.iter().position(|metric| metric.name == name);
-    let experiments: Vec<String> = experiments(records);
+    let experiments = &records.run.plan.experiments;
     let mut groups: BTreeMap<_, Vec<&Sample>> = BTreeMap::new();
     for sample in &records.samples {
         let key = (
-            place(&experiments, &sample.experiment),
+            place(experiments, &sample.experiment),
             metric_place(&sample.metric),
             &sample.parameters,
             place(&sandboxes, &sample.sandbox),
@@ -187,12 +187,6 @@ pub fn summary(records: &Records) -> Vec<Series> {
         groups.entry(key).or_default().push(sample);
     }
     groups.into_values().filter_map(|samples| series(&samples)).collect()
-}
-
-/// Names of the experiments that have samples, in the order of their first sample.
-fn experiments(records: &Records) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    records.samples.iter().map(|sample| &sample.experiment).filter(|name| seen.insert(*name)).cloned().collect()
 }
 
 /// The series of samples that differ in block and instance only.

@@ -102,10 +102,10 @@ fn draw(generator: &mut fastrand::Rng, counts: &mut [u32]) {
 
 fn percentiles(level: f64, mut statistic: impl FnMut() -> Option<f64>) -> Option<(f64, f64)> {
     let mut drawn = (0..DRAWS).map(|_| statistic()).collect::<Option<Vec<f64>>>()?;
-    drawn.sort_unstable_by(f64::total_cmp);
     let outside = ((1.0 - level) / 2.0 * (DRAWS + 1) as f64).round() as usize;
     let outside = outside.clamp(1, DRAWS.div_ceil(2));
-    Some((drawn[outside - 1], drawn[DRAWS - outside]))
+    let mut bound = |rank: usize| *drawn.select_nth_unstable_by(rank, f64::total_cmp).1;
+    Some((bound(outside - 1), bound(DRAWS - outside)))
 }
 
 fn drawn(counts: &[u32], sorted: &[f64]) -> f64 {

@@ -104,7 +104,7 @@ pub(super) fn value(series: &[Series], limit: &Limit) -> Result<Draft, Reason> {
         p_refute: 1.0,
         answer: Answer::Inconclusive,
     };
-    draft(blank, Pairs::ratios(&pairs), region)
+    draft(blank, Some(Pairs::Linear(pairs)), region)
 }
 
 fn compare(
@@ -176,7 +176,8 @@ fn draft(blank: Figure, pairs: Option<Pairs>, region: Region) -> Result<Draft, R
     let pairs = pairs.ok_or_else(unusable)?;
     let shown = pairs.estimate(blank.level).ok_or_else(unusable)?;
     let (low, high) = shown.interval.ok_or_else(unusable)?;
-    let wide = pairs.estimate(LEVEL).and_then(|estimate| estimate.interval).ok_or_else(unusable)?;
+    let wide = if blank.level == LEVEL { Some(shown) } else { pairs.estimate(LEVEL) };
+    let wide = wide.and_then(|estimate| estimate.interval).ok_or_else(unusable)?;
     let (confirm, refute, inside, outside) = match region {
         Region::Above(limit) => (pairs.above(limit), pairs.below(limit), low > limit, wide.1 < limit),
         Region::Below(limit) => (pairs.below(limit), pairs.above(limit), high < limit, wide.0 > limit),

@@ -1,0 +1,80 @@
+//! Two runs against each other.
+
+use crate::synthetic::{Synthetic, owned};
+use isobench_reports::compare::{Change, Comparison};
+use isobench_reports::record::Outcome;
+
+/// A run of 20 blocks in which start-up takes `start` and the rate is `rate`, give or take 2 %.
+fn run(start: f64, rate: f64, seed: u64) -> Synthetic {
+    let mut generator = fastrand::Rng::with_seed(seed);
+    let mut records = Synthetic::new();
+    for block in 1..=20 {
+        let mut noise = || 0.98 + 0.04 * generator.f64();
+        records.number("process", block, "start.ready", &owned(&[]), 1e6 * noise());
+        records.number("container-none", block, "start.ready", &owned(&[]), start * noise());
+        records.number("container-none", block, "tcp.upload", &owned(&[("path", "host")]), rate * noise());
+    }
+    records
+}
+
+fn compare(old: &Synthetic, new: &Synthetic) -> Comparison {
+    Comparison::new(&old.0, &new.0)
+}
+
+#[test]
+fn nothing_changed_between_two_runs_of_the_same() {
+    let comparison = compare(&run(2e6, 1e9, 1), &run(2e6, 1e9, 2));
+    assert_eq!(comparison.rows.len(), 3);
+    assert!(comparison.rows.iter().all(|row| row.change == Change::NoneShown), "{comparison:?}");
+    assert!(comparison.worst_regression().is_none() && !comparison.fails(1.0));
+}
+
+#[test]
+fn a_slower_start_and_a_lower_rate_are_worse() {
+    let comparison = compare(&run(2e6, 1e9, 1), &run(2.4e6, 0.7e9, 2));
+    let worst = comparison.worst_regression().unwrap();
+    assert_eq!(worst.name.metric, "tcp.upload");
+    assert!((worst.cost.unwrap().value - 1.0 / 0.7).abs() < 0.03, "{worst:?}");
+    assert!((worst.new / worst.old - 0.7).abs() < 0.03);
+    assert!(worst.probability < 1e-6, "{worst:?}");
+    assert_eq!(comparison.rows.iter().filter(|row| row.change == Change::Worse).count(), 2);
+    assert!(comparison.fails(1.1) && comparison.fails(1.4) && !comparison.fails(1.5));
+    let back = compare(&run(2.4e6, 0.7e9, 2), &run(2e6, 1e9, 1));
+    assert_eq!(back.rows.iter().filter(|row| row.change == Change::Better).count(), 2);
+    assert!(!back.fails(1.0), "better is no regression");
+}
+
+#[test]
+fn a_small_change_does_not_pass_for_noise_but_is_below_the_threshold() {
+    let comparison = compare(&run(2e6, 1e9, 1), &run(2.1e6, 1e9, 2));
+    assert_eq!(comparison.worst_regression().unwrap().change, Change::Worse);
+    assert!(!comparison.fails(1.1) && comparison.fails(1.02));
+}
+
+#[test]
+fn too_few_blocks_show_nothing() {
+    let mut old = run(2e6, 1e9, 1);
+    old.0.samples.retain(|sample| sample.block <= 5);
+    let comparison = compare(&old, &run(4e6, 1e9, 2));
+    assert!(comparison.rows.iter().all(|row| row.change == Change::NoneShown));
+}
+
+#[test]
+fn what_fails_now_is_a_failure() {
+    let mut new = run(2e6, 1e9, 2);
+    for sample in new.0.samples.iter_mut().filter(|sample| sample.metric == "tcp.upload") {
+        sample.outcome = Outcome::Error("refused".into());
+    }
+    let comparison = compare(&run(2e6, 1e9, 1), &new);
+    assert_eq!(comparison.lost.len(), 1);
+    assert_eq!(comparison.lost[0].metric, "tcp.upload");
+    assert!(comparison.fails(10.0));
+}
+
+#[test]
+fn another_machine_is_told_of() {
+    let mut new = run(2e6, 1e9, 2);
+    new.0.run.machine.kernel = "6.99".into();
+    let comparison = compare(&run(2e6, 1e9, 1), &new);
+    assert_eq!(comparison.machine, [("kernel", String::new(), "6.99".into())]);
+}

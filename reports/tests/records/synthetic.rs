@@ -1,0 +1,199 @@
+//! Records made up for tests.
+
+use isobench_reports::claims::{self, Comparison, Rule};
+use isobench_reports::metrics::{self, Better, Kind};
+use isobench_reports::reader::Records;
+use isobench_reports::record::*;
+use isobench_reports::verdict::{Verdict, evaluate};
+use isobench_workload::Family;
+use std::collections::BTreeMap;
+
+/// Experiments of every synthetic run.
+pub(crate) const EXPERIMENTS: [&str; 5] = ["startup", "memory", "throughput", "latency", "network"];
+
+/// Records in the making.
+pub(crate) struct Synthetic(pub(crate) Records);
+
+impl Synthetic {
+    /// A run of our own sandboxes, without samples.
+    pub(crate) fn new() -> Self {
+        let names = [
+            ("process", Family::Process),
+            ("container-host", Family::Container),
+            ("container-container", Family::Container),
+            ("container-none", Family::Container),
+            ("container-bridge", Family::Container),
+            ("container-custom", Family::Container),
+            ("vm-unikernel", Family::Unikernel),
+            ("vm-linux", Family::Linux),
+        ];
+        let sandboxes = names.map(|(name, family)| SandboxRecord {
+            name: name.into(),
+            family,
+            version: None,
+            unavailable: None,
+            emulation: None,
+        });
+        let run = Run {
+            schema: SCHEMA_VERSION,
+            program: "isobench 0.0.0".into(),
+            program_digest: "00".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            machine: Machine { kvm: "hardware".into(), ..Machine::default() },
+            plan: Plan { experiments: EXPERIMENTS.map(Into::into).to_vec(), ..Plan::default() },
+            sandboxes: sandboxes.to_vec(),
+            metrics: metrics::table(),
+        };
+        Self(Records { run, samples: Vec::new() })
+    }
+
+    /// Adds a peer to the run.
+    pub(crate) fn peer(mut self, name: &str) -> Self {
+        self.0.run.sandboxes.push(SandboxRecord {
+            name: name.into(),
+            family: Family::Peer,
+            version: Some("1.0".into()),
+            unavailable: None,
+            emulation: None,
+        });
+        self
+    }
+
+    /// The record of a sandbox, to be changed.
+    pub(crate) fn sandbox(&mut self, name: &str) -> &mut SandboxRecord {
+        self.0.run.sandboxes.iter_mut().find(|sandbox| sandbox.name == name).unwrap()
+    }
+
+    /// Adds one sample.
+    pub(crate) fn add(
+        &mut self,
+        place: (&str, &str),
+        block: u32,
+        metric: &str,
+        parameters: &[(&str, &str)],
+        value: Value,
+    ) {
+        self.outcome(place, block, metric, &owned(parameters), Outcome::Value(value));
+    }
+
+    /// Adds one sample, or an error in its place.
+    pub(crate) fn outcome(
+        &mut self,
+        (experiment, sandbox): (&str, &str),
+        block: u32,
+        metric: &str,
+        parameters: &BTreeMap<String, String>,
+        outcome: Outcome,
+    ) {
+        self.0.samples.push(Sample {
+            sequence: self.0.samples.len() as u64,
+            time: self.0.samples.len() as u64 * 1000,
+            experiment: experiment.into(),
+            block,
+            position: 0,
+            instance: 0,
+            sandbox: sandbox.into(),
+            metric: metric.into(),
+            parameters: parameters.clone(),
+            warm_up: false,
+            outcome,
+        });
+    }
+
+    /// Adds a number: an integer, or for a transfer a rate per second.
+    pub(crate) fn number(
+        &mut self,
+        sandbox: &str,
+        block: u32,
+        metric: &str,
+        parameters: &BTreeMap<String, String>,
+        value: f64,
+    ) {
+        let (experiment, value) = match (metric.split('.').next(), metrics::find(metric).unwrap().kind) {
+            (_, Kind::Transfer) => {
+                ("throughput", Value::Transfer { amount: value.round() as u64, nanoseconds: 1_000_000_000 })
+            }
+            (Some("start"), _) => ("startup", Value::Integer(value.round() as u64)),
+            (Some("memory"), _) => ("memory", Value::Integer(value.round() as u64)),
+            _ => ("latency", Value::Integer(value.round() as u64)),
+        };
+        self.outcome((experiment, sandbox), block, metric, parameters, Outcome::Value(value));
+    }
+
+    /// Adds what a claim that is decided by ratios needs, so that the sandbox's cost is `cost(measure, block)` times that
+    /// of what it is compared with. Values drift from block to block, and by much, as machines do.
+    pub(crate) fn ratios(
+        mut self,
+        id: &str,
+        blocks: u32,
+        peers: bool,
+        mut cost: impl FnMut(usize, u32) -> f64,
+    ) -> Self {
+        let (subjects, measures) = match &claims::find(id).unwrap().rule {
+            Rule::Ratio { subjects, measures, .. } | Rule::SlopeRatio { subjects, measures, .. } => {
+                (subjects, measures)
+            }
+            rule => panic!("{id} is decided by {rule:?}"),
+        };
+        let linear = matches!(claims::find(id).unwrap().rule, Rule::SlopeRatio { .. });
+        for block in 1..=blocks {
+            let drift = 1e6 * (1.0 + f64::from(block % 5));
+            for subject in subjects.iter().filter(|subject| subject.peer == peers) {
+                for (index, measure) in measures.iter().enumerate() {
+                    let higher = metrics::find(&measure.metric).unwrap().better == Better::Higher;
+                    let factor = cost(index, block);
+                    let value = if higher { drift / factor } else { drift * factor };
+                    let against = measure.against_parameters.as_ref().unwrap_or(&measure.parameters);
+                    if linear {
+                        for instances in [1_u32, 2, 4] {
+                            let n = f64::from(instances);
+                            let mut parameters = measure.parameters.clone();
+                            parameters.insert("instances".into(), instances.to_string());
+                            let other = subject.against.as_ref().unwrap();
+                            self.number(&subject.sandbox, block, &measure.metric, &parameters, 5e6 + value * n);
+                            self.number(other, block, &measure.metric, &parameters, 7e6 + drift * n);
+                        }
+                    } else {
+                        self.number(&subject.sandbox, block, &measure.metric, &measure.parameters, value);
+                        self.number(subject.against.as_ref().unwrap(), block, &measure.metric, against, drift);
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// Adds facts of one sandbox in each of three blocks.
+    pub(crate) fn facts(&mut self, sandbox: &str, facts: &[(&str, Value)]) {
+        for block in 1..=3 {
+            for (metric, value) in facts {
+                let parameters: &[(&str, &str)] =
+                    if *metric == "network.connects" { &[("target", "outside")] } else { &[] };
+                self.add(("network", sandbox), block, metric, parameters, value.clone());
+            }
+        }
+    }
+
+    /// The verdict on one claim.
+    pub(crate) fn verdict(&self, id: &str) -> Verdict {
+        evaluate(&self.0).into_iter().find(|verdict| verdict.claim.id == id).unwrap()
+    }
+}
+
+/// What a claim says of its ratios.
+pub(crate) fn comparison(id: &str) -> Comparison {
+    match claims::find(id).unwrap().rule {
+        Rule::Ratio { expect, .. } | Rule::SlopeRatio { expect, .. } => expect,
+        _ => panic!("{id} has no ratio"),
+    }
+}
+
+/// Texts as a value.
+pub(crate) fn texts(texts: &[&str]) -> Value {
+    Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect())
+}
+
+/// Parameters.
+pub(crate) fn owned(parameters: &[(&str, &str)]) -> BTreeMap<String, String> {
+    parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}

@@ -1,0 +1,419 @@
+//! Each rule on records that must come out each way.
+
+use crate::synthetic::{EXPERIMENTS, Synthetic, comparison, owned, texts};
+use isobench_reports::claims::{Comparison, Kind, Rule, claims};
+use isobench_reports::metrics;
+use isobench_reports::record::{Outcome, Value};
+use isobench_reports::verdict::{Answer, Expectation, FigureKind, Reason, evaluate};
+
+const RATIOS: [&str; 3] = ["host.lossless", "bridge.slower", "container.loopback"];
+
+/// A cost factor that is what the claim says, or the opposite.
+fn factor(id: &str, holds: bool) -> f64 {
+    match (comparison(id), holds) {
+        (Comparison::Equal, true) => 1.0,
+        (Comparison::Equal, false) | (Comparison::Worse, true) | (Comparison::Better, false) => 1.3,
+        (Comparison::Worse, false) | (Comparison::Better, true) => 0.7,
+    }
+}
+
+fn noise(generator: &mut fastrand::Rng, width: f64) -> f64 {
+    1.0 + width * (generator.f64() - 0.5)
+}
+
+#[test]
+fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_tested() {
+    let verdicts = evaluate(&Synthetic::new().0);
+    let ids: Vec<&str> = verdicts.iter().map(|verdict| verdict.claim.id.as_str()).collect();
+    assert_eq!(ids, claims().iter().map(|claim| claim.id.as_str()).collect::<Vec<_>>());
+    for verdict in verdicts {
+        match verdict.claim.rule {
+            Rule::NotTested => {
+                assert_eq!((verdict.answer, verdict.reason), (Answer::NotTested, Some(Reason::NoExperiment)));
+            }
+            _ => assert!(
+                verdict.answer == Answer::Inconclusive && matches!(verdict.reason, Some(Reason::NoSamples { .. })),
+                "{verdict:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn the_claims_are_whole() {
+    let mut ids: Vec<_> = claims().iter().map(|claim| &claim.id).collect();
+    assert_eq!(ids.len(), 38);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 38, "an id stands twice");
+    for claim in claims() {
+        assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
+        let tested = !matches!(claim.rule, Rule::NotTested);
+        assert_eq!(tested, !claim.experiments.is_empty(), "{}", claim.id);
+        assert_eq!(tested && claim.kind == Kind::Figure, !claim.family.is_empty(), "{}", claim.id);
+        assert!(claim.experiments.iter().all(|name| EXPERIMENTS.contains(&name.as_str())));
+        let named: Vec<&String> = match &claim.rule {
+            Rule::Facts { expect, control, .. } => expect.iter().chain(control).map(|fact| &fact.metric).collect(),
+            Rule::Ratio { measures, .. } | Rule::SlopeRatio { measures, .. } => {
+                measures.iter().map(|measure| &measure.metric).collect()
+            }
+            Rule::Threshold { limits } => {
+                assert!(limits.iter().all(|limit| limit.below.is_some() != limit.at_least.is_some()));
+                limits.iter().map(|limit| &limit.metric).collect()
+            }
+            Rule::NotTested => Vec::new(),
+        };
+        assert!(named.iter().all(|metric| metrics::find(metric).is_some()), "{}", claim.id);
+    }
+}
+
+#[test]
+fn ratios_confirm() {
+    for id in RATIOS {
+        let mut generator = fastrand::Rng::with_seed(1);
+        let records = Synthetic::new().ratios(id, 10, false, |_, _| factor(id, true) * noise(&mut generator, 0.02));
+        let verdict = records.verdict(id);
+        assert_eq!((verdict.answer, &verdict.reason), (Answer::Confirmed, &None), "{verdict:#?}");
+        for figure in &verdict.figures {
+            assert_eq!((figure.answer, figure.blocks, figure.kind), (Answer::Confirmed, 10, FigureKind::Ratio));
+            assert!(figure.interval.0 <= figure.value && figure.value <= figure.interval.1);
+            let equal = matches!(figure.expectation, Expectation::Equal { margin } if margin == 1.05);
+            assert_eq!(figure.level, if equal { 0.90 } else { 0.95 });
+            assert!((figure.value - figure.median / figure.against_median.unwrap()).abs() < 0.05, "{figure:?}");
+        }
+    }
+}
+
+#[test]
+fn ratios_refute() {
+    for id in RATIOS {
+        let mut generator = fastrand::Rng::with_seed(2);
+        let records = Synthetic::new().ratios(id, 10, false, |_, _| factor(id, false) * noise(&mut generator, 0.02));
+        assert_eq!(records.verdict(id).answer, Answer::Refuted, "{:#?}", records.verdict(id));
+    }
+    let same = Synthetic::new().ratios("bridge.slower", 10, false, |_, block| 1.0 + 0.001 * f64::from(block));
+    assert_eq!(same.verdict("bridge.slower").answer, Answer::Refuted, "slower by less than the margin is not slower");
+}
+
+#[test]
+fn ratios_split_where_figures_disagree() {
+    for id in RATIOS {
+        let records = Synthetic::new()
+            .ratios(id, 10, false, |index, block| factor(id, index == 0) * (1.0 + 0.001 * f64::from(block)));
+        let verdict = records.verdict(id);
+        assert_eq!(verdict.answer, Answer::Split);
+        assert_eq!(verdict.figures[0].answer, Answer::Confirmed);
+        assert!(verdict.figures[1..].iter().all(|figure| figure.answer == Answer::Refuted));
+    }
+}
+
+#[test]
+fn ratios_are_inconclusive_in_noise() {
+    for id in RATIOS {
+        let mut generator = fastrand::Rng::with_seed(3);
+        let records = Synthetic::new().ratios(id, 10, false, |_, _| 1.05 * noise(&mut generator, 0.6));
+        let verdict = records.verdict(id);
+        assert_eq!((verdict.answer, verdict.reason), (Answer::Inconclusive, Some(Reason::Undecided)), "{id}");
+    }
+}
+
+#[test]
+fn few_blocks_decide_nothing() {
+    let records = Synthetic::new().ratios("bridge.slower", 5, false, |_, _| 2.0);
+    let verdict = records.verdict("bridge.slower");
+    assert_eq!(verdict.answer, Answer::Inconclusive);
+    assert_eq!(verdict.reason, Some(Reason::TooFewBlocks { blocks: 5, needed: 6 }));
+    // Six figures in one family: 6 / 2^6 is above 5 %, 6 / 2^7 below.
+    let adjusted =
+        |blocks| Synthetic::new().ratios("bridge.slower", blocks, false, |_, _| 2.0).verdict("bridge.slower");
+    assert_eq!(adjusted(6).answer, Answer::Inconclusive);
+    assert!((adjusted(6).figures[0].p_confirm - 6.0 / 64.0).abs() < 1e-12);
+    assert_eq!(adjusted(7).answer, Answer::Confirmed);
+}
+
+#[test]
+fn a_measure_without_samples_leaves_a_claim_open() {
+    let mut records = Synthetic::new().ratios("bridge.slower", 10, false, |_, _| 2.0);
+    for sample in &mut records.0.samples {
+        if sample.metric == "tcp.upload" && sample.sandbox == "container-bridge" {
+            sample.outcome = Outcome::Error("refused".into());
+        }
+    }
+    let verdict = records.verdict("bridge.slower");
+    assert_eq!(verdict.answer, Answer::Inconclusive);
+    let missing = Reason::NoSamples { metric: "tcp.upload".into(), sandbox: "container-bridge".into() };
+    assert_eq!(verdict.reason, Some(missing));
+    assert_eq!(verdict.figures.len(), 4, "what there is, is shown");
+}
+
+#[test]
+fn a_pair_needs_both_sides_in_one_block_and_warm_ups_never_count() {
+    let mut records = Synthetic::new().ratios("container.loopback", 12, false, |_, _| 0.5);
+    let before = records.verdict("container.loopback");
+    for sample in &mut records.0.samples {
+        sample.warm_up = sample.block == 1;
+        if sample.block == 1 {
+            sample.outcome = Outcome::Value(match sample.outcome {
+                Outcome::Value(Value::Transfer { .. }) => Value::Transfer { amount: 1, nanoseconds: 1 },
+                _ => Value::Integer(1),
+            });
+        }
+    }
+    records.0.samples.retain(|sample| !(sample.block == 2 && sample.sandbox == "container-container"));
+    let after = records.verdict("container.loopback");
+    assert_eq!((before.answer, after.answer), (Answer::Confirmed, Answer::Confirmed));
+    assert_eq!((before.figures[0].blocks, after.figures[0].blocks), (12, 10));
+}
+
+#[test]
+fn peers_that_were_measured_decide_with_us() {
+    let id = "bridge.slower";
+    let peers = || Synthetic::new().peer("docker-bridge").peer("docker-host").ratios(id, 12, false, |_, _| 2.0);
+    assert_eq!(peers().verdict(id).figures.len(), 6, "a peer without samples takes no part");
+    let agree = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 2.0).verdict(id);
+    assert_eq!((agree.answer, agree.figures.len()), (Answer::Confirmed, 18));
+    let disagree = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 0.9).verdict(id);
+    assert_eq!(disagree.answer, Answer::Split);
+    let mut absent = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 0.9);
+    absent.sandbox("podman-host").unavailable = Some("podman is not installed".into());
+    absent.sandbox("docker-host").unavailable = Some("docker is not installed".into());
+    assert_eq!(absent.verdict(id).answer, Answer::Confirmed, "a peer that is not there does not decide");
+}
+
+#[test]
+fn footprints_are_compared_by_their_slopes() {
+    for id in ["vm.footprint", "vm.footprint.unikernel"] {
+        let mut generator = fastrand::Rng::with_seed(4);
+        let mut of = |factor: f64, width: f64| {
+            Synthetic::new().ratios(id, 10, false, |_, _| factor * noise(&mut generator, width)).verdict(id)
+        };
+        let confirmed = of(0.3, 0.1);
+        assert_eq!(confirmed.answer, Answer::Confirmed, "{confirmed:#?}");
+        let figure = &confirmed.figures[0];
+        assert_eq!((figure.kind, figure.unit, figure.median_unit), (FigureKind::SlopeRatio, "", "B"));
+        assert!((figure.value - 0.3).abs() < 0.05 && figure.interval.1 < 0.5, "{figure:?}");
+        assert_eq!(of(1.5, 0.1).answer, Answer::Refuted);
+        assert_eq!(of(1.0, 0.8).answer, Answer::Inconclusive);
+    }
+}
+
+/// A run whose container and whose VMs are ready after some seconds, give or take.
+fn starts(container: f64, vm: f64, spread: f64) -> Synthetic {
+    let mut records = Synthetic::new();
+    let mut generator = fastrand::Rng::with_seed(5);
+    for block in 1..=10 {
+        for (sandbox, seconds) in [("container-bridge", container), ("vm-linux", vm), ("vm-unikernel", vm)] {
+            let nanoseconds = seconds * 1e9 * noise(&mut generator, spread);
+            records.number(sandbox, block, "start.ready", &owned(&[]), nanoseconds);
+        }
+    }
+    records
+}
+
+#[test]
+fn starts_are_held_against_limits() {
+    for id in ["vm.start", "vm.start.unikernel"] {
+        let answer = |container, vm, spread| starts(container, vm, spread).verdict(id).answer;
+        assert_eq!(answer(1.0, 90.0, 0.2), Answer::Confirmed);
+        assert_eq!(answer(1.0, 2.0, 0.2), Answer::Split, "the container's part holds, the machine's does not");
+        assert_eq!(answer(20.0, 2.0, 0.2), Answer::Refuted);
+        assert_eq!(answer(1.0, 60.0, 0.4), Answer::Inconclusive);
+    }
+    let figure = &starts(1.0, 2.0, 0.2).verdict("vm.start").figures[0];
+    assert_eq!((figure.kind, figure.unit), (FigureKind::Value, "ns"));
+    assert!((0.8e9..1.2e9).contains(&figure.value) && figure.value == figure.median, "{figure:?}");
+}
+
+#[test]
+fn a_claim_on_machines_needs_linux_on_hardware() {
+    let mut unavailable = starts(1.0, 90.0, 0.1);
+    unavailable.sandbox("vm-linux").unavailable = Some("this KVM is software".into());
+    let verdict = unavailable.verdict("vm.start");
+    assert_eq!(verdict.answer, Answer::NotMeasurable);
+    let why = Reason::Unavailable { sandbox: "vm-linux".into(), why: "this KVM is software".into() };
+    assert_eq!((verdict.reason, verdict.figures.len()), (Some(why), 0));
+    assert_eq!(unavailable.verdict("vm.start.unikernel").answer, Answer::Confirmed);
+
+    let mut emulated = starts(1.0, 90.0, 0.1);
+    emulated.sandbox("vm-linux").emulation = Some("TCG".into());
+    emulated.sandbox("vm-unikernel").emulation = Some("software KVM".into());
+    let verdict = emulated.verdict("vm.start");
+    assert_eq!(verdict.answer, Answer::NotMeasurable);
+    assert_eq!(verdict.reason, Some(Reason::Emulated { sandbox: "vm-linux".into(), emulation: "TCG".into() }));
+    let sub_claim = emulated.verdict("vm.start.unikernel");
+    assert_eq!((sub_claim.answer, sub_claim.emulation.as_deref()), (Answer::Confirmed, Some("software KVM")));
+
+    let mut machine = starts(1.0, 90.0, 0.1);
+    machine.0.run.machine.emulated = true;
+    assert_eq!(machine.verdict("vm.start").answer, Answer::NotMeasurable);
+    assert_eq!(machine.verdict("vm.start.unikernel").emulation.as_deref(), Some("hardware"));
+}
+
+#[test]
+fn what_the_run_left_out_is_not_tested() {
+    let mut records = starts(1.0, 90.0, 0.1);
+    records.0.run.sandboxes.retain(|sandbox| sandbox.name != "vm-linux");
+    let reason = Some(Reason::NotInRun { name: "vm-linux".into() });
+    assert_eq!((records.verdict("vm.start").answer, records.verdict("vm.start").reason), (Answer::NotTested, reason));
+    records.0.run.plan.experiments.retain(|name| name != "network");
+    let verdict = records.verdict("none.alone");
+    assert_eq!(
+        (verdict.answer, verdict.reason),
+        (Answer::NotTested, Some(Reason::NotInRun { name: "network".into() }))
+    );
+}
+
+/// Facts of every network mode as the claims say them.
+fn networks() -> Synthetic {
+    let mut records = Synthetic::new();
+    let (yes, no) = (Value::Boolean(true), Value::Boolean(false));
+    let host = [
+        ("network.host-interfaces", texts(&["lo", "uplink", "bridge0"])),
+        ("network.host-addresses", texts(&["lo 127.0.0.1/8", "uplink 198.51.100.1/24"])),
+    ];
+    for (sandbox, interfaces, addresses, routes) in [
+        (
+            "container-host",
+            &["uplink", "bridge0", "lo"][..],
+            &["uplink 198.51.100.1/24", "lo 127.0.0.1/8"][..],
+            &["x"][..],
+        ),
+        ("container-none", &["lo"], &["lo 127.0.0.1/8"], &[]),
+        ("container-bridge", &["eth0", "lo"], &["eth0 172.17.0.2/16"], &["0.0.0.0/0 via 172.17.0.1 dev eth0"]),
+        ("container-custom", &["eth0", "lo"], &["eth0 10.89.0.2/24"], &["0.0.0.0/0 via 10.89.0.1 dev eth0"]),
+    ] {
+        let own = Value::Boolean(sandbox == "container-host");
+        records.facts(
+            sandbox,
+            &[
+                ("network.interfaces", texts(interfaces)),
+                ("network.addresses", texts(addresses)),
+                ("network.routes", texts(routes)),
+                ("network.namespace-is-host", own.clone()),
+                ("network.port-conflict", own),
+                ("network.connects", if sandbox == "container-none" { no.clone() } else { yes.clone() }),
+            ],
+        );
+        records.facts(sandbox, &host);
+    }
+    records.facts("container-bridge", &[("network.source-address", texts(&["198.51.100.1"]))]);
+    records.facts("container-bridge", &[("network.default-mode", texts(&["bridge"]))]);
+    records.facts("container-custom", &[("network.range", texts(&["10.89.0.0/24"]))]);
+    records
+}
+
+/// The same with one fact of one sandbox changed in some blocks.
+fn changed(sandbox: &str, metric: &str, value: &Value, blocks: impl Fn(u32) -> bool) -> Synthetic {
+    let mut records = networks();
+    let mut changes = 0;
+    for sample in &mut records.0.samples {
+        if sample.sandbox == sandbox && sample.metric == metric && blocks(sample.block) {
+            sample.outcome = Outcome::Value(value.clone());
+            changes += 1;
+        }
+    }
+    assert!(changes > 0, "{sandbox} has no {metric}");
+    records
+}
+
+#[test]
+fn facts_confirm_consequences_and_only_show_choices() {
+    let records = networks();
+    for id in ["host.shared", "none.alone"] {
+        let verdict = records.verdict(id);
+        assert_eq!((verdict.answer, &verdict.reason), (Answer::Confirmed, &None), "{verdict:#?}");
+        assert!(verdict.facts.iter().all(|fact| fact.blocks == 3 && fact.answer == Answer::Confirmed));
+        assert!(verdict.facts.is_sorted_by_key(|fact| fact.control), "controls stand last");
+    }
+    for id in ["bridge.default", "bridge.address", "bridge.snat", "custom.range"] {
+        assert_eq!(records.verdict(id).answer, Answer::ShownByConstruction, "{:#?}", records.verdict(id));
+    }
+}
+
+#[test]
+fn facts_refute_split_and_contradict() {
+    let answer = |id: &str, sandbox, metric, value: &Value, blocks: fn(u32) -> bool| {
+        changed(sandbox, metric, value, blocks).verdict(id).answer
+    };
+    let (yes, no) = (Value::Boolean(true), Value::Boolean(false));
+    let all = |_| true;
+    assert_eq!(answer("none.alone", "container-none", "network.connects", &yes, all), Answer::Split);
+    assert_eq!(
+        answer("none.alone", "container-none", "network.connects", &yes, |block| block == 2),
+        Answer::Inconclusive
+    );
+    assert_eq!(answer("host.shared", "container-host", "network.port-conflict", &no, all), Answer::Split);
+    assert_eq!(answer("host.shared", "container-host", "network.interfaces", &texts(&["lo"]), all), Answer::Split);
+
+    let mut refuted = changed("container-none", "network.connects", &yes, all);
+    for sample in refuted.0.samples.iter_mut().filter(|sample| sample.sandbox == "container-none") {
+        if ["network.interfaces", "network.routes"].contains(&sample.metric.as_str()) {
+            sample.outcome = Outcome::Value(texts(&["lo", "eth0"]));
+        }
+    }
+    assert_eq!(refuted.verdict("none.alone").answer, Answer::Refuted);
+    let contradictory = changed("container-none", "network.interfaces", &texts(&["eth0"]), |block| block == 1);
+    let verdict = contradictory.verdict("none.alone");
+    let reason = Reason::Contradictory { metric: "network.interfaces".into(), sandbox: "container-none".into() };
+    assert_eq!((verdict.answer, verdict.reason), (Answer::Inconclusive, Some(reason)));
+    assert_eq!(verdict.facts[0].seen, [texts(&["eth0"]), texts(&["lo"])]);
+}
+
+#[test]
+fn a_broken_control_decides_nothing() {
+    let cases = [
+        ("host.shared", "container-none", "network.namespace-is-host", Value::Boolean(true)),
+        ("host.shared", "container-none", "network.interfaces", texts(&["lo", "uplink", "bridge0"])),
+        ("none.alone", "container-bridge", "network.connects", Value::Boolean(false)),
+        ("bridge.address", "container-host", "network.namespace-is-host", Value::Boolean(false)),
+        ("bridge.snat", "container-bridge", "network.addresses", texts(&["eth0 198.51.100.1/24"])),
+        ("bridge.snat", "container-bridge", "network.connects", Value::Boolean(false)),
+        ("custom.range", "container-bridge", "network.routes", texts(&["0.0.0.0/0 via 10.89.0.1 dev eth0"])),
+    ];
+    for (id, sandbox, metric, value) in cases {
+        let verdict = changed(sandbox, metric, &value, |_| true).verdict(id);
+        let reason = Reason::ControlBroken { metric: metric.into(), sandbox: sandbox.into() };
+        assert_eq!((verdict.answer, verdict.reason), (Answer::Inconclusive, Some(reason)), "{id} {sandbox} {metric}");
+    }
+}
+
+#[test]
+fn a_fact_that_was_not_observed_decides_nothing() {
+    let mut records = networks();
+    for sample in records.0.samples.iter_mut().filter(|sample| sample.metric == "network.routes") {
+        sample.outcome = Outcome::Error("the probe did not answer".into());
+    }
+    let verdict = records.verdict("none.alone");
+    let reason = Reason::NoSamples { metric: "network.routes".into(), sandbox: "container-none".into() };
+    assert_eq!((verdict.answer, verdict.reason), (Answer::Inconclusive, Some(reason)));
+}
+
+#[test]
+fn only_peers_decide_choices() {
+    let cases = [
+        ("bridge.default", "network.default-mode", texts(&["bridge"]), texts(&["host"])),
+        ("bridge.snat", "network.source-address", texts(&["198.51.100.1"]), texts(&["172.17.0.2"])),
+        ("bridge.address", "network.addresses", texts(&["eth0 172.17.255.254/16"]), texts(&["eth0 172.18.0.2/16"])),
+    ];
+    for (id, metric, holds, fails) in cases {
+        let own = changed("container-bridge", metric, &fails, |_| true).verdict(id);
+        assert!(own.answer == Answer::Inconclusive || own.answer == Answer::ShownByConstruction, "{own:?}");
+        assert_ne!(own.reason, None);
+
+        for (value, expected) in [(&holds, Answer::Confirmed), (&fails, Answer::Refuted)] {
+            let mut records = networks().peer("docker-bridge").peer("docker-host");
+            records.facts("docker-host", &[("network.namespace-is-host", Value::Boolean(true))]);
+            records.facts("docker-bridge", &[("network.connects", Value::Boolean(true))]);
+            if id != "bridge.address" {
+                records.facts("docker-bridge", &[("network.addresses", texts(&["eth0 172.17.0.9/16"]))]);
+            }
+            records.facts("docker-bridge", &[(metric, value.clone())]);
+            records
+                .facts("docker-bridge", &[("network.namespace-is-host", Value::Boolean(expected == Answer::Refuted))]);
+            assert_eq!(records.verdict(id).answer, expected, "{:#?}", records.verdict(id));
+        }
+    }
+    let custom =
+        changed("container-custom", "network.range", &texts(&["10.90.0.0/24"]), |_| true).verdict("custom.range");
+    assert_eq!((custom.answer, custom.reason), (Answer::Inconclusive, Some(Reason::OwnRuntimeOnly)));
+}
