@@ -4,7 +4,7 @@
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -53,8 +53,27 @@ fn with_vectors(slices: &[VolatileSlice<'_>], call: impl FnOnce(&[libc::iovec]) 
 /// The calls on a tap (`linux/if_tun.h`).
 mod tun {
     #![allow(missing_docs, reason = "the macros write functions without documentation")]
+    nix::ioctl_write_ptr_bad!(set_interface, nix::libc::TUNSETIFF, nix::libc::ifreq);
     nix::ioctl_write_int!(set_offload, b'T', 208);
     nix::ioctl_write_ptr!(set_header_size, b'T', 216, nix::libc::c_int);
+}
+
+/// Opens a tap of this name in the caller's network namespace, with a header before each frame
+/// ([`tuntap.rst`](https://docs.kernel.org/networking/tuntap.html)).
+pub(crate) fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the kernel reads and writes one ifreq, which outlives the call.
+    unsafe { tun::set_interface(file.as_raw_fd(), &request) }?;
+    Ok(file.into())
 }
 
 /// Sets which offloads the reader of a tap understands ([`tun.h`](https://docs.kernel.org/networking/tuntap.html)).
@@ -73,7 +92,7 @@ pub(crate) fn set_tap_header_size(fd: BorrowedFd<'_>, size: usize) -> io::Result
 }
 
 /// Takes over a file descriptor that this process was started with; not standard output or error, which this process writes to.
-pub fn inherited_fd(number: i32) -> io::Result<std::os::fd::OwnedFd> {
+pub fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: F_GETFD touches no memory.
     if number < 0 || (1..=2).contains(&number) || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
@@ -81,7 +100,7 @@ pub fn inherited_fd(number: i32) -> io::Result<std::os::fd::OwnedFd> {
     }
     // SAFETY: the descriptor is open, as just seen, and was inherited: nothing else in this process owns it. The programs
     // call this once for each number, before they open anything.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(number) })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// An event as something to wait for.

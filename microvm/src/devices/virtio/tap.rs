@@ -15,6 +15,15 @@ const TUN_F_TSO6: u32 = 4;
 /// Why a tap can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
+    /// It can't be opened.
+    #[error("open a tap named {name}")]
+    Open {
+        /// The link's name.
+        name: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A call on it failed.
     #[error("{operation} of the tap (it must be opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)")]
     System {
@@ -24,6 +33,11 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Makes a tap of this name in the caller's network namespace. It is gone when the last descriptor of it is closed.
+pub fn open(name: &str) -> Result<OwnedFd, TapError> {
+    system::open_tap(name).map_err(|source| TapError::Open { name: name.into(), source })
 }
 
 /// Which kinds of unfinished frames the guest takes.

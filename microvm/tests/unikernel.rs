@@ -1,0 +1,328 @@
+//! The unikernel from end to end: real virtual machines, real packets. Each test has a network namespace of its own, whose side
+//! of the tap is the client. What can't run on this machine is ignored, with the reason as its kind.
+
+use isobench_microvm::devices::virtio::tap;
+use isobench_microvm::judge::judge;
+use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
+use isobench_workload::protocol::{Answer, Operation, PORT, Request};
+use isobench_workload::{Instance, LaunchError, Probe, Sandbox, Stage, Workload, announcement};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Output};
+use std::time::{Duration, Instant};
+
+const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
+const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
+const PATIENCE: Duration = Duration::from_secs(20);
+const MACHINE: Housing = Housing::VirtualMachine { memory: MEMORY };
+
+type Test = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
+    let network = match Command::new("ip").arg("-V").output() {
+        _ if !nix::unistd::geteuid().is_root() => Some("needs root for a network namespace".to_owned()),
+        Err(_) => Some("needs the program ip".to_owned()),
+        Ok(_) => None,
+    };
+    let alone: [(&str, Test); 8] = [
+        ("the_judge_is_quick", the_judge_is_quick),
+        ("exit_ends_with_status_0", exit_ends_with_status_0),
+        ("a_wild_pointer_is_told_with_registers", a_wild_pointer_is_told_with_registers),
+        ("a_stack_overflow_is_told", a_stack_overflow_is_told),
+        ("a_panic_is_told_with_its_message", a_panic_is_told_with_its_message),
+        ("a_looping_guest_ends_at_its_deadline", a_looping_guest_ends_at_its_deadline),
+        ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
+        ("bad_options_are_one_sentence", bad_options_are_one_sentence),
+    ];
+    let networked: [(&str, Test); 9] = [
+        ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
+        ("source_sends_what_was_asked", || payloads(MACHINE, source)),
+        ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
+        ("echo_gives_back_the_same_bytes", || payloads(MACHINE, echo)),
+        ("connections_come_and_go", connections_come_and_go),
+        ("a_stray_peer_is_refused_alone", a_stray_peer_is_refused_alone),
+        ("an_idle_server_sleeps", an_idle_server_sleeps),
+        ("nothing_is_left", nothing_is_left),
+        ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
+    ];
+    let process: [(&str, Test); 3] = [
+        ("process_source", || payloads(Housing::Process, source)),
+        ("process_sink", || payloads(Housing::Process, sink)),
+        ("process_echo", || payloads(Housing::Process, echo)),
+    ];
+    let mut trials = Vec::new();
+    trials.extend(alone.map(|(name, test)| trial(name, test, kvm.clone())));
+    trials.extend(networked.map(|(name, test)| trial(name, test, kvm.clone().or_else(|| network.clone()))));
+    trials.extend(process.map(|(name, test)| trial(name, test, network.clone())));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &str, test: Test, obstacle: Option<String>) -> Trial {
+    let ignored = obstacle.is_some();
+    Trial::test(name, test).with_ignored_flag(ignored).with_kind(obstacle.unwrap_or_default())
+}
+
+fn check(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what.into().into()) }
+}
+
+/// Moves this thread, and what it starts, into a network namespace of its own.
+fn own_network() -> Result<(), Failed> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+fn ip(words: &str) -> Result<(), AttachError> {
+    let status = Command::new("ip").args(words.split(' ')).status()?;
+    if status.success() { Ok(()) } else { Err(format!("ip {words}: {status}").into()) }
+}
+
+/// A tap whose host side is 172.17.0.1.
+fn attach() -> Result<Attachment, AttachError> {
+    let tap = tap::open("guest0")?;
+    ip("link set guest0 up")?;
+    ip("address add 172.17.0.1/16 dev guest0")?;
+    let mac = [2, 0, 0, 0, 0, 5];
+    Ok(Attachment { tap, mac, address: GUEST, prefix: 16, gateway: None, resources: Vec::new() })
+}
+
+fn served(housing: Housing) -> Result<Instance, Failed> {
+    own_network()?;
+    let mut sandbox = UnikernelSandbox::new(housing, PathBuf::from(VMM), attach);
+    let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
+    instance.await_ready(PATIENCE)?;
+    Ok(instance)
+}
+
+fn ended(instance: Instance) -> Result<(), Failed> {
+    instance.destroy().map(drop).map_err(|errors| format!("{errors:?}").into())
+}
+
+fn asked(operation: Operation, length: u64) -> Result<TcpStream, Failed> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((GUEST, PORT)), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&Request { operation, length }.encode())?;
+    Ok(stream)
+}
+
+fn answered(mut stream: &TcpStream) -> Result<u64, Failed> {
+    let mut bytes = [0; Answer::SIZE];
+    stream.read_exact(&mut bytes)?;
+    Ok(Answer::decode(&bytes)?.value)
+}
+
+/// Bytes that repeat only after a long while, so that a lost or doubled piece shows.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+/// Runs one kind of traffic with lengths around what is special: nothing, a byte, a segment, a socket buffer, many of them.
+fn payloads(housing: Housing, traffic: fn(usize) -> Result<(), Failed>) -> Result<(), Failed> {
+    let instance = served(housing)?;
+    for length in [1, 1459, 1460, 1461, 65_536, (1 << 20) - 1, 1 << 20, 20_000_000] {
+        traffic(length)?;
+    }
+    ended(instance)
+}
+
+fn source(length: usize) -> Result<(), Failed> {
+    let mut received = Vec::new();
+    asked(Operation::Source, length as u64)?.read_to_end(&mut received)?;
+    check(received.len() == length, format!("{} bytes of {length}", received.len()))?;
+    check(received.iter().all(|byte| *byte == 0x5a), "wrong bytes")
+}
+
+fn sink(length: usize) -> Result<(), Failed> {
+    let bytes = pattern(length);
+    let mut stream = asked(Operation::Sink, length as u64)?;
+    stream.write_all(&bytes)?;
+    check(answered(&stream)? == length as u64, "a wrong count with a length")?;
+    let mut stream = asked(Operation::Sink, 0)?;
+    stream.write_all(&bytes)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    check(answered(&stream)? == length as u64, "a wrong count without a length")
+}
+
+fn echo(length: usize) -> Result<(), Failed> {
+    let bytes = pattern(length);
+    let mut stream = asked(Operation::Echo, 0)?;
+    let mut writer = stream.try_clone()?;
+    let sent = bytes.clone();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write))
+    });
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    writing.join().map_err(|_| "the writer panicked")??;
+    check(received == bytes, format!("other bytes came back ({} of {length})", received.len()))
+}
+
+fn every_stage_is_stamped_in_order() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let stages = instance.destroy().map_err(|errors| format!("{errors:?}"))?;
+    let expected = [
+        Stage::Started,
+        Stage::VmmEntered,
+        Stage::VmmReady,
+        Stage::GuestEntered,
+        Stage::Listening,
+        Stage::Announced,
+        Stage::Answered,
+        Stage::Ending,
+        Stage::Reaped,
+        Stage::Gone,
+    ];
+    let mut times = Vec::new();
+    for stage in expected {
+        times.push(stages.at(stage).ok_or_else(|| format!("{} is missing", stage.name()))?);
+    }
+    check(times.is_sorted(), format!("out of order: {times:?}"))
+}
+
+fn connections_come_and_go() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    for _ in 0..200 {
+        let stream = asked(Operation::Hello, 0)?;
+        check(answered(&stream)? == u64::from(Ipv4Addr::new(172, 17, 0, 1).to_bits()), "another address")?;
+    }
+    // Several at once, each with a conversation of its own.
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(asked(Operation::Echo, 0)?);
+    }
+    for round in 0..50_u8 {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            stream.write_all(&[round, index as u8])?;
+        }
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let mut bytes = [0; 2];
+            stream.read_exact(&mut bytes)?;
+            check(bytes == [round, index as u8], "bytes of another connection")?;
+        }
+    }
+    drop(streams);
+    ended(instance)
+}
+
+fn a_stray_peer_is_refused_alone() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let other = asked(Operation::Hello, 0)?;
+    let mut stray = TcpStream::connect((GUEST, PORT))?;
+    stray.set_read_timeout(Some(PATIENCE))?;
+    stray.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+    check(matches!(stray.read(&mut [0; 1]), Ok(0) | Err(_)), "the stray peer was answered")?;
+    answered(&other)?;
+    // Who connects and says nothing, or half a request, only takes up one connection.
+    let _silent = TcpStream::connect((GUEST, PORT))?;
+    TcpStream::connect((GUEST, PORT))?.write_all(b"ISB")?;
+    answered(&asked(Operation::Hello, 0)?)?;
+    ended(instance)
+}
+
+/// CPU time of a process in clock ticks of 10 ms (proc_pid_stat(5), fields 14 and 15).
+fn ticks(pid: i32) -> Result<u64, Failed> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    Ok(fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+fn an_idle_server_sleeps() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let before = ticks(instance.process().pid())?;
+    std::thread::sleep(Duration::from_secs(1));
+    let used = ticks(instance.process().pid())? - before;
+    check(used <= 5, format!("{used} ticks in an idle second"))?;
+    ended(instance)
+}
+
+fn nothing_is_left() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let pid = instance.process().pid();
+    let links = || std::fs::read_to_string("/proc/thread-self/net/dev");
+    check(links()?.contains("guest0"), "there is no tap to begin with")?;
+    // A connection that is open when the end comes.
+    let stream = asked(Operation::Echo, 0)?;
+    ended(instance)?;
+    check(!links()?.contains("guest0"), "the tap is left")?;
+    check(!PathBuf::from(format!("/proc/{pid}")).exists(), "the process is left")?;
+    drop(stream);
+    Ok(())
+}
+
+fn what_it_cannot_do_is_refused() -> Result<(), Failed> {
+    let mut sandbox = UnikernelSandbox::new(MACHINE, PathBuf::from(VMM), attach);
+    for workload in [
+        Workload::Probe(Probe::default()),
+        Workload::Program { arguments: vec!["/bin/true".into()] },
+    ] {
+        let refused = matches!(sandbox.launch(&workload), Err(LaunchError::Unsupported(_)));
+        check(refused, format!("{workload:?} was not refused"))?;
+    }
+    let mut nothing = UnikernelSandbox::new(MACHINE, PathBuf::from("/nonexistent"), || Err("no tap today".into()));
+    let error = nothing.launch(&Workload::Idle).err().ok_or("launched without a tap")?;
+    check(error.to_string() == "launch vm-unikernel: attach a tap", error.to_string())
+}
+
+fn the_judge_is_quick() -> Result<(), Failed> {
+    let began = Instant::now();
+    let verdict = judge();
+    check(began.elapsed() < Duration::from_secs(2), format!("took {:?}", began.elapsed()))?;
+    check(verdict.runs_unikernel(), verdict.to_string())
+}
+
+/// Runs the program without a network to its end.
+fn ran(words: &str) -> Result<(Output, Duration), Failed> {
+    let began = Instant::now();
+    let output = Command::new(VMM).args(words.split(' ')).output()?;
+    Ok((output, began.elapsed()))
+}
+
+fn ending(words: &str, code: i32, sentence: &str) -> Result<(), Failed> {
+    let (output, _) = ran(words)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.code() == Some(code), format!("{} instead of {code}: {text}", output.status))?;
+    check(text.contains(sentence) && text.lines().count() == 1, text)
+}
+
+fn exit_ends_with_status_0() -> Result<(), Failed> {
+    let (output, _) = ran("unikernel --workload exit")?;
+    check(output.status.success() && output.stderr.is_empty(), format!("{output:?}"))?;
+    let stages = announcement::parse(&String::from_utf8_lossy(&output.stdout)).ok_or("no ready line")?;
+    check(stages.at(Stage::Listening).is_some(), "not said to be ready")
+}
+
+fn a_wild_pointer_is_told_with_registers() -> Result<(), Failed> {
+    ending("unikernel --workload wild-pointer", 101, "page fault (vector 14, error 0x6) on address 0x0 at rip=0x10")?;
+    ending("unikernel --workload wild-pointer", 101, " rdi=0x0 ")
+}
+
+fn a_stack_overflow_is_told() -> Result<(), Failed> {
+    ending("unikernel --workload stack-overflow", 101, "the guest crashed: stack overflow at rip=0x10")
+}
+
+fn a_panic_is_told_with_its_message() -> Result<(), Failed> {
+    ending("unikernel --workload panic", 101, "the guest panicked: ")?;
+    ending("unikernel --workload panic", 101, "asked to panic")
+}
+
+fn a_looping_guest_ends_at_its_deadline() -> Result<(), Failed> {
+    ending("unikernel --workload loop --deadline 0.2", 124, "the guest was ended at its deadline")?;
+    let (_, taken) = ran("unikernel --workload loop --deadline 0.2")?;
+    check((0.2..5.0).contains(&taken.as_secs_f64()), format!("ended after {taken:?}"))
+}
+
+fn an_idle_guest_ends_at_its_deadline() -> Result<(), Failed> {
+    ending("unikernel --workload idle --deadline 0.2", 124, "the guest was ended at its deadline")
+}
+
+fn bad_options_are_one_sentence() -> Result<(), Failed> {
+    ending("unikernel --memory 3M --workload exit", 1, "guest memory of 3145728 bytes: it must be a multiple of 2 MiB")?;
+    ending("unikernel --workload serve:7000", 1, "a guest that serves needs --tap-fd, --mac and --address")?;
+    let words = "--mac 02:00:00:00:00:05 --address 172.17.0.5/16 --tap-fd 0";
+    ending(&format!("unikernel {words}"), 1, "of the tap (it must be opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)")
+}
