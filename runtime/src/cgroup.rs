@@ -56,6 +56,14 @@ enum Controller {
 }
 
 impl Controller {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+
     fn named(name: &str) -> Option<Self> {
         Some(match name {
             "memory" => Self::Memory,
@@ -75,16 +83,24 @@ pub struct Cgroups {
 impl Cgroups {
     /// Finds what is mounted, and makes our parent directory in it.
     pub fn discover() -> Result<Self, Error> {
+        Self::discover_under(PARENT)
+    }
+
+    /// The same with another parent directory, such as `a/b`.
+    pub fn discover_under(parent: &str) -> Result<Self, Error> {
+        if parent.split('/').any(|part| part == "..") {
+            return Err(Error::invalid(format!("the cgroup path `{parent}`"), "leads out of the hierarchy"));
+        }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
         let own = std::fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
         let layout = find(&mounts, &own).ok_or_else(|| {
             Error::invalid("this machine", "has no control groups mounted that limit memory and processes")
         })?;
         let layout = match layout {
-            Found::Unified { top, own } => Layout::Unified(parent_in_unified(&top, &own)?),
+            Found::Unified { top, own } => Layout::Unified(parent_in_unified(&top, &own, parent)?),
             Found::Legacy(controllers) => {
                 let parents = controllers.into_iter().map(|(controller, mount)| {
-                    let parent = mount.join(PARENT);
+                    let parent = mount.join(parent);
                     make_directory(&parent).map(|()| (controller, parent))
                 });
                 Layout::Legacy(parents.collect::<Result<_, _>>()?)
@@ -160,6 +176,16 @@ impl Cgroup {
     /// Its name, for messages.
     pub fn describe(&self) -> String {
         format!("{PARENT}/{}", self.name)
+    }
+
+    /// The controllers of version 1 that it uses, by name, each with its directory.
+    pub fn controllers(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.directories.iter().filter_map(|(controller, path)| Some((controller.as_ref()?.name(), path.as_path())))
+    }
+
+    /// Leaves it behind when this value is dropped: it will be removed by its paths.
+    pub fn detach(mut self) {
+        self.removed = true;
     }
 
     /// Its directories.
@@ -242,6 +268,11 @@ impl Drop for Cgroup {
     }
 }
 
+/// Removes a cgroup that another process made, by one of its directories.
+pub(crate) fn remove_path(path: &Path, deadline: Duration) -> Result<(), Error> {
+    remove_directory(path, Instant::now() + deadline)
+}
+
 fn remove_directory(path: &Path, end: Instant) -> Result<(), Error> {
     loop {
         // Opened before the attempt, so that no change between the two is missed.
@@ -311,12 +342,12 @@ fn find(mounts: &str, own: &str) -> Option<Found> {
 }
 
 /// Our parent in version 2: at the top for root, else beside the caller's own cgroup, as far as that is delegated.
-fn parent_in_unified(top: &Path, own: &str) -> Result<PathBuf, Error> {
+fn parent_in_unified(top: &Path, own: &str, parent: &str) -> Result<PathBuf, Error> {
     let own = top.join(own.trim_start_matches('/'));
     let beside = own.parent().filter(|parent| parent.starts_with(top)).unwrap_or(top);
     let mut refused = None;
     for place in [top, beside, &own] {
-        let parent = place.join(PARENT);
+        let parent = place.join(parent);
         match make_directory(&parent) {
             Ok(()) => {
                 for directory in [place, &parent] {
@@ -336,6 +367,10 @@ fn parent_in_unified(top: &Path, own: &str) -> Result<PathBuf, Error> {
 fn make_directory(path: &Path) -> Result<(), Error> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(Errno::NOENT) if path.parent().is_some() => {
+            make_directory(path.parent().unwrap_or(path))?;
+            make_directory(path)
+        }
         Err(errno) => Err(Error::system("make cgroup", path.display().to_string())(errno)),
     }
 }

@@ -5,6 +5,7 @@ mod child;
 mod error;
 pub mod launch;
 pub mod network;
+pub mod oci;
 mod plan;
 pub mod root;
 mod sandbox;

@@ -1,0 +1,257 @@
+//! A bundle's `config.json`, translated to a specification. What is not supported is refused, never passed over.
+
+use super::filter;
+use crate::capabilities::Capabilities;
+use crate::cgroup::{Cgroup, Limits};
+use crate::error::Error;
+use crate::plan::{Namespaces, NetworkMode, Program, Root, Specification, User};
+use crate::root::{Mount, MountKind};
+use oci_spec::runtime::{self, LinuxNamespaceType, PosixRlimitType, Spec};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A configuration as the runtime needs it.
+#[derive(Debug)]
+pub struct Configured {
+    /// The container, its standard streams inherited, without its cgroup.
+    pub specification: Specification,
+    /// Where its cgroup is to be, if the configuration says it.
+    pub cgroup_path: Option<String>,
+    /// Its limits.
+    pub limits: Limits,
+    /// Whether it wants to see its cgroup, where and with which flags.
+    cgroup_mount: Option<(usize, String, MountFlags)>,
+}
+
+/// Reads the configuration of a bundle.
+pub fn read(bundle: &Path) -> Result<Configured, Error> {
+    let path = bundle.join("config.json");
+    let bytes = std::fs::read(&path).map_err(Error::io("read", path.display().to_string()))?;
+    let spec: Spec = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(path.display().to_string(), format!("is no runtime configuration: {error}")))?;
+    translate(&spec, bundle)
+}
+
+fn unsupported<T>(what: &str) -> Result<T, Error> {
+    Err(Error::invalid(format!("{what} in config.json"), "is not supported"))
+}
+
+fn translate(spec: &Spec, bundle: &Path) -> Result<Configured, Error> {
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("config.json", "has no process"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("config.json", "has no linux section"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json", "has no root"))?;
+    if process.terminal() == Some(true) {
+        return unsupported("process.terminal");
+    }
+    if spec.hooks().is_some() {
+        return unsupported("hooks");
+    }
+    if process.apparmor_profile().is_some() || process.selinux_label().is_some() {
+        return unsupported("a security label (AppArmor, SELinux)");
+    }
+    if linux.sysctl().as_ref().is_some_and(|all| !all.is_empty()) {
+        return unsupported("linux.sysctl");
+    }
+    if linux.devices().as_ref().is_some_and(|all| !all.is_empty()) {
+        return unsupported("linux.devices");
+    }
+
+    let arguments = process.args().clone().unwrap_or_default();
+    let program = Program::Path(arguments.first().cloned().unwrap_or_default());
+    let mut specification = Specification::bare(program, arguments);
+    specification.environment = process.env().clone().unwrap_or_default();
+    specification.working_directory = text(process.cwd(), "process.cwd")?;
+    let path = bundle.join(root.path());
+    specification.root = Root::Directory { path, recursive: false, read_only: root.readonly().unwrap_or(false) };
+    specification.host_name = spec.hostname().clone();
+    specification.masked_paths = linux.masked_paths().clone().unwrap_or_default();
+    specification.read_only_paths = linux.readonly_paths().clone().unwrap_or_default();
+    specification.no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    specification.seccomp = linux.seccomp().as_ref().map(filter::policy).transpose()?;
+    specification.capabilities = Some(capabilities(process.capabilities().as_ref())?);
+    for limit in process.rlimits().iter().flatten() {
+        let value = |number: u64| (number != u64::MAX).then_some(number);
+        let limits = Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
+        specification.resource_limits.push((resource(limit.typ()), limits));
+    }
+    let user = process.user();
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if user.uid() != 0 || user.gid() != 0 || !groups.is_empty() {
+        specification.user = Some(User { user: user.uid(), group: user.gid(), groups });
+    }
+    namespaces(linux, &mut specification)?;
+
+    let mut cgroup_mount = None;
+    for mount in spec.mounts().iter().flatten() {
+        let mount = translate_mount(mount, bundle)?;
+        match &mount.kind {
+            MountKind::FileSystem { name, .. } if name == "cgroup" => {
+                cgroup_mount = Some((specification.mounts.len(), mount.target, mount.flags));
+            }
+            _ => specification.mounts.push(mount),
+        }
+    }
+    let cgroup_path = linux.cgroups_path().as_ref().map(|path| text(path, "linux.cgroupsPath")).transpose()?;
+    Ok(Configured { specification, cgroup_path, limits: limits(linux), cgroup_mount })
+}
+
+impl Configured {
+    /// Puts the container into its cgroup, and shows it to it where that was asked for.
+    pub fn with_cgroup(mut self, cgroup: &Arc<Cgroup>) -> Specification {
+        if let Some((position, target, flags)) = self.cgroup_mount {
+            let mut mounts = Vec::new();
+            if cgroup.unified_directory().is_some() {
+                mounts.push(Mount::file_system("cgroup2", &target, flags | MountFlags::RDONLY, ""));
+            } else {
+                mounts.push(Mount::file_system("tmpfs", &target, flags - MountFlags::RDONLY, "mode=755,size=64k"));
+                for (name, path) in cgroup.controllers() {
+                    let kind = MountKind::Bind { source: path.into(), recursive: false };
+                    let target = format!("{target}/{name}");
+                    mounts.push(Mount { target, kind, flags, read_only: true });
+                }
+            }
+            self.specification.mounts.splice(position..position, mounts);
+        }
+        self.specification.cgroup = Some(cgroup.clone());
+        self.specification
+    }
+}
+
+fn text(path: &Path, what: &str) -> Result<String, Error> {
+    path.to_str().map(String::from).ok_or_else(|| Error::invalid(what, "is not UTF-8"))
+}
+
+fn namespaces(linux: &runtime::Linux, specification: &mut Specification) -> Result<(), Error> {
+    let mut own = Namespaces::NONE;
+    for namespace in linux.namespaces().iter().flatten() {
+        let joined = namespace.path().as_ref().map(|path| open(path)).transpose()?;
+        match (namespace.typ(), joined) {
+            (LinuxNamespaceType::Mount, None) => own.mount = true,
+            (LinuxNamespaceType::Pid, None) => own.pid = true,
+            (LinuxNamespaceType::Ipc, None) => own.ipc = true,
+            (LinuxNamespaceType::Uts, None) => own.uts = true,
+            (LinuxNamespaceType::Cgroup, None) => own.cgroup = true,
+            (LinuxNamespaceType::User, None) => own.user = true,
+            (LinuxNamespaceType::Network, None) => specification.network = NetworkMode::None,
+            (LinuxNamespaceType::Network, Some(joined)) => specification.network = NetworkMode::Container(joined),
+            (LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts | LinuxNamespaceType::Cgroup, Some(joined)) => {
+                specification.joined_namespaces.push(joined);
+            }
+            (LinuxNamespaceType::Time, _) => return unsupported("a time namespace"),
+            (_, Some(_)) => return unsupported("joining a mount, pid or user namespace by its path"),
+        }
+    }
+    if !own.mount {
+        return unsupported("a container without a mount namespace of its own");
+    }
+    if own.user && rustix::process::geteuid().is_root() {
+        return unsupported("a user namespace made by root");
+    }
+    // Without privileges there is no other way.
+    own.user |= !rustix::process::geteuid().is_root();
+    specification.namespaces = own;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Arc<OwnedFd>, Error> {
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    opened.map(Arc::new).map_err(Error::system("open namespace", path.display().to_string()))
+}
+
+fn capabilities(asked: Option<&runtime::LinuxCapabilities>) -> Result<Capabilities, Error> {
+    let Some(asked) = asked else { return Ok(Capabilities::NONE) };
+    let set = |names: &Option<runtime::Capabilities>| {
+        names.iter().flatten().try_fold(CapabilitySet::empty(), |set, name| {
+            let known = CapabilitySet::from_name(&name.to_string());
+            known.map(|one| set | one).ok_or_else(|| Error::invalid(format!("the capability {name}"), "is not known"))
+        })
+    };
+    Ok(Capabilities {
+        bounding: set(asked.bounding())?,
+        effective: set(asked.effective())?,
+        permitted: set(asked.permitted())?,
+        inheritable: set(asked.inheritable())?,
+        ambient: set(asked.ambient())?,
+    })
+}
+
+fn limits(linux: &runtime::Linux) -> Limits {
+    let Some(resources) = linux.resources() else { return Limits::default() };
+    let positive = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+    let cpu = resources.cpu().as_ref().and_then(|cpu| {
+        let (quota, period) = (positive(cpu.quota()?)?, cpu.period().filter(|period| *period > 0).unwrap_or(100_000));
+        Some(quota.saturating_mul(100_000) / period)
+    });
+    Limits {
+        memory: resources.memory().as_ref().and_then(|memory| positive(memory.limit()?)),
+        pids: resources.pids().as_ref().and_then(|pids| positive(pids.limit())),
+        cpu,
+    }
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}
+
+/// Translates a mount as [mount(8)](https://man7.org/linux/man-pages/man8/mount.8.html) would its options.
+fn translate_mount(mount: &runtime::Mount, bundle: &Path) -> Result<Mount, Error> {
+    let mut flags = MountFlags::empty();
+    let (mut bind, mut recursive, mut data) = (false, false, Vec::new());
+    for option in mount.options().iter().flatten() {
+        match option.as_str() {
+            "bind" => bind = true,
+            "rbind" => (bind, recursive) = (true, true),
+            "ro" => flags |= MountFlags::RDONLY,
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            "nodiratime" => flags |= MountFlags::NODIRATIME,
+            "relatime" => flags |= MountFlags::RELATIME,
+            "strictatime" => flags |= MountFlags::STRICTATIME,
+            "sync" => flags |= MountFlags::SYNCHRONOUS,
+            // The defaults; and all mounts are private to the container anyway.
+            "rw" | "suid" | "dev" | "exec" | "defaults" | "private" | "rprivate" | "slave" | "rslave" => {}
+            "shared" | "rshared" | "unbindable" | "runbindable" => return unsupported("a shared mount"),
+            other => data.push(other),
+        }
+    }
+    let target = text(mount.destination(), "a mount's destination")?;
+    let name = mount.typ().clone().unwrap_or_default();
+    let kind = if bind || name == "bind" {
+        let source = mount.source().clone().ok_or_else(|| Error::invalid(&*target, "is a bind mount without source"))?;
+        MountKind::Bind { source: bundle.join(source), recursive }
+    } else {
+        let mut options = data.join(",");
+        if name == "devpts" && !rustix::process::geteuid().is_root() {
+            // Only one group is mapped into the user namespace.
+            data.retain(|option| !option.starts_with("gid="));
+            options = data.join(",");
+        }
+        MountKind::FileSystem { name, options }
+    };
+    Ok(Mount { target, kind, flags, read_only: flags.contains(MountFlags::RDONLY) })
+}
+

@@ -1,0 +1,148 @@
+//! What is known of a container that lives on: one directory with one file, under /run/isobench or `$XDG_RUNTIME_DIR`.
+
+use crate::error::Error;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A container's record. The process is named by its number and its start time, so that a number that has come to mean
+/// another process is not taken for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: String,
+    pub(super) pid: i32,
+    pub(super) start_time: u64,
+    pub(super) bundle: PathBuf,
+    pub(super) cgroups: Vec<PathBuf>,
+}
+
+/// The states of the runtime specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Created,
+    Running,
+    Stopped,
+}
+
+/// The answer to `state`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Answer<'a> {
+    pub(super) oci_version: &'static str,
+    pub(super) id: &'a str,
+    pub(super) status: Status,
+    pub(super) pid: i32,
+    pub(super) bundle: &'a Path,
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    fn top() -> PathBuf {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
+        PathBuf::from(runtime.unwrap_or_else(|| "/run".into())).join("isobench")
+    }
+
+    fn of(id: &str) -> Result<Self, Error> {
+        let sound = !id.is_empty()
+            && id.len() <= 128
+            && !id.starts_with('.')
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte));
+        if !sound {
+            return Err(Error::invalid(format!("the container name `{id}`"), "has other characters than A-Z a-z 0-9 _ + - ."));
+        }
+        Ok(Self(Self::top().join(id)))
+    }
+
+    /// Takes a name that is free.
+    pub(super) fn create(id: &str) -> Result<Self, Error> {
+        let directory = Self::of(id)?;
+        let mode = Mode::from_raw_mode(0o700);
+        let mut made = rustix::fs::mkdir(&directory.0, mode);
+        if made == Err(Errno::NOENT) {
+            let top = Self::top();
+            rustix::fs::mkdir(&top, mode).map_err(Error::system("make", top.display().to_string()))?;
+            made = rustix::fs::mkdir(&directory.0, mode);
+        }
+        match made {
+            Ok(()) => Ok(directory),
+            Err(Errno::EXIST) => Err(Error::invalid(format!("the container {id}"), "exists already")),
+            Err(errno) => Err(Error::system("make", directory.0.display().to_string())(errno)),
+        }
+    }
+
+    /// Finds a container.
+    pub(super) fn find(id: &str) -> Result<(Self, Record), Error> {
+        let directory = Self::of(id)?;
+        let path = directory.0.join("state.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::invalid(format!("the container {id}"), "does not exist"));
+            }
+            Err(error) => return Err(Error::io("read", path.display().to_string())(error)),
+        };
+        let record = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::invalid(path.display().to_string(), format!("is damaged: {error}")))?;
+        Ok((directory, record))
+    }
+
+    pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
+        let path = self.0.join("state.json");
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::invalid("the state", error.to_string()))?;
+        std::fs::write(&path, bytes).map_err(Error::io("write", path.display().to_string()))
+    }
+
+    /// The fifo on which a created container waits; it is there until the container is started.
+    pub(super) fn start_fifo(&self) -> PathBuf {
+        self.0.join("start")
+    }
+
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        for name in ["start", "state.json"] {
+            let _ = std::fs::remove_file(self.0.join(name));
+        }
+        std::fs::remove_dir(&self.0).map_err(Error::io("remove", self.0.display().to_string()))
+    }
+
+    pub(super) fn status(&self, record: &Record) -> Status {
+        match start_time(record.pid) {
+            Some((time, alive)) if time == record.start_time && alive => {
+                if self.start_fifo().exists() { Status::Created } else { Status::Running }
+            }
+            _ => Status::Stopped,
+        }
+    }
+}
+
+/// When a process started, in clock ticks since boot, and whether it is no zombie
+/// ([proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html), fields 22 and 3).
+pub(super) fn start_time(pid: i32) -> Option<(u64, bool)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let alive = !matches!(fields.next()?, "Z" | "X");
+    Some((fields.nth(18)?.parse().ok()?, alive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_directory() {
+        for bad in ["", "..", ".hidden", "a/b", "a b"] {
+            assert!(Directory::of(bad).is_err(), "{bad}");
+        }
+        assert!(Directory::of("web-1.2_x+y").is_ok());
+    }
+
+    #[test]
+    fn this_process_started_and_lives() {
+        let (time, alive) = start_time(std::process::id() as i32).unwrap();
+        assert!(time > 0 && alive);
+    }
+}
