@@ -1,5 +1,5 @@
-//! The I/O thread of a network card: moves frames between the queues and the tap, spins for a bounded time after the last
-//! frame and then sleeps.
+//! The I/O thread of a network card: moves frames between the queues and the tap. When it has handed frames to the guest, it looks
+//! for the answer for a bounded time, since a guest that must call it pays an exit; else it sleeps.
 
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::net::{Net, QueueError};
@@ -58,7 +58,8 @@ fn run(
     spin: Duration,
     stop: &AtomicBool,
 ) -> Result<(), QueueError> {
-    let mut last_frame = Instant::now();
+    // When the guest was last handed frames that it has not answered yet.
+    let mut handed: Option<Instant> = None;
     while !stop.load(Ordering::Relaxed) {
         let received = net.receive()?;
         if received.notify {
@@ -68,14 +69,16 @@ fn run(
         if sent.notify {
             interrupt.used_buffer();
         }
-        if received.frames + sent.frames > 0 {
-            last_frame = Instant::now();
-        } else if last_frame.elapsed() < spin {
-            std::hint::spin_loop();
+        if sent.frames > 0 {
+            handed = None;
+        } else if received.frames > 0 {
+            handed = Some(Instant::now());
+        } else if handed.is_some_and(|at| at.elapsed() < spin) {
+            // Whoever waits for this processor goes first: often that is who waits for the answer.
+            std::thread::yield_now();
         } else if !net.request_notification()? && !(received.starved && net.request_buffers()?) {
+            handed = None;
             sleep(net, kick, received.starved);
-            // Until the next sleep all is polled, so that one frame is followed by a spin.
-            last_frame = Instant::now();
         }
     }
     Ok(())
