@@ -4,6 +4,7 @@
 //! each; nothing else is written there.
 #![forbid(unsafe_code)]
 
+mod guest_init;
 mod probe;
 
 use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock, server};
@@ -14,20 +15,22 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut stages = Stages::default();
     stages.stamp(Stage::AgentEntered, clock::now());
-    match run(stages) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A closed standard error must not turn the message into a panic.
-            let _ = writeln!(std::io::stderr(), "isobench-agent: {error}");
-            ExitCode::FAILURE
-        }
+    let guest = guest_init::is_guest();
+    let arguments = if guest { guest_init::enter() } else { Ok(std::env::args().skip(1).collect()) };
+    let result = arguments.and_then(|arguments| run(arguments.into_iter(), stages));
+    if let Err(error) = &result {
+        // A closed standard error must not turn the message into a panic.
+        let _ = writeln!(std::io::stderr(), "isobench-agent: {error}");
     }
+    if guest {
+        guest_init::leave(result.is_err().into());
+    }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(stages: Stages) -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
+fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<(), Failure> {
     let workload = arguments.next().ok_or("no workload given: exit, idle, serve PORT, drive JSON or probe JSON")?;
     let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
     match workload.as_str() {

@@ -1,0 +1,149 @@
+//! ACPI tables: the only way by which a distribution's kernel finds a virtio device that is not on a PCI bus.
+//!
+//! The "hardware-reduced" profile (ACPI 6.5, 4.1) spares everything that a PC has for history's sake, so the kernel does not
+//! probe for a keyboard controller or a real-time clock that are not there.
+
+use super::layout;
+use crate::memory::MemoryError;
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ResourceTemplate};
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::Aml;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+const OEM: [u8; 6] = *b"ISOBEN";
+const TABLE: [u8; 8] = *b"MICROVM ";
+/// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.11): no VGA, no message-signalled interrupts, no real-time clock.
+const NO_VGA: u16 = 1 << 2;
+const NO_MESSAGES: u16 = 1 << 3;
+const NO_CLOCK: u16 = 1 << 5;
+/// The hardware ID of a virtio device with memory-mapped registers (QEMU's; drivers/virtio/virtio_mmio.c).
+const VIRTIO_MMIO: &str = "LNRO0005";
+/// A serial port like the 16550A.
+const SERIAL: &str = "PNP0501";
+/// Revision of the differentiated system description table: 2 is 64-bit arithmetic.
+const DSDT_REVISION: u8 = 2;
+
+/// Writes the tables into guest memory and gives the root's address. `card` says whether there is a network card.
+pub fn write(memory: &GuestMemoryMmap, card: bool) -> Result<u64, MemoryError> {
+    let mut tables = Tables { memory, next: layout::ACPI + Rsdp::len().next_multiple_of(16) as u64 };
+    let dsdt = tables.add(&description(card))?;
+    let fadt = {
+        let mut builder = FADTBuilder::new(OEM, TABLE, 1).dsdt_64(dsdt).flag(Flags::HwReducedAcpi);
+        builder.iapc_boot_arch = (NO_VGA | NO_MESSAGES | NO_CLOCK).into();
+        tables.add(&builder.finalize())?
+    };
+    let madt = tables.add(&interrupt_controllers())?;
+    let mut xsdt = XSDT::new(OEM, TABLE, 1);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = tables.add(&xsdt)?;
+    tables.next = layout::ACPI;
+    tables.add(&Rsdp::new(OEM, xsdt))
+}
+
+/// Places tables one after the other.
+struct Tables<'a> {
+    memory: &'a GuestMemoryMmap,
+    next: u64,
+}
+
+impl Tables<'_> {
+    fn add(&mut self, table: &dyn Aml) -> Result<u64, MemoryError> {
+        let mut bytes = Vec::new();
+        table.to_aml_bytes(&mut bytes);
+        let address = self.next;
+        self.memory
+            .write_slice(&bytes, GuestAddress(address))
+            .map_err(|source| MemoryError::Access { address, source })?;
+        self.next += bytes.len().next_multiple_of(16) as u64;
+        Ok(address)
+    }
+}
+
+/// One processor with its local controller, and one I/O controller for lines 0 to 23.
+fn interrupt_controllers() -> MADT {
+    let mut madt = MADT::new(OEM, TABLE, 1, LocalInterruptController::Address(layout::LOCAL_APIC as u32));
+    madt.add_structure(ProcessorLocalApic::new(0, 0, EnabledStatus::Enabled));
+    madt.add_structure(IoApic::new(super::multiprocessor::IO_APIC_ID, layout::IO_APIC as u32, 0));
+    madt
+}
+
+/// The devices that can't be found otherwise: the serial console and the network card.
+fn description(card: bool) -> Sdt {
+    let mut dsdt = Sdt::new(*b"DSDT", 36, DSDT_REVISION, OEM, TABLE, 1);
+    let mut code = Vec::new();
+    let port = IO::new(layout::SERIAL_PORT, layout::SERIAL_PORT, 1, 8);
+    let line = Interrupt::new(true, true, false, false, layout::SERIAL_LINE);
+    let id = Name::new("_HID".into(), &EISAName::new(SERIAL));
+    let number = Name::new("_UID".into(), &0_u8);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port, &line]));
+    Device::new("_SB_.COM1".into(), vec![&id, &number, &resources]).to_aml_bytes(&mut code);
+    if card {
+        let registers = Memory32Fixed::new(true, crate::layout::NETWORK_CARD as u32, 0x1000);
+        let line = Interrupt::new(true, true, false, false, layout::NETWORK_LINE);
+        let id = Name::new("_HID".into(), &VIRTIO_MMIO);
+        let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers, &line]));
+        Device::new("_SB_.NET0".into(), vec![&id, &number, &resources]).to_aml_bytes(&mut code);
+    }
+    dsdt.append_slice(&code);
+    dsdt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(memory: &GuestMemoryMmap, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+
+    fn word(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    /// A table by its header: its length is in it, and all its bytes add up to zero (ACPI 6.5, 5.2.6).
+    fn table(memory: &GuestMemoryMmap, address: u64) -> Vec<u8> {
+        let header = read(memory, address, 36);
+        let length = u32::from_le_bytes(header[4..8].try_into().unwrap());
+        let bytes = read(memory, address, length as usize);
+        let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        assert_eq!(sum, 0, "checksum of {}", String::from_utf8_lossy(&header[..4]));
+        bytes
+    }
+
+    #[test]
+    fn every_table_is_reached_from_the_root_and_adds_up() {
+        let memory = crate::memory::create(2 << 20).unwrap();
+        let root = write(&memory, true).unwrap();
+        assert_eq!(root, layout::ACPI);
+        let rsdp = read(&memory, root, 36);
+        assert_eq!(&rsdp[..8], b"RSD PTR ");
+        for part in [&rsdp[..20], &rsdp[..]] {
+            assert_eq!(part.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        }
+        let xsdt = table(&memory, word(&rsdp, 24));
+        let names: Vec<Vec<u8>> =
+            xsdt[36..].chunks(8).map(|entry| table(&memory, word(entry, 0))[..4].to_vec()).collect();
+        assert_eq!(names, [b"FACP".to_vec(), b"APIC".to_vec()]);
+        let fadt = table(&memory, word(&xsdt, 36));
+        // X_DSDT, flags (hardware-reduced is bit 20) and IAPC_BOOT_ARCH (ACPI 6.5, table 5.9).
+        let dsdt = table(&memory, word(&fadt, 140));
+        assert_eq!(&dsdt[..4], b"DSDT");
+        assert!(dsdt.windows(8).any(|text| text == VIRTIO_MMIO.as_bytes()));
+        assert_eq!(fadt[112 + 2] & 1 << 4, 1 << 4);
+        assert_eq!(fadt[109], 0b10_1100);
+    }
+
+    #[test]
+    fn a_guest_without_a_card_is_told_of_none() {
+        let mut bytes = Vec::new();
+        description(false).to_aml_bytes(&mut bytes);
+        assert!(!bytes.windows(8).any(|text| text == VIRTIO_MMIO.as_bytes()));
+    }
+}

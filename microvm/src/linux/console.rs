@@ -1,0 +1,237 @@
+//! The guest's console: a serial port whose output is read line by line. The agent inside speaks on it, in lines of its own;
+//! the kernel's messages are kept for the case that the boot goes wrong.
+
+use crate::bus::{Device, Reaction};
+use isobench_workload::{Stage, Stages, announcement, clock};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io::{self, Write};
+use std::rc::Rc;
+use vm_superio::{Serial, Trigger, serial::NoEvents};
+use vmm_sys_util::eventfd::EventFd;
+
+/// The words before the agent's exit status, with which it takes leave. See `guest_init` in the agent.
+pub const LEAVE: &str = "isobench: exit ";
+/// Longest line that is taken from the guest: a histogram takes some ten thousand bytes.
+const LONGEST_LINE: usize = 1 << 20;
+/// How much of the kernel's log is kept for a report.
+const LOG_LINES: usize = 40;
+
+/// What came over the console so far; shared by the device and the run's end.
+#[derive(Debug)]
+pub struct Transcript<W> {
+    stages: Stages,
+    output: W,
+    line: Vec<u8>,
+    line_began: u64,
+    status: Option<u8>,
+    log: VecDeque<String>,
+}
+
+impl<W: Write> Transcript<W> {
+    /// Nothing yet; the agent's lines go to `output`.
+    pub fn new(stages: Stages, output: W) -> Self {
+        Self { stages, output, line: Vec::new(), line_began: 0, status: None, log: VecDeque::new() }
+    }
+
+    /// The status with which the agent took leave.
+    pub fn status(&self) -> Option<u8> {
+        self.status
+    }
+
+    /// The last lines of the kernel's log.
+    pub fn log(&self) -> impl Iterator<Item = &str> {
+        self.log.iter().map(String::as_str)
+    }
+
+    /// Stamps a stage with the time now; the first time counts.
+    pub fn stamp(&mut self, stage: Stage) {
+        if self.stages.at(stage).is_none() {
+            self.stages.stamp(stage, clock::now());
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if self.line.is_empty() {
+            self.line_began = clock::now();
+        }
+        if byte != b'\n' {
+            self.line.push(byte);
+        }
+        if byte == b'\n' || self.line.len() >= LONGEST_LINE {
+            let line = std::mem::take(&mut self.line);
+            self.take(String::from_utf8_lossy(&line).trim_end_matches('\r'));
+        }
+    }
+
+    /// One line: the ready line, the agent's leave, a result, or the kernel's.
+    fn take(&mut self, line: &str) {
+        if let Some(guest) = announcement::parse(line) {
+            self.ready(&guest);
+        } else if let Some(status) = line.strip_prefix(LEAVE) {
+            self.status = status.parse().ok().or(self.status);
+        } else if line.starts_with('{') {
+            self.say(&format!("{line}\n"));
+        } else {
+            if self.log.len() == LOG_LINES {
+                self.log.pop_front();
+            }
+            self.log.push_back(line.chars().filter(|letter| !letter.is_control()).take(200).collect());
+        }
+    }
+
+    /// The agent's stamps are on the guest's clock. Its last one is about now, when its line begins to arrive; the others came
+    /// as much earlier as the guest says, but not before the guest itself began.
+    fn ready(&mut self, guest: &Stages) {
+        let stamps = guest.sorted();
+        let Some(last) = stamps.last().map(|(_, at)| *at) else { return };
+        let earliest = self.stages.at(Stage::GuestEntered).unwrap_or(0);
+        for (stage, at) in stamps {
+            if matches!(stage, Stage::AgentEntered | Stage::Listening) && self.stages.at(stage).is_none() {
+                self.stages.stamp(stage, self.line_began.saturating_sub(last - at).max(earliest));
+            }
+        }
+        let line = announcement::format(&self.stages);
+        self.say(&line);
+    }
+
+    fn say(&mut self, line: &str) {
+        // Who started us may have closed the pipe; the guest runs all the same.
+        let _ = self.output.write_all(line.as_bytes());
+        let _ = self.output.flush();
+    }
+}
+
+/// A handle on a transcript that both the serial port and the end of the run hold, on one thread.
+#[derive(Debug)]
+pub struct Shared<W>(Rc<RefCell<Transcript<W>>>);
+
+impl<W> Shared<W> {
+    /// Shares a transcript.
+    pub fn new(transcript: Transcript<W>) -> Self {
+        Self(Rc::new(RefCell::new(transcript)))
+    }
+
+    /// Works on the transcript.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Transcript<W>) -> R) -> R {
+        work(&mut self.0.borrow_mut())
+    }
+}
+
+impl<W> Clone for Shared<W> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<W: Write> Write for Shared<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.with(|transcript| bytes.iter().for_each(|byte| transcript.byte(*byte)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An interrupt line as an event that KVM listens to.
+#[derive(Debug)]
+struct Line(EventFd);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// The serial port.
+#[derive(Debug)]
+pub struct Console<W: Write>(Serial<Line, NoEvents, Shared<W>>);
+
+impl<W: Write> Console<W> {
+    /// A port whose interrupt line is this event.
+    pub fn new(line: EventFd, transcript: Shared<W>) -> Self {
+        Self(Serial::new(Line(line), transcript))
+    }
+}
+
+impl<W: Write + Debug> Device for Console<W> {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let [byte] = data {
+            *byte = self.0.read(offset as u8);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Reaction {
+        if let [byte] = data {
+            // It fails only where the event is full, and then the line is raised already.
+            let _ = self.0.write(offset as u8, *byte);
+        }
+        Reaction::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript() -> Transcript<Vec<u8>> {
+        let mut stages = Stages::default();
+        stages.stamp(Stage::VmmReady, 5);
+        Transcript::new(stages, Vec::new())
+    }
+
+    fn feed(transcript: &mut Transcript<Vec<u8>>, text: &str) {
+        text.bytes().for_each(|byte| transcript.byte(byte));
+    }
+
+    #[test]
+    fn the_ready_line_is_stamped_on_the_hosts_clock() {
+        let mut transcript = transcript();
+        transcript.stamp(Stage::GuestEntered);
+        let before = clock::now();
+        feed(&mut transcript, "[    0.1] kernel\r\nisobench: ready agent-entered=1000 listening=1400\r\n");
+        let line = String::from_utf8(transcript.output.clone()).unwrap();
+        let stages = announcement::parse(&line).unwrap();
+        assert_eq!(stages.at(Stage::VmmReady), Some(5));
+        let listening = stages.at(Stage::Listening).unwrap();
+        assert!(listening >= before);
+        assert!(stages.at(Stage::AgentEntered).unwrap() >= listening - 400);
+        assert_eq!(transcript.log().collect::<Vec<_>>(), ["[    0.1] kernel"]);
+    }
+
+    #[test]
+    fn a_guest_cannot_stamp_the_hosts_stages_nor_a_time_before_its_own() {
+        let mut transcript = transcript();
+        transcript.stamp(Stage::GuestEntered);
+        let entered = transcript.stages.at(Stage::GuestEntered).unwrap();
+        feed(&mut transcript, "isobench: ready agent-entered=0 started=7 listening=18446744073709551615\n");
+        let stages = announcement::parse(std::str::from_utf8(&transcript.output).unwrap()).unwrap();
+        assert_eq!(stages.at(Stage::AgentEntered), Some(entered));
+        assert_eq!(stages.at(Stage::Started), None);
+    }
+
+    #[test]
+    fn results_pass_and_leave_is_taken() {
+        let mut transcript = transcript();
+        feed(&mut transcript, "{\"bytes\":1}\r\nisobench: exit 3\r\n");
+        assert_eq!(transcript.output, b"{\"bytes\":1}\n");
+        assert_eq!(transcript.status(), Some(3));
+    }
+
+    #[test]
+    fn what_the_guest_says_is_bounded() {
+        let mut transcript = transcript();
+        for number in 0..1000 {
+            feed(&mut transcript, &format!("line {number} {}\n", "x".repeat(1000)));
+        }
+        assert_eq!(transcript.log().count(), LOG_LINES);
+        assert!(transcript.log().all(|line| line.len() <= 200));
+        feed(&mut transcript, &"y".repeat(LONGEST_LINE + 10));
+        assert!(transcript.line.len() <= 10);
+    }
+}

@@ -1,0 +1,190 @@
+//! A Linux kernel file: what it is, and loading it. A vmlinux (ELF) is entered directly; a bzImage unpacks itself first. Both
+//! have a 64-bit entry.
+
+use linux_loader::bootparam::setup_header;
+use linux_loader::loader::{BzImage, Elf, KernelLoader, elf::Error as ElfError, Error as LoaderError};
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use super::layout;
+
+/// Largest kernel file that is read: a distribution's are 10 to 20 MB, a vmlinux with debugging information 700 MB.
+const LARGEST_FILE: u64 = 1 << 30;
+/// Where the setup header of a bzImage lies, and its fields' offsets in the file (boot.rst, "The Real-Mode Kernel Header").
+const HEADER_END: usize = 0x270;
+const BOOT_FLAG: usize = 0x1fe;
+const SYSTEM_SIZE: usize = 0x1f4;
+const MAGIC: usize = 0x202;
+const VERSION_STRING: usize = 0x20e;
+/// `XLF_KERNEL_64`: the kernel has a 64-bit entry, 0x200 after its start.
+const XLF_KERNEL_64: u16 = 1;
+const ENTRY_64: u64 = 0x200;
+
+/// Why a file can't be booted as a kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// It can't be read.
+    #[error("read the kernel {path} (scripts/guest-kernel fetch gets one)")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{path} is no x86-64 Linux kernel: {why}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What gives it away.
+        why: &'static str,
+    },
+    /// A part is missing.
+    #[error("the kernel {path} is truncated: it has {found} bytes of {wanted}")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that there are.
+        found: u64,
+        /// Bytes that there should be.
+        wanted: u64,
+    },
+    /// It can't be loaded.
+    #[error("load the kernel {path} into {memory} bytes of memory")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The guest's memory in bytes.
+        memory: u64,
+        /// The cause.
+        #[source]
+        source: LoaderError,
+    },
+}
+
+/// A kernel file that looks like one.
+#[derive(Debug)]
+pub struct Kernel {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Elf,
+    BzImage,
+}
+
+/// A kernel in guest memory.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its 64-bit entry.
+    pub entry: u64,
+    /// The first address that it does not need before it knows its own memory.
+    pub end: u64,
+    /// The setup header of a bzImage.
+    pub header: Option<setup_header>,
+}
+
+impl Kernel {
+    /// Reads a kernel file.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let read = || -> io::Result<Vec<u8>> {
+            let file = File::open(path)?;
+            let mut bytes = Vec::with_capacity(file.metadata()?.len().min(LARGEST_FILE) as usize);
+            file.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Takes a file's content; the path is for messages.
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, KernelError> {
+        let foreign = |why| KernelError::Foreign { path: path.to_owned(), why };
+        let format = if bytes.starts_with(b"\x7fELF") {
+            check_elf(&bytes).map_err(foreign)?;
+            Format::Elf
+        } else if bytes.get(MAGIC..MAGIC + 4) == Some(b"HdrS") && bytes.get(BOOT_FLAG..BOOT_FLAG + 2) == Some(&[0x55, 0xaa]) {
+            let setup = u64::from(bytes[0x1f1].max(1)) * 512 + 512;
+            let system = u64::from(number(&bytes, SYSTEM_SIZE)) * 16;
+            let (found, wanted) = (bytes.len() as u64, (setup + system).max(HEADER_END as u64));
+            // The size is counted in units of 16 bytes.
+            if found + 15 < wanted {
+                return Err(KernelError::Truncated { path: path.to_owned(), found, wanted });
+            }
+            Format::BzImage
+        } else {
+            return Err(foreign("it is neither an ELF file nor a bzImage"));
+        };
+        Ok(Self { path: path.to_owned(), bytes, format })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The release, such as `6.1.0-42-cloud-amd64`, where the file tells it; its modules lie in a directory of that name.
+    pub fn release(&self) -> Option<&str> {
+        if self.format != Format::BzImage {
+            return None;
+        }
+        let start = usize::from(u16::from_le_bytes([self.bytes[VERSION_STRING], self.bytes[VERSION_STRING + 1]])) + 0x200;
+        let text = self.bytes.get(start..)?;
+        let end = text.iter().take(128).position(|byte| *byte == b' ' || *byte == 0)?;
+        let release = std::str::from_utf8(&text[..end]).ok()?;
+        // It becomes a part of a path.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+~".contains(&byte);
+        (!release.is_empty() && !release.starts_with('.') && release.bytes().all(plain)).then_some(release)
+    }
+
+    /// Loads the kernel into guest memory.
+    pub fn load(&self, memory: &GuestMemoryMmap) -> Result<Loaded, KernelError> {
+        let failed = |source| KernelError::Load {
+            path: self.path.clone(),
+            memory: memory.iter().map(vm_memory::GuestMemoryRegion::len).sum(),
+            source,
+        };
+        let mut image = Cursor::new(&self.bytes);
+        let lowest = Some(GuestAddress(layout::HIGH_MEMORY));
+        match self.format {
+            Format::Elf => {
+                let loaded = Elf::load(memory, None, &mut image, lowest).map_err(failed)?;
+                Ok(Loaded { entry: loaded.kernel_load.0, end: loaded.kernel_end, header: None })
+            }
+            Format::BzImage => {
+                let loaded = BzImage::load(memory, None, &mut image, lowest).map_err(failed)?;
+                let header = loaded.setup_header.ok_or_else(|| failed(ElfError::ReadKernelImage.into()))?;
+                if header.version < 0x20c || header.xloadflags & XLF_KERNEL_64 == 0 {
+                    let why = "it has no 64-bit entry (boot protocol 2.12)";
+                    return Err(KernelError::Foreign { path: self.path.clone(), why });
+                }
+                // It unpacks itself to its preferred address and works in `init_size` bytes from there.
+                let unpacked = header.pref_address.saturating_add(header.init_size.into());
+                let end = loaded.kernel_end.max(unpacked);
+                Ok(Loaded { entry: loaded.kernel_load.0 + ENTRY_64, end, header: Some(header) })
+            }
+        }
+    }
+}
+
+/// A few fields of the ELF header: 64 bits, little-endian, executable, x86-64 (elf(5)).
+fn check_elf(bytes: &[u8]) -> Result<(), &'static str> {
+    let header = bytes.get(..64).ok_or("its ELF header is cut short")?;
+    match (header[4], header[5], header[16], header[18]) {
+        (2, 1, 2, 62) => Ok(()),
+        (2, 1, 2, _) => Err("it is for another processor"),
+        _ => Err("it is no 64-bit ELF executable"),
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}

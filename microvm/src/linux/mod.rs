@@ -1,0 +1,312 @@
+//! Booting Linux: the recipe of the crate's front page, step by step.
+//!
+//! The kernel is a file, a vmlinux or a bzImage. The agent is /init in an initramfs that is built in memory, beside the modules
+//! that a distribution's kernel needs for its network card. A kernel with ACPI finds the card and the interrupt controllers in
+//! the tables of [`acpi`], one without on its command line and in the [`multiprocessor`] table.
+
+pub mod acpi;
+pub mod boot_parameters;
+pub mod console;
+pub mod initramfs;
+pub mod kernel;
+pub mod layout;
+pub mod modules;
+pub mod multiprocessor;
+mod ports;
+mod processor;
+
+use crate::bus::{Bus, Overlap};
+use crate::devices::virtio::card::Card;
+use crate::devices::virtio::mmio;
+use crate::devices::virtio::tap::{Tap, TapError};
+use crate::machine::{Machine, MachineError};
+use crate::memory::{self, MemoryError};
+use crate::outcome::Outcome;
+use crate::vcpu::{Stop, Vcpu, VcpuError};
+use console::{Console, Shared, Transcript};
+use initramfs::Archive;
+use isobench_workload::{Stage, Stages};
+use kernel::{Kernel, KernelError};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
+use modules::{Modules, ModulesError};
+use std::fmt::{Debug, Write as _};
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// The least and the most memory: below, no kernel of today boots; above, nothing here was ever tried.
+pub const LEAST_MEMORY: u64 = 32 << 20;
+/// See [`LEAST_MEMORY`].
+pub const MOST_MEMORY: u64 = 64 << 30;
+
+/// What a Linux guest is to be.
+#[derive(Debug)]
+pub struct Config {
+    /// The kernel file.
+    pub kernel: PathBuf,
+    /// The agent's program: it becomes /init.
+    pub agent: Vec<u8>,
+    /// The agent's arguments ([`isobench_workload::Workload::arguments`]).
+    pub arguments: Vec<String>,
+    /// Words that are added to the kernel's command line, such as `loglevel=7`.
+    pub append: String,
+    /// Its network card's tap, attached already, and its addresses.
+    pub network: Option<(OwnedFd, Network)>,
+    /// Size of its memory in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// How long it may run; without limit where `None`.
+    pub deadline: Option<Duration>,
+    /// How long the card's I/O thread looks for frames before it sleeps.
+    pub spin: Duration,
+}
+
+/// A guest's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The card's Ethernet address.
+    pub mac: [u8; 6],
+    /// The IPv4 address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix in bits.
+    pub prefix: u8,
+    /// The router, where there is one.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Why a Linux guest could not be booted or run.
+#[derive(Debug, thiserror::Error)]
+pub enum LinuxError {
+    /// Its kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel's modules.
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
+    /// Its memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The virtual machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A call on the virtual machine.
+    #[error("{operation} of the virtual machine")]
+    System {
+        /// The operation.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The virtual processor.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The tap.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A device could not be made.
+    #[error("make the guest's devices")]
+    Devices(#[source] io::Error),
+    /// Two devices at one address.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// The initramfs does not fit.
+    #[error("the initramfs of {initramfs} bytes does not fit into {memory} bytes of memory beside the kernel, which ends at {kernel:#x}: give the guest more memory")]
+    InitramfsTooLarge {
+        /// Size of the initramfs.
+        initramfs: u64,
+        /// Where the kernel ends.
+        kernel: u64,
+        /// Memory below 4 GiB.
+        memory: u64,
+    },
+    /// The command line is too long.
+    #[error("the kernel's command line would have {length} bytes, more than the {} that it takes", boot_parameters::LONGEST_COMMAND_LINE)]
+    CommandLineTooLong {
+        /// Its length.
+        length: usize,
+    },
+    /// The zero page could not be written.
+    #[error("write the boot parameters")]
+    BootParameters(#[source] linux_loader::configurator::Error),
+}
+
+/// How a guest ended, and what its kernel said last.
+#[derive(Debug)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The last lines of the console that were the kernel's or a program's error, for a report where the outcome is bad.
+    pub log: Vec<String>,
+}
+
+/// Boots Linux and runs it to its end. The agent's ready line, with the host's stamps, and its results go to `output`; `stages`
+/// holds what the program has stamped so far.
+pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static) -> Result<Ending, LinuxError> {
+    let kernel = Kernel::open(&config.kernel)?;
+    // 1. memory
+    if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || config.memory % (2 << 20) != 0 {
+        return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
+    }
+    let memory = memory::create_regions(&regions(config.memory))?;
+    // 2. kvm
+    let machine = Machine::new(memory.clone())?;
+    // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
+    create_interrupt_controllers(machine.vm())?;
+    // 3. vCPU
+    let vcpu = machine.create_vcpu(0)?;
+    // 4. devices
+    let transcript = Shared::new(Transcript::new(stages, output));
+    let (mut ports, mut registers) = (Bus::new(), Bus::new());
+    let line = interrupt_line(machine.vm(), layout::SERIAL_LINE)?;
+    let serial = u64::from(layout::SERIAL_PORT);
+    ports.insert(serial..serial + 8, Box::new(Console::new(line, transcript.clone())))?;
+    ports::attach(&mut ports, transcript.clone())?;
+    let network = match config.network {
+        Some((tap, network)) => {
+            let card =
+                Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(LinuxError::Devices)?;
+            connect(machine.vm(), &card)?;
+            let window = crate::layout::NETWORK_CARD..crate::layout::NETWORK_CARD + mmio::WINDOW;
+            registers.insert(window, Box::new(card))?;
+            Some(network)
+        }
+        None => None,
+    };
+    // 5. kernel
+    let modules = match network {
+        Some(_) => Modules::find(kernel.path(), kernel.release())?.read()?,
+        None => Vec::new(),
+    };
+    let loaded = kernel.load(&memory)?;
+    let initramfs = initramfs(&config.agent, &config.arguments, &modules);
+    let root = acpi::write(&memory, network.is_some())?;
+    multiprocessor::write(&memory)?;
+    let command_line = command_line(network.as_ref(), kernel.release().is_none(), &config.append);
+    boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
+    drop((kernel, initramfs, modules));
+    // 6. registers
+    processor::write_tables(&memory, loaded.entry)?;
+    processor::set_features(machine.kvm(), &vcpu)?;
+    processor::set_registers(&vcpu)?;
+    // 7. run
+    transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
+    let mut vcpu = Vcpu::new(vcpu);
+    let stop = vcpu.run(&mut ports, &mut registers, config.deadline)?;
+    let status = transcript.with(|transcript| transcript.status());
+    let log = transcript.with(|transcript| transcript.log().map(str::to_owned).collect());
+    Ok(Ending { outcome: outcome(stop, status, vcpu.fd(), &machine)?, log })
+}
+
+/// Guest memory of this size: below the hole for device registers, and the rest above 4 GiB.
+fn regions(size: u64) -> Vec<(GuestAddress, usize)> {
+    let low = size.min(layout::LOWEST_HOLE);
+    let mut regions = vec![(GuestAddress(0), low as usize)];
+    if size > low {
+        regions.push((GuestAddress(layout::ABOVE_4_GIB), (size - low) as usize));
+    }
+    regions
+}
+
+/// KVM's own local and I/O interrupt controllers. No timer chip: the local controller's timer needs no calibration by it.
+fn create_interrupt_controllers(vm: &VmFd) -> Result<(), LinuxError> {
+    let failed = |operation| move |source: kvm_ioctls::Error| LinuxError::System { operation, source: source.into() };
+    vm.set_tss_address(layout::KVM_TSS as usize).map_err(failed("set the task state address"))?;
+    vm.create_irq_chip().map_err(failed("create the interrupt controllers"))
+}
+
+/// An event that raises an interrupt line.
+fn interrupt_line(vm: &VmFd, number: u32) -> Result<EventFd, LinuxError> {
+    let event = EventFd::new(EFD_NONBLOCK).map_err(LinuxError::Devices)?;
+    vm.register_irqfd(&event, number)
+        .map_err(|source| LinuxError::System { operation: "register an interrupt", source: source.into() })?;
+    Ok(event)
+}
+
+/// Lets the card's interrupt raise its line, and the guest's notifications reach the I/O thread without stopping the vCPU.
+fn connect(vm: &VmFd, card: &Card) -> Result<(), LinuxError> {
+    vm.register_irqfd(card.interrupt().event(), layout::NETWORK_LINE)
+        .map_err(|source| LinuxError::System { operation: "register an interrupt", source: source.into() })?;
+    let notify = IoEventAddress::Mmio(crate::layout::NETWORK_CARD + mmio::register::QUEUE_NOTIFY);
+    vm.register_ioevent(card.kick(), &notify, NoDatamatch)
+        .map_err(|source| LinuxError::System { operation: "register a notification", source: source.into() })
+}
+
+/// The agent as /init, its arguments, the modules in order, and the console that the kernel opens for it.
+fn initramfs(agent: &[u8], arguments: &[String], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Archive::new();
+    for directory in ["dev", "proc", "sys", "tmp", "isobench", "isobench/modules"] {
+        archive.directory(directory);
+    }
+    archive.character_device("dev/console", 5, 1);
+    archive.character_device("dev/null", 1, 3);
+    archive.program("init", agent);
+    archive.file("isobench/arguments", arguments.join("\0").as_bytes());
+    for (index, (name, content)) in modules.iter().enumerate() {
+        archive.file(&format!("isobench/modules/{index:02}-{name}"), content);
+    }
+    archive.finish()
+}
+
+/// What the kernel is told: a quiet console, which is the largest saving of all; how to end; what need not be looked for; and
+/// what the agent reads of it.
+fn command_line(network: Option<&Network>, without_acpi: bool, append: &str) -> String {
+    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests isobench.guest=1");
+    if let Some(network) = network {
+        // Writing to a string cannot fail.
+        let _ = write!(line, " isobench.address={}/{}", network.address, network.prefix);
+        if let Some(gateway) = network.gateway {
+            let _ = write!(line, " isobench.gateway={gateway}");
+        }
+        if without_acpi {
+            let _ = write!(line, " virtio_mmio.device=4K@{:#x}:{}", crate::layout::NETWORK_CARD, layout::NETWORK_LINE);
+        }
+    }
+    if !append.is_empty() {
+        let _ = write!(line, " {append}");
+    }
+    line
+}
+
+/// What the end of the run loop means: a guest whose agent took leave has exited, by whatever way it resets itself.
+fn outcome(stop: Stop, status: Option<u8>, vcpu: &VcpuFd, machine: &Machine) -> Result<Outcome, VcpuError> {
+    Ok(match (stop, status) {
+        (Stop::Exit(_) | Stop::Shutdown, Some(status)) => Outcome::Exited(status),
+        (Stop::Exit(_) | Stop::Shutdown | Stop::Crash | Stop::Panic, _) => Outcome::Reset,
+        (Stop::Halted, _) => Outcome::Halted,
+        (Stop::Deadline, _) => Outcome::Deadline,
+        (Stop::Internal { suberror, .. }, _) => {
+            let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
+            // The page tables are the guest's own by now: only an address that is mapped one to one can be followed.
+            let mut bytes = vec![0; 15];
+            let known = machine.memory().read(&mut bytes, GuestAddress(registers.rip)).unwrap_or(0);
+            bytes.truncate(known);
+            Outcome::Internal { suberror, instruction_pointer: registers.rip, bytes }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_goes_on_above_the_hole() {
+        assert_eq!(regions(64 << 20), [(GuestAddress(0), 64 << 20)]);
+        let low = layout::LOWEST_HOLE as usize;
+        assert_eq!(regions(4 << 30), [(GuestAddress(0), low), (GuestAddress(1 << 32), (4 << 30) - low)]);
+    }
+
+    #[test]
+    fn the_command_line_says_what_the_agent_needs() {
+        let network =
+            Network { mac: [2; 6], address: Ipv4Addr::new(172, 17, 0, 5), prefix: 16, gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
+        let line = command_line(Some(&network), true, "");
+        assert!(line.contains(" isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1"));
+        assert!(line.ends_with(" virtio_mmio.device=4K@0xd0000000:5"));
+        assert!(!command_line(None, true, "").contains("virtio"));
+    }
+}
