@@ -7,22 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Package, program, and the variable that tells `programs.rs` where it is.
-const PROGRAMS: [(&str, &str, &str); 1] = [("isobench-workload", "isobench-agent", "ISOBENCH_AGENT")];
-
-/// What the outer cargo sets for this build and must not reach the nested one: flags that would change the embedded
-/// programs, and a target directory whose lock the outer cargo holds.
-const NOT_INHERITED: [&str; 10] = [
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTDOCFLAGS",
-    "CARGO_TARGET_DIR",
-    "CARGO_BUILD_TARGET",
-    "CARGO_BUILD_TARGET_DIR",
-    "CARGO_PRIMARY_PACKAGE",
-    "CARGO_MAKEFLAGS",
-];
+const PROGRAMS: [(&str, &str, &str); 2] =
+    [("isobench-workload", "isobench-agent", "ISOBENCH_AGENT"), ("isobench-microvm", "isobench-vmm", "ISOBENCH_VMM")];
 
 fn main() {
     let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
@@ -35,8 +21,15 @@ fn main() {
     for (package, program, _) in PROGRAMS {
         cargo.args(["--package", package, "--bin", program]);
     }
-    for name in NOT_INHERITED {
-        cargo.env_remove(name);
+    // What the outer cargo sets must not reach the nested one: flags would change the embedded programs, and the outer
+    // target directory is locked.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let outer =
+            ["CARGO_", "RUSTFLAGS", "RUSTC", "RUSTDOC", "CLIPPY_"].iter().any(|prefix| text.starts_with(prefix));
+        if outer && !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&text.as_ref()) {
+            cargo.env_remove(&name);
+        }
     }
     match cargo.status() {
         Ok(status) if status.success() => {}

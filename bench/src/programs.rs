@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 static AGENT: &[u8] = include_bytes!(env!("ISOBENCH_AGENT"));
+static VMM: &[u8] = include_bytes!(env!("ISOBENCH_VMM"));
 
 /// A program in memory, ready to be executed.
 #[derive(Debug)]
@@ -30,6 +31,14 @@ impl Program {
     /// Where neither a memfd nor a file in `fallback` can be made.
     pub fn agent(fallback: &Path) -> anyhow::Result<Self> {
         Self::new("isobench-agent", AGENT, fallback)
+    }
+
+    /// The virtual machine monitor, with the unikernel inside.
+    ///
+    /// # Errors
+    /// As for [`Program::agent`].
+    pub fn vmm(fallback: &Path) -> anyhow::Result<Self> {
+        Self::new("isobench-vmm", VMM, fallback)
     }
 
     fn new(name: &str, bytes: &'static [u8], fallback: &Path) -> anyhow::Result<Self> {

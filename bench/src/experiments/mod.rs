@@ -1,16 +1,26 @@
 //! The experiments, one file each. They yield measurements and judge nothing.
 
+mod latency;
+mod memory;
+mod network;
 mod startup;
+mod throughput;
+mod traffic;
 
 use crate::cell::{Cell, Measurement};
 use crate::programs::Program;
+use crate::sandboxes::spawn;
 use crate::sandboxes::{Candidate, Kind};
 use crate::testbed::Settings;
-use crate::testbed::network::Network;
-use isobench_reports::record::{Metric, Outcome, SandboxRecord, Value};
-use isobench_workload::Sandbox;
+use crate::testbed::network::HostNetwork;
+use anyhow::Context;
+use isobench_reports::record::{Outcome, SandboxRecord, Value};
+use isobench_workload::{Instance, Sandbox, Workload};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// One experiment.
 #[derive(Debug)]
@@ -23,47 +33,23 @@ pub struct Experiment {
     pub quick_blocks: u32,
     /// Whether it can run the user's own program in place of its workload.
     pub takes_program: bool,
-    /// What it measures.
-    pub metrics: &'static [MetricText],
+    /// Names of what it measures, each defined in [`isobench_reports::metrics`].
+    pub metrics: &'static [&'static str],
     /// The points that one cell of it yields in a sandbox: none where it does not apply.
     points: fn(&Kind) -> Vec<Point>,
     measure: fn(&mut Ground, &Kind, &mut dyn Sandbox, &Cell, &mut Sheet) -> anyhow::Result<()>,
 }
 
-/// A metric as an experiment declares it.
-#[derive(Debug)]
-pub struct MetricText {
-    /// The metric's name.
-    pub name: &'static str,
-    /// Base unit.
-    pub unit: &'static str,
-    /// Which way is better.
-    pub better: &'static str,
-    /// What it is, in one sentence.
-    pub text: &'static str,
-}
-
 /// Every experiment, in the order of the report.
 pub fn all() -> &'static [Experiment] {
-    static ALL: [Experiment; 1] = [startup::EXPERIMENT];
+    static ALL: [Experiment; 5] =
+        [startup::EXPERIMENT, memory::EXPERIMENT, throughput::EXPERIMENT, latency::EXPERIMENT, network::EXPERIMENT];
     &ALL
 }
 
 /// The experiment with this name.
 pub fn named(name: &str) -> Option<&'static Experiment> {
     all().iter().find(|experiment| experiment.name == name)
-}
-
-/// What each metric's values mean, as `run.json` has it.
-pub fn metrics() -> BTreeMap<String, Metric> {
-    all()
-        .iter()
-        .flat_map(|experiment| experiment.metrics)
-        .map(|metric| {
-            let described = Metric { unit: metric.unit.into(), better: metric.better.into(), text: metric.text.into() };
-            (metric.name.to_owned(), described)
-        })
-        .collect()
 }
 
 impl Experiment {
@@ -97,7 +83,39 @@ impl Experiment {
 pub(crate) struct Ground {
     pub(crate) settings: Settings,
     pub(crate) agent: Rc<Program>,
-    pub(crate) network: Network,
+    pub(crate) network: HostNetwork,
+}
+
+/// Where a helper of an experiment runs: a load generator, or a server to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// On the simulated host.
+    Host,
+    /// On the outside client.
+    Outside,
+}
+
+impl Ground {
+    /// Runs the agent as a plain process.
+    fn agent(&self, place: Place, workload: &Workload) -> anyhow::Result<Instance> {
+        let mut command = Command::new(self.agent.path());
+        command.args(workload.arguments());
+        let name = format!("{place:?}-agent");
+        let spawned = match place {
+            Place::Host => spawn(name, &mut command)?,
+            Place::Outside => self.network.outside().enter(|| spawn(name, &mut command))??,
+        };
+        Ok(spawned.instance(None)?)
+    }
+}
+
+/// What an instance says in one line of JSON; the instance is ended.
+fn answer<T: DeserializeOwned>(mut instance: Instance, deadline: Duration) -> anyhow::Result<T> {
+    let line =
+        instance.output().line(deadline).with_context(|| format!("wait for the answer of {}", instance.name()))?;
+    instance.destroy().map_err(ended)?;
+    serde_json::from_str(&line)
+        .with_context(|| format!("read the answer `{}`", line.chars().take(200).collect::<String>()))
 }
 
 /// A metric with the parameters that tell its samples apart.
@@ -146,4 +164,38 @@ fn ended(errors: Vec<Box<dyn std::error::Error + Send + Sync>>) -> anyhow::Error
     let texts: Vec<String> =
         errors.into_iter().map(|error| format!("{:#}", anyhow::Error::from_boxed(error))).collect();
     anyhow::anyhow!(texts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandboxes::KINDS;
+    use isobench_reports::metrics;
+
+    #[test]
+    fn every_metric_is_defined_and_every_point_declared() {
+        for experiment in all() {
+            for name in experiment.metrics {
+                assert!(metrics::find(name).is_some(), "{name} is not defined");
+            }
+            for kind in KINDS {
+                for point in (experiment.points)(kind) {
+                    assert!(
+                        experiment.metrics.contains(&point.metric),
+                        "{} declares no {}",
+                        experiment.name,
+                        point.metric
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_point_that_was_not_measured_gets_the_error() {
+        let mut sheet = Sheet::default();
+        let (one, other) = (Point::plain("start.ready"), Point::with("start.ready", &[("path", "host")]));
+        sheet.value(&one, Value::Integer(1));
+        assert!(sheet.has(&one) && !sheet.has(&other));
+    }
 }

@@ -1,6 +1,6 @@
 //! How long a sandbox takes from t0 until it is ready, and from the order to end until nothing of it is left.
 
-use super::{Experiment, Ground, MetricText, Point, Sheet, ended};
+use super::{Experiment, Ground, Point, Sheet, ended};
 use crate::cell::Cell;
 use crate::sandboxes::{Kind, Network};
 use anyhow::{Context, bail};
@@ -12,27 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches one instance, waits until it is ready, ends it and waits until nothing of it is left",
     quick_blocks: 24,
     takes_program: true,
-    metrics: &[
-        MetricText {
-            name: STAGES,
-            unit: "ns",
-            better: "lower",
-            text: "Stages of one launch, in nanoseconds since just before the process was created",
-        },
-        MetricText {
-            name: READY,
-            unit: "ns",
-            better: "lower",
-            text: "Time from just before the process is created to the first TCP answer, or to the first line of output \
-                   where there is no network",
-        },
-        MetricText {
-            name: GONE,
-            unit: "ns",
-            better: "lower",
-            text: "Time from the order to end until process, cgroup, links, address and ports are seen to be absent",
-        },
-    ],
+    metrics: &[STAGES, READY, GONE],
     points: |_| [STAGES, READY, GONE].map(Point::plain).into(),
     measure,
 };

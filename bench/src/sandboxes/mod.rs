@@ -1,9 +1,20 @@
 //! The sandboxes by name, and the adapters that make each of them a [`Sandbox`].
 
+mod bubblewrap;
+mod container;
+mod oci;
 mod process;
+mod root_directory;
 mod spawn;
+mod virtual_machine;
+
+pub(crate) use spawn::spawn;
 
 use crate::programs::Program;
+use crate::testbed::directory;
+use crate::testbed::network::HostNetwork;
+use isobench_microvm::judge::judge;
+use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
 use isobench_workload::{Family, Sandbox};
 use std::rc::Rc;
@@ -84,16 +95,50 @@ impl Candidate {
     }
 }
 
+/// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
+type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
+
 /// Finds every sandbox of the vocabulary on this testbed.
-pub(crate) fn find(agent: &Rc<Program>) -> Vec<Candidate> {
-    KINDS
-        .iter()
-        .map(|kind| {
-            let sandbox: Result<Box<dyn Sandbox>, String> = match kind.name {
-                "process" => Ok(Box::new(process::BareProcess::new(Rc::clone(agent)))),
-                _ => Err(format!("{} is not part of this build", kind.name)),
-            };
-            Candidate { kind, version: None, emulation: None, sandbox }
-        })
-        .collect()
+pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork) -> anyhow::Result<Vec<Candidate>> {
+    let vmm = Rc::new(Program::vmm(&directory("programs")?)?);
+    let kvm = judge();
+    let root = root_directory::make(agent)?;
+    let containers = container::Containers::new(agent)?;
+    let find = |kind: &Kind| -> Found {
+        match kind.name {
+            "process" => Ok((Box::new(process::BareProcess::new(Rc::clone(agent))), None)),
+            "unikernel-process" => unikernel(Housing::Process, &vmm, network),
+            "vm-unikernel" if kvm.runs_unikernel() => {
+                unikernel(Housing::VirtualMachine { memory: MEMORY }, &vmm, network)
+            }
+            "vm-unikernel" | "vm-linux" => Err(kvm.to_string()),
+            name if name.starts_with("container-") => {
+                containers.sandbox(name, network).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
+            }
+            "runc" => found(oci::OciRuntime::find("runc", &root)),
+            "crun" => found(oci::OciRuntime::find("crun", &root)),
+            "bubblewrap" => found(bubblewrap::Bubblewrap::find(&root)),
+            _ => Err(format!("{} is not part of this build", kind.name)),
+        }
+    };
+    let candidates = KINDS.iter().map(|kind| {
+        let (sandbox, version) = match find(kind) {
+            Ok((sandbox, version)) => (Ok(sandbox), version),
+            Err(reason) => (Err(reason), None),
+        };
+        let emulation = (kind.name == "vm-unikernel" && !kvm.runs_linux()).then(|| "software KVM".to_owned());
+        Candidate { kind, version, emulation, sandbox }
+    });
+    Ok(candidates.collect())
+}
+
+fn unikernel(housing: Housing, vmm: &Rc<Program>, network: &HostNetwork) -> Found {
+    match virtual_machine::unikernel(housing, vmm, network) {
+        Ok(sandbox) => Ok((Box::new(sandbox), None)),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+fn found<S: Sandbox + 'static>(found: Result<(S, Option<String>), String>) -> Found {
+    found.map(|(sandbox, version)| (Box::new(sandbox) as Box<dyn Sandbox>, version))
 }

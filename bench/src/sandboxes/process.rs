@@ -2,8 +2,9 @@
 
 use super::spawn::spawn;
 use crate::programs::Program;
+use crate::testbed::network::HOST;
 use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::rc::Rc;
 
@@ -45,9 +46,9 @@ impl Sandbox for BareProcess {
             }
         };
         let server = match workload {
-            Workload::Serve { port } => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
+            Workload::Serve { port } => Some(SocketAddr::from((HOST, *port))),
             _ => None,
         };
-        spawn(self.name(), self.launched, &mut command, server)
+        spawn(format!("process-{}", self.launched), &mut command)?.instance(server)
     }
 }

@@ -76,7 +76,7 @@ mod tests {
             }
             drop(theirs);
             for message in &messages {
-                prop_assert_eq!(ours.receive::<String>().unwrap().as_ref(), Some(message));
+                prop_assert_eq!(ours.receive::<String>().unwrap(), Some(message.clone()));
             }
             prop_assert!(ours.receive::<String>().unwrap().is_none());
         }

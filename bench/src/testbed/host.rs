@@ -4,7 +4,10 @@
 //! sandboxes, then answer the parent's orders until it says stop or is gone.
 
 use super::channel::Channel;
-use super::{Order, Reply, SUBCOMMAND, Settings, Started, inventory::Inventory, machine, namespaces, network::Network};
+use super::{
+    Order, Reply, SUBCOMMAND, Settings, Started, cgroups, inventory::Inventory, machine, namespaces,
+    network::HostNetwork,
+};
 use crate::cell::{Cell, Measurement};
 use crate::experiments::{self, Ground};
 use crate::programs::Program;
@@ -16,19 +19,21 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The argument of the process that leaves the machine's namespaces; the run's name follows.
+pub(super) const OUTER: &str = "outer";
 
 /// The argument of the process that is the first one in the testbed's pid namespace.
 const INSIDE: &str = "inside";
 
 /// The hidden subcommand. The parent's end of the conversation is the standard input.
 pub fn main() -> ExitCode {
-    let role = std::env::args().nth(2);
-    let result = match role.as_deref() {
-        None => leave(),
-        Some(INSIDE) => serve().map(|()| ExitCode::SUCCESS),
-        Some(other) => {
-            Err(anyhow::anyhow!("`{SUBCOMMAND} {other}` is no part of a testbed; this is an internal command"))
-        }
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [OUTER, run] => leave(run),
+        [INSIDE] => serve().map(|()| ExitCode::SUCCESS),
+        _ => Err(anyhow::anyhow!("`{SUBCOMMAND}` is a part of the testbed and no command")),
     };
     result.unwrap_or_else(|error| {
         tracing::error!("testbed: {error:#}");
@@ -37,9 +42,10 @@ pub fn main() -> ExitCode {
 }
 
 /// The outer process: leaves the machine's namespaces, makes the first process inside the new ones and waits for it.
-fn leave() -> anyhow::Result<ExitCode> {
+fn leave(run: &str) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
-    if let Err(error) = namespaces::leave() {
+    let left = cgroups::enter(run).and_then(|()| namespaces::leave()).and_then(|()| cgroups::step_aside(run));
+    if let Err(error) = left {
         // Nobody inside can tell the parent.
         let mut channel = Channel::new(standard_input()?);
         channel.receive::<Order>()?;
@@ -103,9 +109,10 @@ impl Host {
     fn new(settings: Settings) -> anyhow::Result<Self> {
         let rootless = namespaces::is_rootless()?;
         namespaces::furnish()?;
-        let network = Network::new()?;
+        cgroups::show(&settings.run)?;
+        let network = HostNetwork::new()?;
         let agent = Rc::new(Program::agent(&namespaces::directory("programs")?)?);
-        let candidates = sandboxes::find(&agent);
+        let candidates = sandboxes::find(&agent, &network)?;
         Ok(Self { rootless, ground: Ground { settings, agent, network }, candidates })
     }
 
@@ -117,9 +124,26 @@ impl Host {
             .iter_mut()
             .find(|candidate| candidate.kind.name == cell.sandbox)
             .with_context(|| format!("there is no sandbox named `{}`", cell.sandbox))?;
+        let before = Inventory::take()?;
         let measurements = experiment.measure(&mut self.ground, candidate, cell);
-        reap_orphans();
+        settle(&before)?;
         Ok(measurements)
+    }
+}
+
+/// How long the kernel may go on cleaning up after a cell before what is left counts as a leak.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// Waits until nothing is there that was not there before: the kernel removes the links of a network namespace some 40 ms
+/// after its last process, and the next cell must not pay for that.
+fn settle(before: &Inventory) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        reap_orphans();
+        if Inventory::take()?.beyond(before).is_empty() || begun.elapsed() > CLEAN_UP {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What there is in the testbed: two inventories around a cell show what the cell left behind.
 
+use super::cgroups;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ impl Inventory {
             names.sort();
             objects.insert(kind.to_owned(), names);
         };
+        add("cgroup", cgroups::list()?);
         add("link", links(&read("/proc/net/dev")?));
         add("listener", listeners(&read("/proc/net/tcp")?));
         add("mount", mounts(&read("/proc/self/mountinfo")?));

@@ -5,14 +5,17 @@
 //! the cost of a fork follows the memory of the process that forks. The machine's own links and firewall are never touched;
 //! when the testbed ends, even by SIGKILL, its pid namespace ends all that runs in it and the kernel frees the rest.
 
+pub(crate) mod cgroups;
 mod channel;
 pub mod host;
 mod inventory;
 mod machine;
+pub(crate) mod memory;
 mod namespaces;
 pub(crate) mod network;
 
 pub use inventory::Inventory;
+pub(crate) use namespaces::directory;
 
 use crate::cell::{Cell, Measure, Measurement};
 use anyhow::{Context, anyhow, bail};
@@ -37,13 +40,20 @@ pub struct Settings {
     pub deadline: Duration,
     /// The kernel for `vm-linux`, where one was given or found.
     pub kernel: Option<PathBuf>,
+    /// The run's name: control groups are made below `isobench/RUN` in each hierarchy, where `gc` finds them.
+    pub run: String,
     /// Whether cells are kept short, as in the quick suite.
     pub quick: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(10), kernel: None, quick: true }
+        Self {
+            deadline: Duration::from_secs(10),
+            kernel: None,
+            run: format!("run-{}", std::process::id()),
+            quick: true,
+        }
     }
 }
 
@@ -76,6 +86,7 @@ struct Started {
 /// A running testbed, seen from its parent. Dropping it ends all that runs in it.
 #[derive(Debug)]
 pub struct Testbed {
+    run: String,
     process: Process,
     channel: Channel,
     machine: Machine,
@@ -96,7 +107,7 @@ impl Testbed {
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
         let process = Command::new("/proc/self/exe")
-            .arg(SUBCOMMAND)
+            .args([SUBCOMMAND, host::OUTER, &settings.run])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Ctrl-C is for the parent to answer: it lets the cell in hand end and stops the testbed.
@@ -106,7 +117,8 @@ impl Testbed {
         let process = Process::from_child(process.id())?;
         let channel = Channel::new(ours);
         channel.wait_at_most(Some(Self::LONGEST_ANSWER))?;
-        let mut testbed = Self { process, channel, machine: Machine::default(), sandboxes: Vec::new() };
+        let run = settings.run.clone();
+        let mut testbed = Self { run, process, channel, machine: Machine::default(), sandboxes: Vec::new() };
         match testbed.ask(&Order::Start(settings.clone()))? {
             Reply::Started(started) => {
                 testbed.machine = started.machine;
@@ -142,7 +154,7 @@ impl Testbed {
             other => return Err(unexpected(&other)),
         }
         match self.process.wait(Duration::from_secs(10)).context("wait for the testbed to end")? {
-            Exit::Status(0) => Ok(()),
+            Exit::Status(0) => cgroups::remove(&self.run),
             exit => bail!("the testbed ended with {exit:?}"),
         }
     }

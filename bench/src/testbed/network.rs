@@ -2,7 +2,10 @@
 
 use anyhow::Context;
 use isobench_runtime::network::inside::LOOPBACK;
-use isobench_runtime::network::{Namespace, Netlink, PeerNamespace, Veth, sysctl};
+use isobench_runtime::network::{
+    BridgeNetwork, Firewall, Namespace, Netlink, PeerNamespace, Veth, bridge_network::Settings, inside, sysctl,
+};
+use isobench_workload::Instance;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -18,16 +21,28 @@ const PREFIX: u8 = 24;
 /// Name of the link between the two, on both sides.
 pub(crate) const UPLINK: &str = "uplink";
 
+/// The port of the simulated host that leads to a served port inside, where one must be published.
+pub(crate) const PUBLISHED: u16 = 8000;
+
+/// `GSO_MAX_SEGS` of the kernel (include/linux/netdevice.h): no bound but the packet's size.
+const UNBOUNDED: u32 = 65_535;
+
 /// The simulated host's network and the outside client's. It goes with the namespaces.
 #[derive(Debug)]
-pub(crate) struct Network {
-    pub(crate) netlink: Netlink,
+pub(crate) struct HostNetwork {
+    netlink: Netlink,
     client: Netlink,
+    /// The simulated host's firewall, where ports are published.
+    pub(crate) firewall: Firewall,
+    /// The default bridge network.
+    pub(crate) bridge: BridgeNetwork,
+    /// A network with a subnet of its own.
+    pub(crate) custom: BridgeNetwork,
     /// The algorithm that every TCP sender on both sides uses.
     pub(crate) congestion_control: String,
 }
 
-impl Network {
+impl HostNetwork {
     /// Sets up the namespace of this process as the simulated host's.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let mut netlink = Netlink::open()?;
@@ -43,6 +58,7 @@ impl Network {
             peer_mac: None,
             peer_index: None,
             segments: None,
+            hairpin: false,
         };
         netlink.create_veth(&veth, &PeerNamespace::Descriptor(outside.as_fd()))?;
         for (side, address) in [(&mut netlink, HOST), (&mut client, CLIENT)] {
@@ -51,7 +67,10 @@ impl Network {
             side.bring_up(index)?;
         }
         let congestion_control = fix_congestion_control(&[netlink.namespace(), client.namespace()])?;
-        Ok(Self { netlink, client, congestion_control })
+        let firewall = Firewall::create("isobench")?;
+        let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+        let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
+        Ok(Self { netlink, client, firewall, bridge, custom, congestion_control })
     }
 
     /// The namespace in which the outside client lives.
@@ -59,15 +78,47 @@ impl Network {
         self.client.namespace()
     }
 
-    /// Bounds the segments that one packet of the uplink stands for, on both sides.
-    pub(crate) fn limit_segments(&mut self, segments: u32) -> anyhow::Result<()> {
+    /// Makes every sender between the outside client and an instance send packets of one segment, as on a wire: the host's
+    /// own links and, where the instance has a network namespace of its own, its interface there.
+    pub(crate) fn limit_packets(&mut self, instance: &Instance) -> anyhow::Result<Limited> {
+        let namespace = Namespace::of_pidfd(instance.process().pidfd())?;
+        let mut inner = None;
+        if !namespace.same(self.netlink.namespace())? {
+            let mut netlink = Netlink::open_in(&namespace)?;
+            netlink.limit_segments(inside::INTERFACE, 1)?;
+            inner = Some(netlink);
+        }
+        let limited = Limited(inner);
+        if let Err(error) = self.limit_segments(1) {
+            self.lift_limit(limited)?;
+            return Err(error);
+        }
+        Ok(limited)
+    }
+
+    /// Takes [`HostNetwork::limit_packets`] back.
+    pub(crate) fn lift_limit(&mut self, limited: Limited) -> anyhow::Result<()> {
+        if let Some(mut netlink) = limited.0 {
+            netlink.limit_segments(inside::INTERFACE, UNBOUNDED)?;
+        }
+        self.limit_segments(UNBOUNDED)
+    }
+
+    fn limit_segments(&mut self, segments: u32) -> anyhow::Result<()> {
         for side in [&mut self.netlink, &mut self.client] {
-            let index = side.index(UPLINK)?;
-            side.limit_segments(index, segments)?;
+            for link in side.links()? {
+                if link.index != LOOPBACK {
+                    side.limit_segments(link.index, segments)?;
+                }
+            }
         }
         Ok(())
     }
 }
+
+/// An instance whose packets are limited to one segment.
+#[derive(Debug)]
+pub(crate) struct Limited(Option<Netlink>);
 
 /// One algorithm for both sides: the machine's default may pace the sender (bbr) and would then measure itself. cubic is
 /// the kernel's own default, but a namespace may be refused it (`TCP_CONG_NON_RESTRICTED`); reno is allowed everywhere.

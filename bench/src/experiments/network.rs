@@ -1,0 +1,184 @@
+//! What network a sandbox has: facts seen from inside and from outside, each beside its control.
+
+use super::traffic::Served;
+use super::{Experiment, Ground, Place, Point, Sheet, answer, ended};
+use crate::cell::Cell;
+use crate::sandboxes::{Kind, Network};
+use crate::testbed::network::{CLIENT, HOST, PUBLISHED};
+use isobench_reports::record::{Outcome, Value};
+use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, client, protocol::PORT};
+use std::net::{Ipv4Addr, SocketAddr};
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "network",
+    text: "looks from inside at interfaces, addresses and routes, and tries to connect, to listen and to be reached",
+    quick_blocks: 1,
+    takes_program: false,
+    metrics: &[
+        "network.interfaces",
+        "network.addresses",
+        "network.routes",
+        "network.host-interfaces",
+        "network.host-addresses",
+        "network.namespace-is-host",
+        "network.connects",
+        "network.port-conflict",
+        "network.source-address",
+        "network.range",
+        "network.publish",
+    ],
+    points,
+    measure,
+};
+
+/// A port of the simulated host's own that a sandbox can try to reach by its gateway.
+const GATEWAY_PORT: u16 = 7001;
+
+fn points(kind: &Kind) -> Vec<Point> {
+    // A guest without programs cannot look around, and what a Linux guest sees is its own kernel's.
+    if matches!(kind.family, Family::Unikernel | Family::Linux) || kind.name == "unikernel-process" {
+        return Vec::new();
+    }
+    let mut names = vec![
+        "network.interfaces",
+        "network.addresses",
+        "network.routes",
+        "network.host-interfaces",
+        "network.host-addresses",
+        "network.namespace-is-host",
+        "network.port-conflict",
+    ];
+    if kind.network != Network::None {
+        names.push("network.source-address");
+    }
+    if kind.network == Network::Bridged {
+        names.extend(["network.range", "network.publish"]);
+    }
+    names.into_iter().map(Point::plain).chain(["outside", "gateway"].map(connects)).collect()
+}
+
+fn connects(target: &str) -> Point {
+    Point::with("network.connects", &[("target", target)])
+}
+
+fn measure(
+    ground: &mut Ground,
+    kind: &Kind,
+    sandbox: &mut dyn Sandbox,
+    _: &Cell,
+    sheet: &mut Sheet,
+) -> anyhow::Result<()> {
+    let deadline = ground.settings.deadline;
+    let mut servers = Vec::new();
+    for (place, port) in [(Place::Outside, PORT), (Place::Host, GATEWAY_PORT)] {
+        let mut server = ground.agent(place, &Workload::Serve { port })?;
+        server.await_ready(deadline)?;
+        servers.push(server);
+    }
+    let result = look(ground, kind, sandbox, sheet);
+    for server in servers {
+        server.destroy().map_err(ended)?;
+    }
+    result
+}
+
+fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let deadline = ground.settings.deadline;
+    let serving = match kind.network {
+        // Nobody can connect, but it can listen.
+        Network::None => Serving::Alone(alone(ground, sandbox)?),
+        _ => Serving::Reachable(Served::launch(ground, kind, sandbox)?),
+    };
+    if kind.network == Network::Bridged {
+        let published = std::net::SocketAddr::from((HOST, PUBLISHED));
+        let answered = ground.network.outside().enter(|| client::hello(published, deadline).is_ok())?;
+        sheet.value(&Point::plain("network.publish"), Value::Boolean(answered));
+    }
+    let gateway = gateway(ground, kind);
+    let questions = Probe {
+        connect: vec![SocketAddr::from((CLIENT, PORT)), SocketAddr::from((gateway, GATEWAY_PORT))],
+        listen: vec![PORT],
+    };
+    let inside: Finding = answer(sandbox.launch(&Workload::Probe(questions))?, deadline)?;
+    let host: Finding = answer(ground.agent(Place::Host, &Workload::Probe(Probe::default()))?, deadline)?;
+    serving.end()?;
+
+    let mut texts = |metric, texts: &[String]| sheet.value(&Point::plain(metric), Value::Texts(texts.to_vec()));
+    texts("network.interfaces", &inside.interfaces);
+    texts("network.addresses", &inside.addresses);
+    texts("network.routes", &inside.routes);
+    texts("network.host-interfaces", &host.interfaces);
+    texts("network.host-addresses", &host.addresses);
+    if kind.network == Network::Bridged {
+        texts("network.range", &ranges(&inside.routes));
+    }
+    let same = inside.namespace != 0 && inside.namespace == host.namespace;
+    sheet.value(&Point::plain("network.namespace-is-host"), Value::Boolean(same));
+    for (target, connected) in ["outside", "gateway"].into_iter().zip(&inside.connects) {
+        sheet.value(&connects(target), Value::Boolean(connected.is_ok()));
+    }
+    if let (Some(outcome), true) = (inside.connects.first(), kind.network != Network::None) {
+        let outcome = match outcome {
+            Ok(address) => Outcome::Value(Value::Texts(vec![address.to_string()])),
+            Err(error) => Outcome::Error(format!("connect from inside to the outside server: {error}")),
+        };
+        sheet.write(&Point::plain("network.source-address"), 0, outcome);
+    }
+    if let Some(listened) = inside.listens.first() {
+        let outcome = match listened {
+            Ok(()) => Outcome::Value(Value::Boolean(false)),
+            Err(error) if error == "EADDRINUSE" => Outcome::Value(Value::Boolean(true)),
+            Err(error) => Outcome::Error(format!("listen on port {PORT} inside: {error}")),
+        };
+        sheet.write(&Point::plain("network.port-conflict"), 0, outcome);
+    }
+    Ok(())
+}
+
+/// The instance beside which another one tries to listen on the same port.
+enum Serving {
+    Alone(Instance),
+    Reachable(Served),
+}
+
+impl Serving {
+    fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Alone(instance) => instance.destroy().map(drop).map_err(ended),
+            Self::Reachable(served) => served.end(),
+        }
+    }
+}
+
+fn alone(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Instance> {
+    let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
+    // Its ready line alone says that it listens.
+    instance.output().line(ground.settings.deadline)?;
+    Ok(instance)
+}
+
+/// The simulated host's address on a sandbox's way out.
+fn gateway(ground: &Ground, kind: &Kind) -> Ipv4Addr {
+    match kind.name {
+        "container-custom" => ground.network.custom.settings().gateway,
+        _ if kind.network == Network::Host => HOST,
+        _ => ground.network.bridge.settings().gateway,
+    }
+}
+
+/// Subnets that are reached directly, from routes such as `172.17.0.0/16 via 0.0.0.0 dev eth0`.
+fn ranges(routes: &[String]) -> Vec<String> {
+    let direct = routes.iter().filter(|route| route.contains(" via 0.0.0.0 "));
+    direct.filter_map(|route| route.split(' ').next().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_is_what_is_reached_without_a_gateway() {
+        let routes = ["0.0.0.0/0 via 172.17.0.1 dev eth0", "172.17.0.0/16 via 0.0.0.0 dev eth0"].map(String::from);
+        assert_eq!(ranges(&routes), ["172.17.0.0/16"]);
+    }
+}

@@ -1,0 +1,83 @@
+//! What one TCP stream carries towards a sandbox and from it.
+
+use super::traffic::{Path, Served};
+use super::{Experiment, Ground, Point, Sheet};
+use crate::cell::Cell;
+use crate::sandboxes::{Kind, Network};
+use isobench_reports::record::{Outcome, Value};
+use isobench_workload::{Sandbox, Traffic};
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "throughput",
+    text: "one TCP stream towards the sandbox and one from it, with segmentation offload and in packets as large as on a \
+           wire",
+    quick_blocks: 8,
+    takes_program: false,
+    metrics: &["tcp.upload", "tcp.download"],
+    points: |kind| runs(kind).map(|run| run.point()).collect(),
+    measure,
+};
+
+/// One stream.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    path: Path,
+    wire: bool,
+    traffic: Traffic,
+}
+
+impl Run {
+    fn point(self) -> Point {
+        let metric = if self.traffic == Traffic::Upload { "tcp.upload" } else { "tcp.download" };
+        let segmentation = if self.wire { "wire" } else { "offload" };
+        Point::with(metric, &[("path", self.path.name()), ("segmentation", segmentation)])
+    }
+}
+
+/// The streams of a kind. Wire-size packets only where a packet leaves a namespace: over lo there is no wire, and its MTU
+/// of 64 KiB would make the two the same. A guest's own segmentation is its own affair.
+fn runs(kind: &Kind) -> impl Iterator<Item = Run> {
+    let network = kind.network;
+    Path::of(kind).iter().flat_map(move |path| {
+        let crosses = match (network, path) {
+            (Network::Host, Path::Client) => true,
+            (Network::Bridged, Path::Host | Path::Client) => true,
+            _ => false,
+        };
+        let segmentations: &[bool] = if crosses { &[false, true] } else { &[false] };
+        segmentations.iter().flat_map(move |wire| {
+            [Traffic::Upload, Traffic::Download].map(|traffic| Run { path: *path, wire: *wire, traffic })
+        })
+    })
+}
+
+fn measure(
+    ground: &mut Ground,
+    kind: &Kind,
+    sandbox: &mut dyn Sandbox,
+    _: &Cell,
+    sheet: &mut Sheet,
+) -> anyhow::Result<()> {
+    let milliseconds = if ground.settings.quick { 100 } else { 1000 };
+    let served = Served::launch(ground, kind, sandbox)?;
+    for wire in [false, true] {
+        let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };
+        for run in runs(kind).filter(|run| run.wire == wire) {
+            let outcome = match &limited {
+                Ok(_) => served.drive(ground, sandbox, run.path, run.traffic, milliseconds),
+                Err(error) => Err(anyhow::anyhow!("limit packets to one segment: {error:#}")),
+            };
+            let outcome = match outcome {
+                Ok(outcome) => {
+                    Outcome::Value(Value::Transfer { amount: outcome.bytes, nanoseconds: outcome.nanoseconds })
+                }
+                Err(error) => Outcome::Error(format!("{error:#}")),
+            };
+            sheet.write(&run.point(), 0, outcome);
+        }
+        if let Ok(Some(limited)) = limited {
+            ground.network.lift_limit(limited)?;
+        }
+    }
+    served.end()
+}

@@ -1,0 +1,85 @@
+//! Our own containers, one sandbox for each network mode.
+
+use crate::programs::Program;
+use crate::testbed::network::HostNetwork;
+use anyhow::{Context, bail};
+use isobench_runtime::cgroup::{Cgroups, Limits};
+use isobench_runtime::network::{BridgeNetwork, Namespace};
+use isobench_runtime::{ContainerSandbox, SandboxNetwork};
+use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// What every mode has in common.
+#[derive(Debug)]
+pub(super) struct Containers {
+    program: Arc<OwnedFd>,
+    cgroups: Option<Cgroups>,
+}
+
+impl Containers {
+    pub(super) fn new(agent: &Program) -> anyhow::Result<Self> {
+        let program = Arc::new(agent.file().try_clone_to_owned().context("keep the agent's descriptor")?);
+        // An ordinary user may have none; containers then run without.
+        Ok(Self { program, cgroups: Cgroups::discover().ok() })
+    }
+
+    /// The sandbox of a name such as `container-bridge`.
+    pub(super) fn sandbox(&self, name: &str, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
+        let attached = |network: &BridgeNetwork| SandboxNetwork::Bridge { network: network.clone(), publish: None };
+        let network = match name {
+            "container-host" => SandboxNetwork::Host,
+            "container-none" => SandboxNetwork::None,
+            "container-bridge" => attached(&network.bridge),
+            "container-custom" => attached(&network.custom),
+            "container-container" => return Ok(Box::new(self.joining(name, attached(&network.bridge))?)),
+            _ => bail!("there is no network mode for `{name}`"),
+        };
+        Ok(Box::new(self.with(name, network)))
+    }
+
+    fn with(&self, name: &str, network: SandboxNetwork) -> ContainerSandbox {
+        let sandbox = ContainerSandbox::new(name, Arc::clone(&self.program), network);
+        match &self.cgroups {
+            Some(cgroups) => sandbox.limited(cgroups.clone(), Limits::default()),
+            None => sandbox,
+        }
+    }
+
+    fn joining(&self, name: &str, network: SandboxNetwork) -> anyhow::Result<JoiningContainer> {
+        // It serves on another port, so that the server that joins finds its own one free.
+        let named = self.with("named", network).launch(&Workload::Serve { port: NAMED_PORT })?;
+        let namespace = Namespace::of_pidfd(named.process().pidfd())?.as_fd().try_clone_to_owned()?;
+        let address = named.server().and_then(|server| match server.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let joined = SandboxNetwork::Container { namespace: Arc::new(namespace), address };
+        Ok(JoiningContainer { sandbox: self.with(name, joined), _named: named })
+    }
+}
+
+/// The port on which the container whose network is joined serves.
+const NAMED_PORT: u16 = 7002;
+
+/// Containers that join the network of a named one, which lives as long as this.
+#[derive(Debug)]
+struct JoiningContainer {
+    sandbox: ContainerSandbox,
+    _named: Instance,
+}
+
+impl Sandbox for JoiningContainer {
+    fn name(&self) -> &str {
+        self.sandbox.name()
+    }
+
+    fn family(&self) -> Family {
+        self.sandbox.family()
+    }
+
+    fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        self.sandbox.launch(workload)
+    }
+}

@@ -1,0 +1,226 @@
+//! The peers that take an OCI bundle: runc and crun, with a configuration equal in kind to our own none mode.
+
+use super::root_directory::AGENT;
+use super::spawn::{failed, find_program, spawn, version};
+use crate::testbed::{cgroups, directory};
+use anyhow::Context;
+use isobench_workload::{Family, Instance, LaunchError, Resource, Sandbox, Workload};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// One OCI runtime.
+#[derive(Debug)]
+pub(super) struct OciRuntime {
+    name: &'static str,
+    program: PathBuf,
+    bundle: PathBuf,
+    root: PathBuf,
+    mounts: Option<Arc<File>>,
+    launched: u64,
+}
+
+impl OciRuntime {
+    /// Finds the runtime with this name.
+    pub(super) fn find(name: &'static str, root: &Path) -> Result<(Self, Option<String>), String> {
+        let program = find_program(name).ok_or_else(|| format!("{name} is not installed: apt-get install {name}"))?;
+        let version = version(&program);
+        let prepared = || -> anyhow::Result<Self> {
+            let mounts = if name == "crun" { without_unified()? } else { None };
+            let (bundle, root) = (directory(name)?, root.to_owned());
+            Ok(Self { name, program, bundle, root, mounts, launched: 0 })
+        };
+        prepared().map(|runtime| (runtime, version)).map_err(|error| format!("{error:#}"))
+    }
+}
+
+impl Sandbox for OciRuntime {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn family(&self) -> Family {
+        Family::Peer
+    }
+
+    fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        self.launched += 1;
+        let id = format!("{}-{}", self.name, self.launched);
+        let configuration = configuration(workload, &self.root, &format!("/{id}"));
+        // One bundle for each container: a runtime may read it again when it deletes the container.
+        let bundle = self.bundle.join(&id);
+        fs::create_dir_all(&bundle)
+            .and_then(|()| fs::write(bundle.join("config.json"), configuration.to_string()))
+            .map_err(|source| failed(&id, &format!("write {}/config.json", bundle.display()), source))?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--bundle").arg(&bundle).arg(&id);
+        let mounts = self.mounts.as_deref();
+        let spawned = in_mounts(mounts, || spawn(id.clone(), &mut command))
+            .map_err(|source| failed(&id, "enter its mount namespace", source))??;
+        let mut instance = spawned.instance(None)?;
+        let container = Container { program: self.program.clone(), id, bundle, mounts: self.mounts.clone() };
+        instance.own(Box::new(container));
+        Ok(instance)
+    }
+}
+
+/// What a runtime keeps of a container: its processes, its state and its control groups. Only the runtime itself knows how
+/// to remove them all.
+#[derive(Debug)]
+struct Container {
+    program: PathBuf,
+    id: String,
+    bundle: PathBuf,
+    mounts: Option<Arc<File>>,
+}
+
+impl Resource for Container {
+    fn describe(&self) -> String {
+        format!("container {}", self.id)
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut command = Command::new(&self.program);
+        command.args(["delete", "--force", &self.id]).stdin(Stdio::null());
+        let output = in_mounts(self.mounts.as_deref(), || command.output())??;
+        fs::remove_dir_all(&self.bundle)?;
+        // The agent may be ready before the runtime has written down that there is a container; then it knows of none.
+        cgroups::remove_named(&self.id)?;
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        // A container whose program has ended by itself was deleted by the runtime already.
+        if output.status.success() || message.contains("does not exist") { Ok(()) } else { Err(message.into()) }
+    }
+}
+
+/// Docker's defaults as an OCI configuration: the same namespaces, mounts and masks as our own containers have.
+fn configuration(workload: &Workload, root: &Path, cgroup: &str) -> Value {
+    let (arguments, root) = match workload {
+        // A program of the user's own needs the files of the host, which it cannot change.
+        Workload::Program { arguments } => (arguments.clone(), Path::new("/")),
+        _ => (std::iter::once(AGENT.to_owned()).chain(workload.arguments()).collect(), root),
+    };
+    let capabilities = json!(CAPABILITIES);
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|name| json!({"type": name}));
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0},
+            "args": arguments,
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "cwd": "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "noNewPrivileges": true,
+        },
+        "root": {"path": root, "readonly": true},
+        "hostname": "container",
+        "mounts": [
+            mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+            mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+        ],
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": namespaces,
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    })
+}
+
+fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": kind, "options": options})
+}
+
+/// What Docker leaves to root in a container (moby/profiles/capabilities).
+const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Debian's crun 1.8.1 refuses a hybrid layout of control groups: it gets a mount namespace without the unified hierarchy.
+fn without_unified() -> anyhow::Result<Option<Arc<File>>> {
+    const UNIFIED: &str = "/sys/fs/cgroup/unified";
+    if !Path::new(UNIFIED).join("cgroup.procs").exists() {
+        return Ok(None);
+    }
+    let namespace = on_own_thread(|| -> anyhow::Result<File> {
+        unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace for crun")?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .context("make mounts private")?;
+        // The testbed's own branch lies over the machine's hierarchy.
+        while Path::new(UNIFIED).join("cgroup.procs").exists() {
+            unmount(UNIFIED, UnmountFlags::DETACH).with_context(|| format!("unmount {UNIFIED} for crun"))?;
+        }
+        Ok(File::open("/proc/thread-self/ns/mnt")?)
+    })?;
+    Ok(Some(Arc::new(namespace)))
+}
+
+/// Does something in a mount namespace, on a thread of its own that ends with it.
+fn in_mounts<T: Send>(namespace: Option<&File>, work: impl FnOnce() -> T + Send) -> nix::Result<T> {
+    let Some(namespace) = namespace else { return Ok(work()) };
+    on_own_thread(|| {
+        // A thread that shares its working directory with others cannot change its mount namespace (setns(2)).
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        Ok(work())
+    })
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_the_users_own_runs_on_the_hosts_files_without_the_agent() {
+        let program = Workload::Program { arguments: vec!["/bin/true".into()] };
+        let own = configuration(&program, Path::new("/root"), "/x");
+        assert_eq!((own["root"]["path"].as_str(), own["process"]["args"][0].as_str()), (Some("/"), Some("/bin/true")));
+        let agent = configuration(&Workload::Idle, Path::new("/root"), "/x");
+        assert_eq!(agent["process"]["args"], json!([AGENT, "idle"]));
+        assert_eq!(agent["root"]["path"], "/root");
+    }
+}

@@ -1,0 +1,182 @@
+//! The testbed's own branch in each hierarchy of control groups ([cgroups(7)]).
+//!
+//! All that the testbed launches lies below `isobench/RUN`, peers included: the branch becomes the root of the testbed's
+//! cgroup namespace and is what it sees at the mount points. Whoever finds the branch of a dead run can remove it whole.
+//! An ordinary user may make none in version 1; the testbed then does without.
+//!
+//! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
+
+use anyhow::Context;
+use isobench_runtime::cgroup::PARENT;
+use rustix::mount::mount_bind;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The leaf in which the testbed's own processes are: a group of version 2 cannot have both processes and children with
+/// controllers.
+const OWN: &str = "testbed";
+
+/// Mount points of every hierarchy.
+fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(mount_points(&mounts))
+}
+
+fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let kind = right.split(' ').next()?;
+        matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(left.split(' ').nth(4).unwrap_or_default()))
+    });
+    mounts.collect()
+}
+
+fn branch(hierarchy: &Path, run: &str) -> PathBuf {
+    hierarchy.join(PARENT).join(run)
+}
+
+/// Makes the branch in each hierarchy that allows it and moves this process there, so that a cgroup namespace made now has
+/// its root there.
+pub(crate) fn enter(run: &str) -> anyhow::Result<()> {
+    for hierarchy in hierarchies()? {
+        let branch = branch(&hierarchy, run);
+        if fs::create_dir_all(&branch).is_err() {
+            continue;
+        }
+        for (group, parent) in [(hierarchy.join(PARENT), hierarchy.clone()), (branch.clone(), hierarchy.join(PARENT))] {
+            inherit(&group, &parent);
+        }
+        if join(&branch).is_err() {
+            // Not ours to use (a hierarchy that was not delegated): leave nothing behind.
+            let _ = fs::remove_dir(&branch);
+        }
+    }
+    Ok(())
+}
+
+/// What a group needs from its parent before it can hold processes: controllers in version 2, CPUs and memory nodes in a
+/// cpuset of version 1. What is not there or not allowed is done without.
+fn inherit(group: &Path, parent: &Path) {
+    for controller in ["+cpuset", "+cpu", "+io", "+memory", "+hugetlb", "+pids"] {
+        let _ = fs::write(parent.join("cgroup.subtree_control"), controller);
+    }
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if group.join("tasks").exists() && fs::read_to_string(group.join(name)).is_ok_and(|own| own.trim().is_empty()) {
+            let _ = fs::read(parent.join(name)).and_then(|value| fs::write(group.join(name), value));
+        }
+    }
+}
+
+/// Moves this process into the leaf, out of the way of controllers.
+pub(crate) fn step_aside(run: &str) -> anyhow::Result<()> {
+    for hierarchy in hierarchies()? {
+        let branch = branch(&hierarchy, run);
+        let own = branch.join(OWN);
+        if branch.exists() {
+            fs::create_dir(&own).with_context(|| format!("make cgroup {}", own.display()))?;
+            inherit(&own, &branch);
+            join(&own).with_context(|| format!("join cgroup {}", own.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn join(group: &Path) -> io::Result<()> {
+    fs::write(group.join("cgroup.procs"), "0")
+}
+
+/// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.
+pub(crate) fn show(run: &str) -> anyhow::Result<()> {
+    for hierarchy in hierarchies()? {
+        let branch = branch(&hierarchy, run);
+        if branch.exists() {
+            mount_bind(&branch, &hierarchy).with_context(|| format!("show cgroup {}", branch.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Every group below the mount points, as the testbed sees them.
+pub(crate) fn list() -> anyhow::Result<Vec<String>> {
+    let mut groups = Vec::new();
+    for hierarchy in hierarchies()? {
+        let mut pending = children(&hierarchy);
+        while let Some(group) = pending.pop() {
+            pending.extend(children(&group));
+            groups.push(group.display().to_string());
+        }
+    }
+    groups.sort();
+    // A branch and what it was bound over are two mounts with one path.
+    groups.dedup();
+    Ok(groups)
+}
+
+/// Ends what is left in a group of this name in each hierarchy, and removes it.
+pub(crate) fn remove_named(name: &str) -> anyhow::Result<()> {
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.join(name);
+        let begun = Instant::now();
+        while group.exists() {
+            for process in processes(&group) {
+                let _ = kill_process(process, Signal::KILL);
+            }
+            // A killed process leaves its group some time after the signal.
+            match remove_tree(&group) {
+                Err(_) if begun.elapsed() < Duration::from_secs(5) => std::thread::sleep(Duration::from_millis(1)),
+                result => result.with_context(|| format!("remove cgroup {}", group.display()))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn processes(group: &Path) -> Vec<Pid> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+}
+
+/// Removes the branch of a run whose processes are gone, with all groups below it, and our parent if nobody else uses it.
+pub(crate) fn remove(run: &str) -> anyhow::Result<()> {
+    for hierarchy in hierarchies()? {
+        let branch = branch(&hierarchy, run);
+        if branch.exists() {
+            remove_tree(&branch).with_context(|| format!("remove cgroup {}", branch.display()))?;
+        }
+        let _ = fs::remove_dir(hierarchy.join(PARENT));
+    }
+    Ok(())
+}
+
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for child in children(group) {
+        remove_tree(&child)?;
+    }
+    fs::remove_dir(group)
+}
+
+fn children(group: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(group) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_both_versions_are_found() {
+        let mountinfo = "29 22 0:25 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory\n\
+                         30 22 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                         31 22 0:27 / /run rw - tmpfs tmpfs rw\n";
+        let expected = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        assert_eq!(mount_points(mountinfo), expected);
+    }
+}

@@ -1,0 +1,156 @@
+//! Memory of the whole host, and of the processes that were started since.
+
+use super::machine::kibibytes;
+use anyhow::{Context, bail};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The host's memory and the testbed's processes at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Bytes in use by anything.
+    pub(crate) used: u64,
+    processes: BTreeSet<u32>,
+}
+
+impl Snapshot {
+    pub(crate) fn take() -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+        let mut processes = BTreeSet::new();
+        for entry in fs::read_dir("/proc").context("read /proc")? {
+            processes.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        Ok(Self { used: used(&text)?, processes })
+    }
+}
+
+/// Memory in use, in bytes: all of it, less what is free and what the kernel would give back at once. `MemAvailable` would
+/// subtract watermarks and only half of the page cache, an estimate that moves by itself; and shared memory, which
+/// `Cached` contains, cannot be given back: a guest's memory may lie in it.
+/// ([proc_meminfo(5)](https://man7.org/linux/man-pages/man5/proc_meminfo.5.html))
+fn used(meminfo: &str) -> anyhow::Result<u64> {
+    let amount = |name| kibibytes(meminfo, name).with_context(|| format!("/proc/meminfo has no {name}"));
+    let cache = (amount("Cached")? + amount("Buffers")?).saturating_sub(amount("Shmem")?);
+    let reclaimable = amount("MemFree")? + cache + amount("SReclaimable")?;
+    Ok((amount("MemTotal")?.saturating_sub(reclaimable)) * 1024)
+}
+
+/// What the processes between two snapshots hold.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Sum of their proportional set sizes, in bytes.
+    pub(crate) proportional: u64,
+    /// Sum over their control groups, where there are any of their own.
+    pub(crate) accounted: Option<u64>,
+    /// Proportional set sizes of virtual machine monitors, less the memory of their guests; 0 where there are none.
+    pub(crate) monitors: u64,
+}
+
+/// Sums over all processes that are in `now` and not in `before`: instances, and whatever a peer keeps beside them.
+pub(crate) fn processes_of(before: &Snapshot, now: &Snapshot) -> anyhow::Result<Held> {
+    let mut held = Held::default();
+    let mut groups = BTreeSet::new();
+    let own_group = memory_group("self");
+    for number in now.processes.difference(&before.processes) {
+        let path = format!("/proc/{number}/smaps_rollup");
+        // A process may end, and a zombie has no memory.
+        let Ok(rollup) = fs::read_to_string(&path) else { continue };
+        held.proportional += kibibytes(&rollup, "Pss").unwrap_or_default() * 1024;
+        if is_monitor(*number) {
+            let maps = fs::read_to_string(format!("/proc/{number}/smaps")).context("read /proc/PID/smaps of a VMM")?;
+            held.monitors += beyond_guest(&maps)?;
+        }
+        groups.extend(memory_group(&number.to_string()).filter(|group| own_group.as_ref() != Some(group)));
+    }
+    if !groups.is_empty() {
+        held.accounted = groups.iter().map(|group| usage(group)).sum();
+    }
+    Ok(held)
+}
+
+/// The path of a process's control group that accounts memory: of version 1, or of version 2.
+fn memory_group(process: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    group_of(&text)
+}
+
+/// `number:controllers:path`, with no controllers for version 2 (cgroups(7)).
+fn group_of(text: &str) -> Option<String> {
+    let fields = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let mut unified = None;
+    for (controllers, path) in fields {
+        if controllers.split(',').any(|controller| controller == "memory") {
+            return Some(format!("/sys/fs/cgroup/memory{path}/memory.usage_in_bytes"));
+        }
+        if controllers.is_empty() {
+            unified = Some(format!("/sys/fs/cgroup{path}/memory.current"));
+        }
+    }
+    unified
+}
+
+fn usage(file: &str) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// Whether a process is our own monitor: it runs from a memfd of that name.
+fn is_monitor(process: u32) -> bool {
+    fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|path| path.to_string_lossy().contains("isobench-vmm"))
+}
+
+/// Proportional set size of all mappings but the guest's memory, in bytes. That is the largest one: a monitor has nothing
+/// else of many megabytes ([proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html)).
+fn beyond_guest(smaps: &str) -> anyhow::Result<u64> {
+    let (mut sum, mut guest, mut size) = (0, (0, 0), 0);
+    for line in smaps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(Ok(amount))) = (words.next(), words.next().map(str::parse::<u64>)) else { continue };
+        match name {
+            "Size:" => size = amount,
+            "Pss:" => {
+                sum += amount;
+                guest = guest.max((size, amount));
+            }
+            _ => {}
+        }
+    }
+    if guest.0 < SMALLEST_GUEST {
+        bail!("the guest's memory is not among the mappings of the virtual machine monitor");
+    }
+    Ok((sum - guest.1) * 1024)
+}
+
+/// No guest of ours has less memory, in KiB.
+const SMALLEST_GUEST: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_counts_as_used() {
+        let text =
+            "MemTotal: 1000 kB\nMemFree: 100 kB\nBuffers: 50 kB\nCached: 300 kB\nShmem: 120 kB\nSReclaimable: 30 kB\n";
+        assert_eq!(used(text).expect("all fields"), (1000 - 100 - (350 - 120) - 30) * 1024);
+        assert!(used("MemTotal: 1000 kB\n").is_err());
+    }
+
+    #[test]
+    fn the_guests_memory_is_no_overhead() {
+        let smaps = "00400000-00500000 r-xp 00000000 00:01 5 /memfd:isobench-vmm (deleted)\nSize: 1024 kB\nPss: 40 kB\n\
+                     7f0000000000-7f0001000000 rw-p 00000000 00:00 0\nSize: 16384 kB\nPss: 3000 kB\n\
+                     7fff00000000-7fff00021000 rw-p 00000000 00:00 0 [stack]\nSize: 132 kB\nPss: 8 kB\n";
+        assert_eq!(beyond_guest(smaps).expect("a guest"), 48 * 1024);
+        assert!(beyond_guest("00400000-00500000 r-xp 00000000 00:01 5 /x\nSize: 40 kB\nPss: 40 kB\n").is_err());
+    }
+
+    #[test]
+    fn the_group_that_accounts_memory_is_found_in_both_versions() {
+        let hybrid = "4:memory:/isobench/a\n1:cpu:/\n0::/\n";
+        assert_eq!(group_of(hybrid).as_deref(), Some("/sys/fs/cgroup/memory/isobench/a/memory.usage_in_bytes"));
+        assert_eq!(group_of("0::/a\n").as_deref(), Some("/sys/fs/cgroup/a/memory.current"));
+    }
+}
