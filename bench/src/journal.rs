@@ -109,6 +109,14 @@ impl Journal {
         at("write", &self.path, (&self.file).write_all(&line))
     }
 
+    /// Writes down the groups that the run's own are made below, in every hierarchy: `isobench/NAME`.
+    ///
+    /// # Errors
+    /// As [`Journal::note`].
+    pub fn note_control_groups(&self) -> Result<(), JournalError> {
+        cgroup::parents().iter().try_for_each(|parent| self.note(Kind::Cgroup, &parent.join(&self.run)))
+    }
+
     /// Ends the journal of a run that has cleaned up: whatever is still there is removed and told.
     pub fn close(self) -> Vec<Leftover> {
         let leftovers = remove_all(&self.run, &self.path, false);

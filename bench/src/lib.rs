@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod commands;
+pub mod doctor;
 pub mod experiments;
 pub mod interrupt;
 pub mod journal;
@@ -12,5 +14,6 @@ pub mod progress;
 pub mod recorder;
 pub mod sandboxes;
 pub mod schedule;
+pub mod selftest;
 pub mod session;
 pub mod testbed;

@@ -6,10 +6,10 @@ use std::fs;
 use std::io::{self, Read};
 
 /// Version of this program, and its git revision where it was built from a checkout.
-pub fn program() -> String {
-    match option_env!("ISOBENCH_REVISION") {
-        Some(revision) if !revision.is_empty() => format!("isobench {} ({revision})", env!("CARGO_PKG_VERSION")),
-        _ => format!("isobench {}", env!("CARGO_PKG_VERSION")),
+pub const fn version() -> &'static str {
+    match option_env!("ISOBENCH_VERSION") {
+        Some(version) => version,
+        None => env!("CARGO_PKG_VERSION"),
     }
 }
 

@@ -1,2 +1,16 @@
 //! The `isobench` program.
-fn main() {}
+
+use clap::Parser;
+use isobench::commands::{self, Arguments};
+use isobench::{doctor, selftest, testbed};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A part of a testbed must be that before anything else is touched: it still has one thread and no state.
+    match std::env::args_os().nth(1) {
+        Some(word) if word == testbed::SUBCOMMAND => testbed::host::main(),
+        Some(word) if word == doctor::SUBCOMMAND => doctor::trial::main(),
+        Some(word) if word == selftest::SUBCOMMAND => selftest::main(),
+        _ => commands::main(Arguments::parse()),
+    }
+}

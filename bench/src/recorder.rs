@@ -5,6 +5,7 @@
 //! [`CELL_DURATION`]: a cell without it was cut short, and is measured again when the run is resumed.
 
 use crate::cell::{Cell, Measurement};
+use isobench_reports::reader::{RUN_FILE, SAMPLES_FILE};
 use isobench_reports::record::{Outcome, Run, Sample, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -20,11 +21,6 @@ pub const MACHINE_STEAL: &str = "machine.steal";
 /// Name of the fact in [`isobench_reports::record::Machine::facts`] that holds the monotonic clock at the run's begin, in
 /// nanoseconds: a resumed run counts its time from there.
 pub const MONOTONIC_START: &str = "monotonic-start";
-
-/// File name of the run's description.
-pub const RUN_FILE: &str = "run.json";
-/// File name of the samples.
-pub const SAMPLES_FILE: &str = "samples.jsonl";
 
 /// Why records could not be written.
 #[derive(Debug, thiserror::Error)]

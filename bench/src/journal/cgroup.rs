@@ -83,8 +83,8 @@ fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Every directory where an `isobench` group of ours may be: below the root of each hierarchy and below our own group.
-fn parents() -> Vec<PathBuf> {
+/// Every directory where the `isobench` group of ours may be: below the root of each hierarchy and below our own group.
+pub(super) fn parents() -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut parents = Vec::new();
@@ -96,7 +96,6 @@ fn parents() -> Vec<PathBuf> {
             parents.extend(group.ancestors().take_while(|path| path.starts_with(point)).map(|path| path.join(CGROUP_PARENT)));
         }
     }
-    parents.retain(|path| path.is_dir());
     parents.sort();
     parents.dedup();
     parents

@@ -1,0 +1,50 @@
+//! `isobench gc`.
+
+use super::{Status, output};
+use crate::journal::{self, Kind, Leftover};
+use anyhow::bail;
+
+/// Remove what killed runs left on this machine (every run does so when it starts)
+///
+/// Whatever lives in the namespaces of a run goes with its last process. What does not, control groups and directories, is
+/// found by the journals of runs that are dead, and by name. Live runs are left alone.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only tell what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let leftovers = journal::sweep(arguments.dry_run);
+    if leftovers.is_empty() {
+        output::print("nothing is left of any dead run\n")?;
+        return Ok(Status::Success);
+    }
+    let mut failed = 0;
+    for leftover in &leftovers {
+        let verb = match (&leftover.error, arguments.dry_run) {
+            (Some(_), _) => {
+                failed += 1;
+                "could not remove"
+            }
+            (None, true) => "would remove",
+            (None, false) => "removed",
+        };
+        output::print(&format!("{verb} {}\n", describe(leftover)))?;
+    }
+    if failed > 0 {
+        bail!("{failed} of {} leftovers could not be removed: try again as root", leftovers.len());
+    }
+    Ok(Status::Success)
+}
+
+/// What it is, of which run, and why it is still there.
+pub(super) fn describe(leftover: &Leftover) -> String {
+    let kind = match leftover.kind {
+        Kind::Cgroup => "control group",
+        Kind::Directory => "directory",
+    };
+    let reason = leftover.error.as_ref().and_then(std::error::Error::source).map(|cause| format!(": {cause}"));
+    format!("{kind} {} of run {}{}", leftover.path.display(), leftover.run, reason.unwrap_or_default())
+}

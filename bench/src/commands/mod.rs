@@ -1,0 +1,115 @@
+//! The command line: what it takes, one file a command, and how each outcome becomes an exit status.
+
+mod compare;
+mod doctor;
+mod gc;
+mod list;
+mod output;
+mod report;
+mod run;
+mod selftest;
+mod shell;
+mod status;
+mod summary;
+
+pub use status::{BadInput, Status};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use isobench_reports::messages::Language;
+use std::process::ExitCode;
+
+/// Puts one workload into every kind of isolation that this machine offers, measures it and explains the result
+#[derive(Debug, Parser)]
+#[command(name = "isobench", version = crate::machine::version(), propagate_version = true, max_term_width = 100)]
+#[command(after_help = "`isobench run` alone measures everything and writes a report. Start there.")]
+#[command(after_long_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  isobench run                                   measure everything in about three minutes, write a report
+  isobench run --only startup --sandbox process --sandbox container-bridge --reps 30
+  isobench run --only startup -- /usr/bin/python3 -c 'print(1)'     your own program's start
+  isobench doctor                                what this machine can do, and how to mend what it cannot
+  isobench compare OLD NEW --fail-above 1.1      for CI: status 1 where something became 10 % slower
+
+Exit status:
+  0    done
+  1    a comparison found a regression, or a sandbox given to --require cannot be measured here
+  2    wrong usage or bad input
+  3    measuring failed
+  130  interrupted by Ctrl-C; the records so far are valid, and `isobench run --resume DIR` goes on";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Report(report::Arguments),
+    Compare(compare::Arguments),
+    List(list::Arguments),
+    Doctor(doctor::Arguments),
+    Selftest(selftest::Arguments),
+    Gc(gc::Arguments),
+    Completions(shell::Completions),
+    Man(shell::Man),
+    Schema(shell::Schema),
+}
+
+/// Runs a command, says what went wrong once, and gives the exit status.
+pub fn main(arguments: Arguments) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ISOBENCH_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+    let status = match arguments.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
+        Command::List(arguments) => list::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Gc(arguments) => gc::run(arguments),
+        Command::Completions(arguments) => shell::completions(arguments, &mut self::Arguments::command()),
+        Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),
+        Command::Schema(arguments) => shell::schema(arguments),
+    };
+    status.unwrap_or_else(|error| Status::tell(&error)).into()
+}
+
+/// The report's language: as asked for, else as the locale says.
+fn language(asked: Option<&str>) -> anyhow::Result<Language> {
+    match asked {
+        Some(tag) => tag.parse().map_err(|error| BadInput::because("--lang", error)),
+        None => {
+            let mut set = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok());
+            Ok(Language::of_locale(&set.find(|value| !value.is_empty()).unwrap_or_default()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_a_text() {
+        let mut root = Arguments::command();
+        root.build();
+        for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}

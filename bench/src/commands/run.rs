@@ -1,0 +1,339 @@
+//! `isobench run`.
+
+use super::{BadInput, Status, gc, output, report, status};
+use crate::interrupt::Interrupt;
+use crate::journal::{self, Journal};
+use crate::plan::{self, Request, Suite};
+use crate::progress::Progress;
+use crate::recorder::{MONOTONIC_START, Recorder, key};
+use crate::session::{Ending, Session};
+use crate::testbed::{Settings, Testbed};
+use crate::{doctor, machine, schedule};
+use anyhow::{Context, bail};
+use isobench_reports::messages::{Language, Messages};
+use isobench_reports::reader::{self, Records};
+use isobench_reports::record::{Run, SCHEMA_VERSION, SandboxRecord};
+use isobench_reports::metrics;
+use isobench_reports::render::{terminal::table, view::View};
+use isobench_workload::clock;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Measure, then write the report
+///
+/// Without options everything is measured in everything that this machine offers, in randomised blocks, and the report and
+/// its records go to a new directory below ./isobench-results. The testbed lives in namespaces of its own: the machine's
+/// links, firewall and control groups are as before afterwards, also after a kill (the next start, or `isobench gc`, removes
+/// what is left).
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Measure this experiment only (may be given again)
+    #[arg(long, value_name = "EXPERIMENT")]
+    only: Vec<String>,
+    /// Measure in this sandbox only (may be given again)
+    #[arg(long, value_name = "NAME")]
+    sandbox: Vec<String>,
+    /// End with status 1 where this sandbox cannot be measured here (may be given again)
+    #[arg(long, value_name = "NAME")]
+    require: Vec<String>,
+    /// How many blocks of each experiment, in place of the suite's number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    reps: Option<u32>,
+    /// Stop measuring when the next block would take longer than this, as in 60s or 5min
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    budget: Option<Duration>,
+    /// Seed of the order of measurements; by default another one each time
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How much to measure
+    #[arg(long, value_enum, default_value_t)]
+    suite: Suite,
+    /// Where to write, a directory that is empty or does not exist yet
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The guest kernel for vm-linux; by default one that is found on this machine
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Go on with a run that was interrupted, on the same boot, kernel and program
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "sandbox", "reps", "seed", "suite", "out", "program"])]
+    resume: Option<PathBuf>,
+    /// Language of the report: en or zh; by default that of the locale
+    #[arg(long, value_name = "LANGUAGE")]
+    lang: Option<String>,
+    /// Print a summary as JSON in place of the table
+    #[arg(long)]
+    json: bool,
+    /// A program of your own to measure in place of the built-in workload: its path inside the sandboxes, and arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    program: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  isobench run
+  isobench run --only startup --sandbox process --sandbox container-bridge --reps 30
+  isobench run --budget 60s --seed 7 --out results
+  isobench run --require vm-unikernel --json          for CI: status 1 where there is no usable KVM
+  isobench run --only startup -- /bin/busybox true    the start of a program of your own
+  isobench run --resume results                       goes on after Ctrl-C
+
+Exit status: 0 done, 1 a required sandbox cannot be measured here, 2 bad input, 3 measuring failed, 130 interrupted.";
+
+/// A run that is about to be measured.
+struct Prepared {
+    directory: PathBuf,
+    run: Run,
+    recorder: Recorder,
+    done: BTreeSet<crate::recorder::CellKey>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let language = super::language(arguments.lang.as_deref())?;
+    let request = request(&arguments)?;
+    if let Some(kernel) = &arguments.kernel {
+        std::fs::File::open(kernel)
+            .map_err(|error| BadInput::because(&format!("cannot read the kernel {}", kernel.display()), error))?;
+    }
+    let interrupt = Interrupt::watch().context("watch for Ctrl-C")?;
+    for leftover in journal::sweep(false) {
+        tracing::warn!("a run was killed before: {} {}", removed(&leftover), gc::describe(&leftover));
+    }
+    let resumed = arguments.resume.as_deref().map(resumable).transpose()?;
+    let directory = match &arguments.resume {
+        Some(directory) => Directory::existing(directory),
+        None => Directory::fresh(arguments.out.as_deref())?,
+    };
+    let journal = Journal::open().context("begin the journal of what outlives a kill")?;
+    let quick = resumed.as_ref().map_or(arguments.suite == Suite::Quick, |run| run.plan.suite != "full");
+    journal.note_control_groups().context("write down the run's control groups")?;
+    let settings =
+        Settings { kernel: arguments.kernel.clone(), run: journal.run().to_owned(), quick, ..Settings::default() };
+    let began = Instant::now();
+    let mut testbed = Testbed::start(&settings).context("make the testbed")?;
+    let outcome = measure(&arguments, &request, resumed, directory, &mut testbed, &interrupt, began);
+    let stopped = testbed.stop().context("end the testbed");
+    for leftover in journal.close() {
+        tracing::warn!("{} {}", removed(&leftover), gc::describe(&leftover));
+    }
+    let (directory, ending) = match outcome? {
+        Outcome::Measured(directory, ending) => (directory, ending),
+        Outcome::Refused => return Ok(Status::Refused),
+    };
+    stopped?;
+    finish(&directory, ending, language, arguments.json)
+}
+
+fn removed(leftover: &journal::Leftover) -> &'static str {
+    if leftover.error.is_some() { "could not remove" } else { "removed" }
+}
+
+fn request(arguments: &Arguments) -> anyhow::Result<Request> {
+    let request = Request {
+        suite: arguments.suite,
+        experiments: arguments.only.clone(),
+        sandboxes: arguments.sandbox.clone(),
+        blocks: arguments.reps,
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+        program: (!arguments.program.is_empty()).then(|| arguments.program.clone()),
+    };
+    request.check().map_err(BadInput::from_error)?;
+    arguments.require.iter().try_for_each(|name| plan::check_sandbox(name)).map_err(BadInput::from_error)?;
+    Ok(request)
+}
+
+/// What became of measuring.
+enum Outcome {
+    Measured(PathBuf, Ending),
+    Refused,
+}
+
+fn measure(
+    arguments: &Arguments,
+    request: &Request,
+    resumed: Option<Run>,
+    directory: Directory,
+    testbed: &mut Testbed,
+    interrupt: &Interrupt,
+    began: Instant,
+) -> anyhow::Result<Outcome> {
+    let missing = required(&arguments.require, testbed.sandboxes());
+    if !missing.is_empty() {
+        missing.iter().for_each(|sentence| status::say(sentence));
+        return Ok(Outcome::Refused);
+    }
+    let mut prepared = match resumed {
+        Some(run) => resume(directory, run, testbed.sandboxes())?,
+        None => prepare(directory, request, testbed)?,
+    };
+    let sandboxes = &prepared.run.sandboxes;
+    let mut cells = schedule::cells(&prepared.run.plan, |experiment| plan::taking_part(experiment, sandboxes));
+    if cells.is_empty() {
+        bail!("nothing of what was asked for can be measured here: `isobench list` tells why");
+    }
+    cells.retain(|cell| !prepared.done.contains(&key(cell)));
+    let mut progress = Progress::new(&cells, false);
+    let ending = Session {
+        recorder: &mut prepared.recorder,
+        progress: &mut progress,
+        interrupt,
+        end: arguments.budget.map(|budget| began + budget),
+    }
+    .run(&cells, testbed);
+    progress.finish();
+    prepared.recorder.finish()?;
+    Ok(Outcome::Measured(prepared.directory, ending?))
+}
+
+/// One sentence for each sandbox that was required and cannot be measured.
+fn required(names: &[String], sandboxes: &[SandboxRecord]) -> Vec<String> {
+    let reason = |name: &String| {
+        let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == *name);
+        sandbox.map_or_else(|| Some("it is not part of this build".into()), |sandbox| sandbox.unavailable.clone())
+    };
+    names.iter().filter_map(|name| Some(format!("{name} is required and cannot be measured here: {}", reason(name)?))).collect()
+}
+
+fn prepare(directory: Directory, request: &Request, testbed: &Testbed) -> anyhow::Result<Prepared> {
+    let started = clock::now();
+    let mut machine = machine::complete(testbed.machine().clone(), doctor::kvm().sentence);
+    machine.facts.insert(MONOTONIC_START.into(), started.to_string());
+    let run = Run {
+        schema: SCHEMA_VERSION,
+        program: format!("isobench {}", machine::version()),
+        program_digest: machine::program_digest().context("read this program's own file")?,
+        started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        machine,
+        plan: request.plan(std::env::args().collect()),
+        sandboxes: request.choose(testbed.sandboxes()),
+        metrics: metrics::table(),
+    };
+    let recorder = Recorder::create(&directory.path, &run, started)?;
+    Ok(Prepared { directory: directory.keep(), run, recorder, done: BTreeSet::new() })
+}
+
+/// Reads a run that is to go on, and sees that it is the same machine, boot, kernel and program.
+fn resumable(directory: &Path) -> anyhow::Result<Run> {
+    let refused = format!("cannot resume {}", directory.display());
+    let run = reader::read_interrupted(directory).map_err(|error| BadInput::because(&refused, error))?.records.run;
+    let (boot, kernel) = machine::boot_and_kernel();
+    let digest = machine::program_digest().context("read this program's own file")?;
+    let different = match () {
+        () if run.machine.boot != boot => Some("the machine has been started again since (or it is another machine)"),
+        () if run.machine.kernel != kernel => Some("another kernel runs"),
+        () if run.program_digest != digest => Some("this is another build of isobench"),
+        () => None,
+    };
+    match different {
+        Some(reason) => Err(BadInput(format!("{refused}: {reason}, so its figures would not be comparable; start a new run")).into()),
+        None => Ok(run),
+    }
+}
+
+fn resume(directory: Directory, run: Run, there: &[SandboxRecord]) -> anyhow::Result<Prepared> {
+    for planned in run.sandboxes.iter().filter(|sandbox| sandbox.unavailable.is_none()) {
+        let now = there.iter().find(|sandbox| sandbox.name == planned.name);
+        if let Some(reason) = now.and_then(|sandbox| sandbox.unavailable.as_ref()) {
+            bail!("{} took part in the run and cannot be measured any more: {reason}", planned.name);
+        }
+    }
+    let started = run.machine.facts.get(MONOTONIC_START).and_then(|text| text.parse().ok()).unwrap_or_else(clock::now);
+    let (recorder, done) = Recorder::resume(&directory.path, started)?;
+    Ok(Prepared { directory: directory.keep(), run, recorder, done })
+}
+
+fn finish(directory: &Path, ending: Ending, language: Language, json: bool) -> anyhow::Result<Status> {
+    let shown = directory.display();
+    let note = match ending {
+        Ending::Complete => None,
+        Ending::OutOfTime(left) => Some(format!("the time was out with {left} cells to go: fewer blocks, wider intervals")),
+        Ending::Interrupted(left) => {
+            Some(format!("interrupted with {left} cells to go; `isobench run --resume {shown}` goes on"))
+        }
+    };
+    if let Some(note) = &note {
+        Progress::new(&[], false).note(note);
+    }
+    if matches!(ending, Ending::Interrupted(_)) {
+        return Ok(Status::Interrupted);
+    }
+    let records: Records = reader::read(directory)?;
+    let page = report::write(directory, &records, language)?;
+    if json {
+        output::print_json(&super::summary::Summary::new(&records, &page))?;
+    } else {
+        output::print(&table(&View::new(&records), &Messages::new(language)))?;
+        output::print(&format!("\n{}\n", page.display()))?;
+    }
+    Ok(Status::Success)
+}
+
+/// The directory of a run. One that was made and holds nothing yet goes again when it is dropped.
+struct Directory {
+    path: PathBuf,
+    made: bool,
+}
+
+impl Directory {
+    fn existing(path: &Path) -> Self {
+        Self { path: path.to_owned(), made: false }
+    }
+
+    /// As asked for, where that is empty or not there; else a new one below ./isobench-results.
+    fn fresh(asked: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = asked else { return Self::named_after_now() };
+        let made = match std::fs::create_dir(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            Err(error) => {
+                let shown = format!("cannot make the output directory {}: give one that you may write with --out", path.display());
+                return Err(BadInput::because(&shown, error));
+            }
+        };
+        let directory = Self { path: path.to_owned(), made };
+        if !made {
+            let unusable = |error| BadInput::because(&format!("cannot use {} for the output", path.display()), error);
+            let mut entries = std::fs::read_dir(path).map_err(unusable)?;
+            if entries.next().is_some() {
+                let shown = path.display();
+                return Err(BadInput(format!("the output directory {shown} is not empty: give another one with --out, or go on with its run with --resume {shown}")).into());
+            }
+            tempfile::tempfile_in(path).map_err(unusable)?;
+        }
+        Ok(directory)
+    }
+
+    fn named_after_now() -> anyhow::Result<Self> {
+        let parent = Path::new("isobench-results");
+        let refused = |error| BadInput::because("cannot make ./isobench-results here: give a directory that you may write with --out", error);
+        std::fs::create_dir_all(parent).map_err(refused)?;
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        // 2026-01-31T09:30:00Z: colons are a nuisance in paths.
+        let stamp: String = now.chars().take(16).filter(|character| *character != ':').collect();
+        for number in 1..100 {
+            let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+            let path = parent.join(format!("{stamp}-{}{suffix}", machine::host()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, made: true }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        bail!("isobench-results has 99 runs of this minute: give another directory with --out")
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.made = false;
+        std::mem::take(&mut self.path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.made {
+            // Only an empty directory goes; what was written stays.
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}

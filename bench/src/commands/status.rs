@@ -1,0 +1,67 @@
+//! Exit statuses and the errors that have one of their own.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+/// How the program ends, as its exit status tells a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Success = 0,
+    /// A comparison found a regression, or a sandbox that was required cannot be measured here.
+    Refused = 1,
+    /// Wrong usage or bad input.
+    BadInput = 2,
+    /// Measuring failed.
+    Failed = 3,
+    /// Interrupted by a signal.
+    Interrupted = 130,
+}
+
+impl Status {
+    /// Says what went wrong, cause after cause in one line, and gives the status for it.
+    pub(super) fn tell(error: &anyhow::Error) -> Self {
+        // Whoever reads our output has seen enough: `isobench list | head` is no failure.
+        let closed = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        };
+        if error.chain().any(closed) {
+            return Self::Success;
+        }
+        say(&format!("{error:#}"));
+        match error.downcast_ref::<BadInput>() {
+            Some(_) => Self::BadInput,
+            None => Self::Failed,
+        }
+    }
+}
+
+/// Says what went wrong.
+pub(super) fn say(sentence: &str) {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    // Nobody can be told that the standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {sentence}");
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// What was given to the program is not what it takes: said in one sentence, with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(pub String);
+
+impl BadInput {
+    /// An error that says it all.
+    pub(super) fn from_error(error: impl std::error::Error) -> anyhow::Error {
+        Self(error.to_string()).into()
+    }
+
+    /// With a cause that says it all, and what was given.
+    pub(super) fn because<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> anyhow::Error {
+        anyhow::Error::new(error).context(Self(what.to_owned()))
+    }
+}

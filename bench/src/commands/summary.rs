@@ -1,0 +1,88 @@
+//! A run in numbers, as JSON for programs.
+
+use isobench_reports::reader::Records;
+use isobench_reports::summary::{Data, Parameters, Series, summary};
+use isobench_reports::verdict::{self, Verdict};
+use serde::Serialize;
+use std::path::Path;
+
+/// What `run --json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// The report's page.
+    report: String,
+    started: String,
+    program: String,
+    host: String,
+    seed: u64,
+    results: Vec<Result>,
+    verdicts: Vec<Answer>,
+}
+
+/// One series of numbers.
+#[derive(Debug, Serialize)]
+struct Result {
+    experiment: String,
+    sandbox: String,
+    metric: String,
+    #[serde(skip_serializing_if = "Parameters::is_empty")]
+    parameters: Parameters,
+    unit: &'static str,
+    /// Median over blocks.
+    median: Option<f64>,
+    /// Bounds of its 95 % interval; none below 6 blocks.
+    interval: Option<(f64, f64)>,
+    blocks: usize,
+    failures: usize,
+}
+
+/// The answer to one claim.
+#[derive(Debug, Serialize)]
+struct Answer {
+    claim: &'static str,
+    answer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emulation: Option<String>,
+}
+
+impl Summary {
+    pub(super) fn new(records: &Records, page: &Path) -> Self {
+        let run = &records.run;
+        Self {
+            report: page.display().to_string(),
+            started: run.started.clone(),
+            program: run.program.clone(),
+            host: run.machine.host.clone(),
+            seed: run.plan.seed,
+            results: summary(records).iter().filter_map(result).collect(),
+            verdicts: verdict::evaluate(records).into_iter().map(answer).collect(),
+        }
+    }
+}
+
+/// Facts, stages and histograms are in the records; what is one number is here.
+fn result(series: &Series) -> Option<Result> {
+    let Data::Numbers(numbers) = &series.data else { return None };
+    Some(Result {
+        experiment: series.experiment.clone(),
+        sandbox: series.sandbox.clone(),
+        metric: series.metric.clone(),
+        parameters: series.parameters.clone(),
+        unit: series.unit,
+        median: numbers.estimate.map(|estimate| estimate.value),
+        interval: numbers.estimate.and_then(|estimate| estimate.interval),
+        blocks: numbers.estimate.map_or(0, |estimate| estimate.blocks),
+        failures: series.failures.len(),
+    })
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    Answer {
+        claim: &verdict.claim.id,
+        answer: verdict.answer.key(),
+        reason: verdict.reason.as_ref().map(verdict::Reason::key),
+        emulation: verdict.emulation,
+    }
+}

@@ -1,0 +1,219 @@
+//! Namespaces and networks, tried for real in a process of its own: what it makes goes with it.
+
+use super::{Finding, SUBCOMMAND};
+use isobench_runtime::network::{Firewall, Mac, Netlink, Offload, PeerNamespace, Tap, Veth};
+use isobench_workload::{Output, Process};
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Signal, geteuid, getegid};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+/// How long the trial may take.
+const DEADLINE: Duration = Duration::from_millis(1500);
+
+/// One thing that was tried.
+#[derive(Debug, Serialize, Deserialize)]
+struct Attempt {
+    /// What was tried, such as `mount namespace`.
+    what: String,
+    /// What the system said, where it refused.
+    refused: Option<String>,
+}
+
+/// The hidden subcommand: tries, and prints all attempts as one line of JSON.
+pub fn main() -> ExitCode {
+    let line = serde_json::to_string(&attempts()).unwrap_or_default();
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The findings on namespaces and on the network.
+pub(super) fn findings() -> Vec<Finding> {
+    match run() {
+        Ok(attempts) => vec![namespaces(&attempts), network(&attempts)],
+        Err(error) => {
+            let sentence = format!("could not be tried: {error:#}");
+            vec![Finding::missing("namespaces", sentence.clone(), None), Finding::missing("network", sentence, None)]
+        }
+    }
+}
+
+fn run() -> anyhow::Result<Vec<Attempt>> {
+    let mut child = Command::new("/proc/self/exe").arg(SUBCOMMAND).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().ok_or_else(|| anyhow::anyhow!("it has no output"))?;
+    let mut process = Process::from_child(child.id())?;
+    let line = Output::new(OwnedFd::from(stdout)).line(DEADLINE);
+    if line.is_err() {
+        process.signal(Signal::KILL)?;
+    }
+    process.wait(DEADLINE)?;
+    Ok(serde_json::from_str(&line?)?)
+}
+
+/// Namespaces first: the network is tried inside a new one, so that nothing of the machine's is touched.
+fn attempts() -> Vec<Attempt> {
+    let (user, group) = (geteuid(), getegid());
+    let mut attempts = Vec::new();
+    let mut attempt = |what: &str, result: Result<(), String>| {
+        let well = result.is_ok();
+        attempts.push(Attempt { what: what.to_owned(), refused: result.err() });
+        well
+    };
+    // An ordinary user needs this one for all others. Root does without, and tries it last: it would lose its privilege.
+    if !user.is_root() {
+        attempt(USER, user_namespace(user.as_raw(), group.as_raw()));
+    }
+    for (what, flag) in [
+        ("mount", CloneFlags::CLONE_NEWNS),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+    ] {
+        attempt(what, leave(flag));
+    }
+    if attempt(NETWORK, leave(CloneFlags::CLONE_NEWNET)) {
+        for (what, result) in links() {
+            attempt(what, result);
+        }
+    }
+    if user.is_root() {
+        attempt(USER, user_namespace(0, 0));
+    }
+    attempts
+}
+
+const USER: &str = "user";
+const NETWORK: &str = "network";
+
+fn leave(namespace: CloneFlags) -> Result<(), String> {
+    unshare(namespace).map_err(|errno| errno.desc().to_owned())
+}
+
+/// Becomes root of a user namespace, as the testbed of an ordinary user does (user_namespaces(7)).
+fn user_namespace(user: u32, group: u32) -> Result<(), String> {
+    leave(CloneFlags::CLONE_NEWUSER)?;
+    for (path, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("0 {user} 1")),
+        ("/proc/self/gid_map", format!("0 {group} 1")),
+    ] {
+        std::fs::write(path, text).map_err(|error| format!("write {path}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The links that the simulated host is made of.
+fn links() -> Vec<(&'static str, Result<(), String>)> {
+    let mut netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(error) => return vec![("netlink", Err(reason(&error)))],
+    };
+    let bridge = netlink.create_bridge("bridge0", Mac::of(Ipv4Addr::new(172, 17, 0, 1)));
+    let veth = Veth {
+        name: "veth0",
+        mac: None,
+        bridge: bridge.as_ref().ok().copied(),
+        peer_name: "veth1",
+        peer_mac: None,
+        peer_index: None,
+        segments: None,
+        hairpin: false,
+    };
+    let made = netlink.create_veth(&veth, &PeerNamespace::Process(rustix::process::getpid()));
+    let tap = Tap::create(&mut netlink, "tap0", veth.bridge.unwrap_or_default(), Offload::None).map(drop);
+    let firewall = Firewall::create("isobench").map(drop);
+    let results = [("bridge", bridge.map(drop)), ("veth", made), ("tap", tap), ("nftables", firewall)];
+    results.into_iter().map(|(what, result)| (what, result.map_err(|error| reason(&error)))).collect()
+}
+
+fn reason(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// What is said of the namespaces, by what was refused.
+fn namespaces(attempts: &[Attempt]) -> Finding {
+    const SUBJECT: &str = "namespaces";
+    let names = ["user", "mount", "pid", "ipc", "uts", "cgroup", "network"];
+    let refused: Vec<String> = attempts
+        .iter()
+        .filter(|attempt| names.contains(&attempt.what.as_str()))
+        .filter_map(|attempt| Some(format!("{} ({})", attempt.what, attempt.refused.as_ref()?)))
+        .collect();
+    let only_user = attempts.iter().all(|attempt| attempt.refused.is_none() || attempt.what == USER);
+    if refused.is_empty() {
+        return Finding::good(SUBJECT, "network, mount, pid, ipc, uts, cgroup and user namespaces can be made");
+    }
+    if only_user && geteuid().is_root() {
+        let sentence = format!("all namespaces can be made but {}, which only runs without root need", refused.join(", "));
+        return Finding::limited(SUBJECT, sentence, None);
+    }
+    let remedy = if geteuid().is_root() {
+        "run it on the machine itself, or in a container started with --privileged"
+    } else {
+        "sudo isobench run"
+    };
+    Finding::missing(SUBJECT, format!("no testbed can be made: refused are {}", refused.join(", ")), Some(remedy.into()))
+}
+
+/// What is said of the network, by what was refused.
+fn network(attempts: &[Attempt]) -> Finding {
+    const SUBJECT: &str = "network";
+    let of = |what: &str| attempts.iter().find(|attempt| attempt.what == what);
+    if of(NETWORK).is_none_or(|attempt| attempt.refused.is_some()) {
+        return Finding::missing(SUBJECT, "without a network namespace there is no simulated host", None);
+    }
+    let tried: Vec<&Attempt> = PARTS.iter().filter_map(|(what, _)| of(what)).collect();
+    let refused: Vec<&&Attempt> = tried.iter().filter(|attempt| attempt.refused.is_some()).collect();
+    let list = |attempts: &[&Attempt]| attempts.iter().map(|attempt| attempt.what.as_str()).collect::<Vec<_>>().join(", ");
+    let [first, ..] = refused.as_slice() else {
+        return Finding::good(SUBJECT, format!("{} work in a namespace of their own", list(&tried)));
+    };
+    let module = PARTS.iter().find(|(what, _)| *what == first.what).map(|(_, module)| format!("sudo modprobe {module}"));
+    let reasons: Vec<String> = refused
+        .iter()
+        .map(|attempt| format!("{} ({})", attempt.what, attempt.refused.as_deref().unwrap_or_default()))
+        .collect();
+    Finding::limited(SUBJECT, format!("refused are {}", reasons.join(", ")), module)
+}
+
+/// What the simulated host is made of, and the kernel module behind each.
+const PARTS: [(&str, &str); 4] = [("bridge", "bridge"), ("veth", "veth"), ("tap", "tun"), ("nftables", "nf_tables")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    fn attempt(what: &str, refused: Option<&str>) -> Attempt {
+        Attempt { what: what.into(), refused: refused.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_refused_part_of_the_network_names_its_module() {
+        let all = [attempt(NETWORK, None), attempt("bridge", None), attempt("veth", Some("Operation not supported"))];
+        let finding = network(&all);
+        assert_eq!((finding.state, finding.remedy.as_deref()), (State::Limited, Some("sudo modprobe veth")));
+        let finding = network(&all[..2]);
+        assert_eq!(finding.state, State::Good);
+        assert_eq!(network(&[attempt(NETWORK, Some("Operation not permitted"))]).state, State::Missing);
+    }
+
+    #[test]
+    fn a_refused_namespace_is_named_with_its_reason() {
+        let finding = namespaces(&[attempt("mount", Some("Operation not permitted")), attempt("pid", None)]);
+        assert_eq!(finding.state, State::Missing);
+        assert!(finding.sentence.contains("mount (Operation not permitted)"), "{}", finding.sentence);
+        assert!(finding.remedy.is_some());
+        assert_eq!(namespaces(&[attempt("mount", None)]).state, State::Good);
+    }
+}
