@@ -32,21 +32,24 @@ pub fn samples(view: &View<'_>) -> String {
         let Outcome::Value(value) = &sample.outcome else { continue };
         let unit = view.records.run.metrics.get(&sample.metric).map_or("", |metric| metric.unit.as_str());
         for (stage, value, duration) in cells(value) {
-            row(&mut writer, &[
-                &sample.sequence.to_string(),
-                &sample.time.to_string(),
-                &sample.experiment,
-                &sample.block.to_string(),
-                &sample.position.to_string(),
-                &sample.instance.to_string(),
-                &sample.sandbox,
-                &sample.metric,
-                &parameters(&sample.parameters),
-                &stage,
-                unit,
-                &value,
-                &duration,
-            ]);
+            row(
+                &mut writer,
+                &[
+                    &sample.sequence.to_string(),
+                    &sample.time.to_string(),
+                    &sample.experiment,
+                    &sample.block.to_string(),
+                    &sample.position.to_string(),
+                    &sample.instance.to_string(),
+                    &sample.sandbox,
+                    &sample.metric,
+                    &parameters(&sample.parameters),
+                    &stage,
+                    unit,
+                    &value,
+                    &duration,
+                ],
+            );
         }
     }
     finish(writer)
@@ -94,13 +97,20 @@ pub fn summary(view: &View<'_>) -> String {
     for series in &view.series {
         let mut estimates: Vec<(String, Estimate)> = Vec::new();
         match &series.data {
-            Data::Numbers(numbers) => estimates.extend(numbers.estimate.map(|estimate| ("median".to_owned(), estimate))),
-            Data::Stages(stages) => estimates.extend(stages.iter().filter_map(|stage| {
-                Some((format!("median duration of {}", stage.name), stage.duration.estimate?))
-            })),
-            Data::Distribution(distribution) => estimates.extend(distribution.quantiles.iter().filter_map(|quantile| {
-                Some((format!("p{}", quantile.quantile * 100.0), quantile.over_blocks?))
-            })),
+            Data::Numbers(numbers) => {
+                estimates.extend(numbers.estimate.map(|estimate| ("median".to_owned(), estimate)))
+            }
+            Data::Stages(stages) => estimates.extend(
+                stages
+                    .iter()
+                    .filter_map(|stage| Some((format!("median duration of {}", stage.name), stage.duration.estimate?))),
+            ),
+            Data::Distribution(distribution) => estimates.extend(
+                distribution
+                    .quantiles
+                    .iter()
+                    .filter_map(|quantile| Some((format!("p{}", quantile.quantile * 100.0), quantile.over_blocks?))),
+            ),
             Data::Facts(_) => {}
         }
         let failures = series.failures.iter().filter(|failure| !failure.warm_up).count().to_string();
@@ -128,20 +138,23 @@ fn estimate_row(
     failures: &str,
 ) {
     let (low, high) = estimate.interval.map_or_else(Default::default, |(low, high)| (number(low), number(high)));
-    row(writer, &[
-        &names[0],
-        &names[1],
-        &names[2],
-        &names[3],
-        statistic,
-        unit,
-        &number(estimate.value),
-        &low,
-        &high,
-        &estimate.level.to_string(),
-        &estimate.blocks.to_string(),
-        failures,
-    ]);
+    row(
+        writer,
+        &[
+            &names[0],
+            &names[1],
+            &names[2],
+            &names[3],
+            statistic,
+            unit,
+            &number(estimate.value),
+            &low,
+            &high,
+            &estimate.level.to_string(),
+            &estimate.blocks.to_string(),
+            failures,
+        ],
+    );
 }
 
 /// Six significant digits and no exponent.
@@ -172,10 +185,13 @@ fn writer(head: &[&str]) -> Writer<Vec<u8>> {
 /// ours keep their minus.
 fn row(writer: &mut Writer<Vec<u8>>, cells: &[&str]) {
     let harmless = |cell: &&str| {
-        let formula = cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.parse::<f64>().is_err());
+        let formula =
+            cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.parse::<f64>().is_err());
         if formula { format!("'{cell}") } else { (*cell).to_owned() }
     };
-    writer.write_record(cells.iter().map(harmless)).expect("writing to memory cannot fail, and every row has as many cells");
+    writer
+        .write_record(cells.iter().map(harmless))
+        .expect("writing to memory cannot fail, and every row has as many cells");
 }
 
 fn finish(writer: Writer<Vec<u8>>) -> String {

@@ -46,7 +46,8 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
         .iter()
         .filter(|verdict| words::is_answered(verdict))
         .map(|verdict| {
-            let mut details: Vec<String> = verdict.reason.iter().map(|reason| words::reason(messages, reason)).collect();
+            let mut details: Vec<String> =
+                verdict.reason.iter().map(|reason| words::reason(messages, reason)).collect();
             details.extend(verdict.figures.iter().map(|figure| {
                 let (estimate, _) = words::figure_estimate(messages, figure);
                 let (name, subject) = (words::figure_name(messages, figure), words::figure_subject(messages, figure));

@@ -14,6 +14,9 @@ use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, ShapeSty
 /// Natural width of every chart, in pixels.
 pub(crate) const WIDTH: f64 = 760.0;
 
+/// What stays free on the left and right, and is cut off in the page, which has margins of its own.
+pub(crate) const MARGIN: f64 = 12.0;
+
 /// SVG units in a pixel.
 const UNITS: f64 = 4.0;
 
@@ -90,8 +93,9 @@ pub(crate) fn for_page(svg: &str, skip: f64) -> String {
     }
     let body = page.split_once('>').map_or("", |(_, body)| body);
     let height = natural_height(svg) - skip;
-    let view = [skip, WIDTH, height].map(|length| (length * UNITS).round());
-    format!("<svg class=\"chart\" role=\"img\" viewBox=\"0 {} {} {}\">{body}", view[0], view[1], view[2])
+    let view =
+        [MARGIN, skip, WIDTH - 2.0 * MARGIN, height].map(|length| (length * UNITS).round().to_string()).join(" ");
+    format!("<svg class=\"chart\" role=\"img\" viewBox=\"{view}\">{body}")
 }
 
 fn natural_height(svg: &str) -> f64 {

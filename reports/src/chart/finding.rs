@@ -3,7 +3,7 @@
 //! Each kind of chart has pairs of sandboxes that are worth a sentence, the most telling first; the first pair that both
 //! were measured is taken. A difference is stated only where its interval excludes none.
 
-use crate::messages::Messages;
+use crate::messages::{Language, Messages};
 use crate::render::quantity;
 use crate::render::view::{Comparison, View};
 use crate::summary::Numbers;
@@ -54,7 +54,7 @@ pub(crate) fn startup<'n>(
 ) -> Option<String> {
     const STARTUP: [(&str, &str); 2] = [("vm-unikernel", "container-bridge"), ("container-bridge", "process")];
     if let Some(pair) = compare(numbers, &STARTUP).or_else(|| compare(numbers, &PAIRS)) {
-        return Some(ratio(messages, &pair, "startup", "time", quantity::time));
+        return Some(ratio(messages, &pair, ("startup", "time"), quantity::time, None));
     }
     let (first, value) = alone(view, numbers)?;
     Some(sentence(
@@ -64,32 +64,38 @@ pub(crate) fn startup<'n>(
     ))
 }
 
-/// "Bridge mode moves 0.77 times what host mode moves"
+/// "Bridge mode reaches 0.77 times the upload of host mode"
 pub(crate) fn throughput<'n>(
     view: &View<'_>,
     messages: &Messages,
+    direction: &str,
     numbers: &dyn Fn(&str) -> Option<&'n Numbers>,
 ) -> Option<String> {
     if let Some(pair) = compare(numbers, &PAIRS) {
-        return Some(ratio(messages, &pair, "throughput", "rate", quantity::rate));
+        return Some(ratio(messages, &pair, ("throughput", "rate"), quantity::rate, Some(direction)));
     }
     let (first, value) = alone(view, numbers)?;
-    Some(sentence(
-        messages,
-        "chart-alone-throughput",
-        &[("first", &name(messages, &first)), ("rate", &quantity::rate(value))],
-    ))
+    let (first, rate) = (name(messages, &first), quantity::rate(value));
+    Some(sentence(messages, "chart-alone-throughput", &[("first", &first), ("rate", &rate), ("direction", direction)]))
 }
 
-fn ratio(messages: &Messages, pair: &Pair, chart: &str, suffix: &str, text: fn(f64) -> String) -> String {
+fn ratio(
+    messages: &Messages,
+    pair: &Pair,
+    (chart, suffix): (&str, &str),
+    text: fn(f64) -> String,
+    direction: Option<&str>,
+) -> String {
     let Pair { first, second, comparison } = pair;
     let (first, second) = (name(messages, first), name(messages, second));
     let first_value = (format!("first-{suffix}"), text(comparison.first));
     let second_value = (format!("second-{suffix}"), text(comparison.second));
     let ratio = quantity::quantity(comparison.ratio.value, "");
-    let mut arguments = vec![("first", first.as_str()), ("second", &second), (&first_value.0, &first_value.1)];
+    let mut arguments = vec![("first", first.as_str()), ("second", &second)];
+    arguments.extend([&first_value, &second_value].map(|(key, value)| (key.as_str(), value.as_str())));
+    arguments.extend(direction.map(|direction| ("direction", direction)));
     if comparison.differs() {
-        arguments.extend([(second_value.0.as_str(), second_value.1.as_str()), ("ratio", &ratio)]);
+        arguments.push(("ratio", &ratio));
         sentence(messages, &format!("chart-{chart}-title"), &arguments)
     } else {
         sentence(messages, &format!("chart-{chart}-same"), &arguments)
@@ -111,11 +117,12 @@ pub(crate) fn latency<'n>(
     let (first_time, second_time) = (quantity::time(comparison.first), quantity::time(comparison.second));
     let difference = quantity::time(comparison.difference.value.abs());
     let mut arguments = vec![("first", first.as_str()), ("second", &second)];
+    arguments.push(("second-time", &second_time));
     if !comparison.differs() {
         arguments.push(("first-time", &first_time));
         return Some(sentence(messages, "chart-latency-same", &arguments));
     }
-    arguments.extend([("second-time", second_time.as_str()), ("difference", &difference)]);
+    arguments.push(("difference", &difference));
     let key = if comparison.difference.value > 0.0 { "chart-latency-title-more" } else { "chart-latency-title-less" };
     Some(sentence(messages, key, &arguments))
 }
@@ -140,9 +147,12 @@ pub(crate) fn memory(view: &View<'_>, messages: &Messages) -> Option<String> {
     Some(sentence(messages, "chart-alone-memory", &[("first", &*name(messages, first)), ("slope", &slope)]))
 }
 
-/// A sentence begins with a capital.
+/// An English sentence begins with a capital.
 fn sentence(messages: &Messages, key: &str, arguments: &[(&str, &str)]) -> String {
     let text = messages.format(key, arguments);
+    if messages.language() != Language::English {
+        return text;
+    }
     let mut characters = text.chars();
     characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
 }

@@ -44,13 +44,20 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     let families: Vec<Family> =
         FAMILIES.into_iter().filter(|family| curves.iter().any(|curve| curve.family == *family)).collect();
     let heights: Vec<f64> = families.iter().map(|family| panel_height(&curves, *family)).collect();
-    let body = heights.iter().sum::<f64>() + AXIS + 30.0;
+    let body = heights.iter().sum::<f64>() + AXIS - 6.0;
     let scale = Scale::logarithmic(lowest * 0.94, highest * 1.06, (LEFT, RIGHT));
     let table = table(messages, &curves);
     Some(heading.finish(format!("latency-{path}"), body, table, |canvas, head| {
         let mut top = head;
         for (family, height) in families.iter().zip(&heights) {
-            paint_panel(canvas, view, messages, &curves, *family, &scale, (top, top + height - 30.0));
+            paint_panel(
+                canvas,
+                view,
+                messages,
+                &curves,
+                *family,
+                &Frame { scale: &scale, top, bottom: top + height - 30.0 },
+            );
             top += height;
         }
         let bottom = top - 30.0;
@@ -91,17 +98,24 @@ impl Curve<'_> {
     }
 }
 
+/// Where a panel is drawn.
+struct Frame<'a> {
+    scale: &'a Scale,
+    top: f64,
+    bottom: f64,
+}
+
 fn paint_panel(
     canvas: &mut Canvas<'_>,
     view: &View<'_>,
     messages: &Messages,
     curves: &[Curve<'_>],
     family: Family,
-    scale: &Scale,
-    (top, bottom): (f64, f64),
+    frame: &Frame<'_>,
 ) {
-    canvas.text(&messages.text(&family_key(family)), (LEFT, top + 10.0), LABEL.bold());
-    let top = top + 18.0;
+    let Frame { scale, bottom, .. } = *frame;
+    canvas.text(&messages.text(&family_key(family)), (LEFT, frame.top + 10.0), LABEL.bold());
+    let top = frame.top + 18.0;
     for tick in scale.ticks(8) {
         canvas.line((scale.at(tick), top), (scale.at(tick), bottom), Ink::Grid, 1.0);
     }

@@ -13,7 +13,7 @@ use crate::summary::{Line, LinePoint};
 
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 440.0;
-const PLOT: f64 = 190.0;
+const PLOT: f64 = 210.0;
 const AXIS: f64 = 34.0;
 const LABEL_DISTANCE: f64 = 27.0;
 
@@ -48,6 +48,14 @@ fn used(line: &Line) -> impl Iterator<Item = &LinePoint> {
     line.points.iter().filter(|point| !point.warm_up)
 }
 
+/// The numbers of instances that were measured.
+fn instances(lines: &[&Line]) -> Vec<u32> {
+    let mut instances: Vec<u32> = lines.iter().flat_map(|line| used(line)).map(|point| point.instances).collect();
+    instances.sort_unstable();
+    instances.dedup();
+    instances
+}
+
 fn highest(line: &Line) -> f64 {
     used(line).map(|point| point.value).fold(0.0, f64::max)
 }
@@ -63,20 +71,25 @@ fn paint_panel(
     let across = Scale::linear(f64::from(most), (LEFT, RIGHT));
     let reach = lines.iter().map(|line| highest(line)).fold(0.0, f64::max) * 1.05;
     let unit = binary_unit(reach);
-    // In the unit of the ticks, so that they are round.
     let up = Scale::linear(reach / unit, (bottom, top));
+    let axes = Axes { across, most, up, unit };
     for tick in up.ticks(5) {
         let y = up.at(tick);
         canvas.line((LEFT, y), (RIGHT, y), Ink::Grid, 1.0);
         canvas.centred(&quantity::tick(tick * unit, "B"), (LEFT - 10.0, y), SMALL.end());
     }
-    for tick in across.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0) {
-        canvas.text(&quantity::tick(tick, ""), (across.at(tick), bottom + 18.0), SMALL.middle());
+    let mut last = f64::NEG_INFINITY;
+    for count in std::iter::once(0).chain(instances(lines)) {
+        let x = across.at(f64::from(count));
+        if x - last >= 20.0 {
+            canvas.text(&count.to_string(), (x, bottom + 18.0), SMALL.middle());
+            last = x;
+        }
     }
     let ends: Vec<f64> = lines.iter().map(|line| up.at(end(line, most) / unit).clamp(top, bottom)).collect();
     let labels = spread(&ends, LABEL_DISTANCE, (top + 6.0, bottom - 4.0));
     for ((line, end_y), label_y) in lines.iter().zip(&ends).zip(&labels) {
-        paint_line(canvas, view, line, most, &across, &up, unit);
+        paint_line(canvas, view, line, &axes);
         let ink = Ink::Family(view.family(&line.sandbox));
         canvas.path(&[(RIGHT + 3.0, *end_y), (RIGHT + 16.0, *label_y), (RIGHT + 24.0, *label_y)], ink, 0.8, 1.0);
         paint_label(canvas, view, messages, line, *label_y);
@@ -91,7 +104,19 @@ fn end(line: &Line, most: u32) -> f64 {
     }
 }
 
-fn paint_line(canvas: &mut Canvas<'_>, view: &View<'_>, line: &Line, most: u32, across: &Scale, up: &Scale, unit: f64) {
+/// The scales of a panel.
+struct Axes {
+    /// Over instances, from none to this many.
+    across: Scale,
+    most: u32,
+    /// Over host memory, in this many bytes, so that ticks are round.
+    up: Scale,
+    unit: f64,
+}
+
+fn paint_line(canvas: &mut Canvas<'_>, view: &View<'_>, line: &Line, axes: &Axes) {
+    let Axes { across, most, up, unit } = axes;
+    let most = *most;
     let family = view.family(&line.sandbox);
     for point in used(line) {
         canvas.marker(family, (across.at(f64::from(point.instances)), up.at(point.value.max(0.0) / unit)), 3.5, 0.5);
@@ -136,9 +161,7 @@ fn binary_unit(bytes: f64) -> f64 {
 }
 
 fn table(messages: &Messages, lines: &[&Line]) -> Table {
-    let mut instances: Vec<u32> = lines.iter().flat_map(|line| used(line)).map(|point| point.instances).collect();
-    instances.sort_unstable();
-    instances.dedup();
+    let instances = instances(lines);
     let mut head =
         vec![messages.text("column-sandbox"), messages.text("column-slope"), messages.text("column-interval")];
     head.push(messages.text("column-n"));

@@ -16,7 +16,7 @@ pub(crate) const LEFT: f64 = 190.0;
 pub(crate) const KEY_HEIGHT: f64 = 52.0;
 
 pub(crate) const LABEL: Lettering = Lettering::new(15.0, Ink::Text);
-pub(crate) const SMALL: Lettering = Lettering::new(13.0, Ink::Muted);
+pub(crate) const SMALL: Lettering = Lettering::new(14.0, Ink::Muted);
 
 /// A sandbox's label, cut where it would run into the plot, with what emulates it below.
 pub(crate) fn label(canvas: &mut Canvas<'_>, view: &View<'_>, sandbox: &str, y: f64) {

@@ -48,7 +48,11 @@ pub(crate) fn chart(view: &View<'_>, messages: &Messages) -> Option<Chart> {
         let mut top = head + legend.height;
         for (panel, height) in panels.iter().zip(&heights) {
             let rows: Vec<&Row<'_>> = panel.iter().map(|index| &rows[*index]).collect();
-            paint_panel(canvas, view, messages, &rows, top);
+            let reach = paint_panel(canvas, view, messages, &rows, top);
+            if panels.len() > 1 {
+                let text = messages.format("chart-scale", &[("highest", &quantity::time(reach))]);
+                canvas.text(&text, (30.0, top + height - AXIS + 16.0), SMALL);
+            }
             top += height;
         }
         canvas.text(&messages.text("chart-startup-axis"), (LEFT, top + 10.0), LABEL);
@@ -78,7 +82,8 @@ impl Row<'_> {
     }
 }
 
-fn paint_panel(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, rows: &[&Row<'_>], top: f64) {
+/// Draws one panel and gives back what its scale reaches to.
+fn paint_panel(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, rows: &[&Row<'_>], top: f64) -> f64 {
     let reach = rows.iter().map(|row| row.reach()).fold(0.0, f64::max);
     let scale = Scale::linear(reach * 1.02, (LEFT, RIGHT));
     #[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
@@ -94,6 +99,7 @@ fn paint_panel(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, ro
             canvas.centred(&quantity::time(estimate.value), (WIDTH - 12.0, y + BAR + 3.0), LABEL.bold().end());
         }
     }
+    reach
 }
 
 fn paint_stages(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, row: &Row<'_>, scale: &Scale, y: f64) {
@@ -103,6 +109,7 @@ fn paint_stages(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, r
         let (left, right) = (scale.at(start), scale.at(start + duration));
         start += duration;
         let inner = (left + 0.5).min(right);
+        canvas.rectangle((left, y), (right, y + BAR), Ink::Paper, 1.0);
         canvas.rectangle((inner, y), (right, y + BAR), ink, alpha(*stage));
         if view.emulation(row.sandbox).is_some() {
             canvas.hatch((inner, y), (right, y + BAR), Ink::Paper);

@@ -9,7 +9,8 @@ use crate::messages::Messages;
 use crate::palette::Ink;
 use crate::render::quantity;
 use crate::render::view::View;
-use crate::summary::Numbers;
+use crate::render::words;
+use crate::summary::{Numbers, Parameters};
 
 /// The paths, the most telling first.
 pub(crate) const PATHS: [&str; 3] = ["host", "client", "loopback"];
@@ -43,7 +44,8 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     let segmentation = blocks.first()?.segmentation;
     let parameters = [("path", path), ("segmentation", segmentation)];
     let title = DIRECTIONS.iter().find_map(|(metric, _)| {
-        finding::throughput(view, messages, &|sandbox| view.numbers(metric, sandbox, &parameters))
+        let direction = words::metric(messages, metric, &Parameters::new());
+        finding::throughput(view, messages, &direction, &|sandbox| view.numbers(metric, sandbox, &parameters))
     })?;
     let path_text = messages.named("path-", path);
     let heading = Heading { title, section: messages.format("chart-throughput-section", &[("path", &path_text)]) };

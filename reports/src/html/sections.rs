@@ -88,34 +88,39 @@ fn card(messages: &Messages, verdict: &Verdict) -> Markup {
                 span title=(messages.text(&format!("kind-{}-text", claim.kind.key()))) {
                     (messages.text(&format!("kind-{}", claim.kind.key())))
                 }
-                " · " (messages.text("verdict-rule")) ": " (words::rule(messages, &claim.rule))
+                " · " (messages.format("verdict-rule", &[("rule", &words::rule(messages, &claim.rule))]))
             }
         }
     }
 }
 
 fn figures(messages: &Messages, figures: &[Figure]) -> Markup {
+    let heads = [
+        "figure-name",
+        "column-sandbox",
+        "figure-estimate",
+        "figure-interval",
+        "figure-n",
+        "figure-expected",
+        "figure-answer",
+    ]
+    .map(|key| messages.text(key));
     html! {
-        div.scroll { table {
-            thead { tr {
-                th { (messages.text("figure-name")) }
-                th { (messages.text("column-sandbox")) }
-                th.number { (messages.text("figure-estimate")) }
-                th.number { (messages.text("figure-interval")) }
-                th.number { (messages.text("figure-n")) }
-                th { (messages.text("figure-expected")) }
-                th { (messages.text("figure-answer")) }
-            } }
+        div.scroll { table.stack {
+            thead { tr { @for (index, head) in heads.iter().enumerate() { th.number[(2..5).contains(&index)] { (head) } } } }
             tbody {
                 @for figure in figures {
                     @let (estimate, medians) = words::figure_estimate(messages, figure);
                     tr {
                         td { (words::figure_name(messages, figure)) }
-                        td { (words::figure_subject(messages, figure)) }
+                        td {
+                            span.name { (figure.sandbox) }
+                            @if let Some(against) = &figure.against { " / " span.name { (against) } }
+                        }
                         td.number { strong { (estimate) } @if let Some(medians) = medians { br; small { (medians) } } }
-                        td.number { (words::figure_interval(messages, figure)) }
-                        td.number { (figure.blocks) }
-                        td { (words::expectation(messages, figure)) }
+                        td.number data-label=(heads[3]) { (words::figure_interval(messages, figure)) }
+                        td.number data-label=(heads[4]) { (figure.blocks) }
+                        td data-label=(heads[5]) { (words::expectation(messages, figure)) }
                         td { (badge(figure.answer, &words::answer(messages, figure.answer))) }
                     }
                 }
@@ -125,16 +130,11 @@ fn figures(messages: &Messages, figures: &[Figure]) -> Markup {
 }
 
 fn fact_table(messages: &Messages, facts: &[FactResult]) -> Markup {
+    let heads = ["figure-probe", "column-sandbox", "figure-expected", "figure-seen", "figure-blocks", "figure-answer"]
+        .map(|key| messages.text(key));
     html! {
-        div.scroll { table {
-            thead { tr {
-                th { (messages.text("figure-probe")) }
-                th { (messages.text("column-sandbox")) }
-                th { (messages.text("figure-expected")) }
-                th { (messages.text("figure-seen")) }
-                th.number { (messages.text("figure-blocks")) }
-                th { (messages.text("figure-answer")) }
-            } }
+        div.scroll { table.stack {
+            thead { tr { @for (index, head) in heads.iter().enumerate() { th.number[index == 4] { (head) } } } }
             tbody {
                 @for fact in facts {
                     tr.control[fact.control] {
@@ -142,10 +142,10 @@ fn fact_table(messages: &Messages, facts: &[FactResult]) -> Markup {
                             (words::fact_name(messages, fact))
                             @if fact.control { " " small { "(" (messages.text("figure-is-control")) ")" } }
                         }
-                        td { (fact.sandbox) }
-                        td { (words::expected(messages, fact)) }
-                        td { (words::seen(messages, fact)) }
-                        td.number { (fact.blocks) }
+                        td { span.name { (fact.sandbox) } }
+                        td data-label=(heads[2]) { (words::expected(messages, fact)) }
+                        td data-label=(heads[3]) { (words::seen(messages, fact)) }
+                        td.number data-label=(heads[4]) { (fact.blocks) }
                         td { (badge(fact.answer, &words::answer(messages, fact.answer))) }
                     }
                 }

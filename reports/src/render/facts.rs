@@ -15,7 +15,8 @@ pub type Fact = (String, String);
 pub fn samples(view: &View<'_>, messages: &Messages) -> String {
     let samples = &view.records.samples;
     let errors = samples.iter().filter(|sample| matches!(sample.outcome, Outcome::Error(_))).count();
-    let warm_ups = samples.iter().filter(|sample| sample.warm_up && matches!(sample.outcome, Outcome::Value(_))).count();
+    let warm_ups =
+        samples.iter().filter(|sample| sample.warm_up && matches!(sample.outcome, Outcome::Value(_))).count();
     let used = samples.len() - errors - warm_ups;
     let [used, warm_ups, errors] = [used, warm_ups, errors].map(grouped);
     messages.format("fact-samples-value", &[("used", &used), ("warm-ups", &warm_ups), ("errors", &errors)])
@@ -61,7 +62,10 @@ pub fn machine(view: &View<'_>, messages: &Messages) -> Vec<Fact> {
         fact("machine-plan", plan_text),
         fact("fact-samples", samples(view, messages)),
         fact("machine-command", command_line(&plan.command_line)),
-        fact("machine-program", format!("{}, SHA-256 {}", run.program, run.program_digest.get(..16).unwrap_or(&run.program_digest))),
+        fact(
+            "machine-program",
+            format!("{}, SHA-256 {}", run.program, run.program_digest.get(..16).unwrap_or(&run.program_digest)),
+        ),
     ];
     facts.extend(plan.program.as_deref().map(|program| fact("machine-own-program", command_line(program))));
     facts.extend(machine.facts.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -110,7 +114,9 @@ pub const MODES: [(&str, &str); 5] = [
 /// The figures that bear on the choice of a mode: what it is and its median.
 #[must_use]
 pub fn mode_figures(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<Fact> {
-    const FIGURES: [(&str, &str, &[(&str, &str)]); 7] = [
+    /// Message, metric, parameters.
+    type Wanted = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+    const FIGURES: [Wanted; 7] = [
         ("mode-ready", "start.ready", &[]),
         ("mode-upload-host", "tcp.upload", &[("path", "host"), ("segmentation", "offload")]),
         ("mode-upload-client", "tcp.upload", &[("path", "client"), ("segmentation", "offload")]),

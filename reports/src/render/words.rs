@@ -51,7 +51,8 @@ pub fn counts(messages: &Messages, verdicts: &[Verdict]) -> Vec<(Answer, String)
         .into_iter()
         .filter_map(|wanted| {
             let count = verdicts.iter().filter(|verdict| verdict.answer == wanted).count();
-            let text = messages.format("verdict-count", &[("answer", &answer(messages, wanted)), ("count", &count.to_string())]);
+            let text = messages
+                .format("verdict-count", &[("answer", &answer(messages, wanted)), ("count", &count.to_string())]);
             (count > 0).then_some((wanted, text))
         })
         .collect()
@@ -115,15 +116,12 @@ pub fn figure_estimate(messages: &Messages, figure: &Figure) -> (String, Option<
     }
 }
 
-/// A figure's interval with its level, where that is not 95 %.
+/// A figure's interval with its level.
 #[must_use]
 pub fn figure_interval(messages: &Messages, figure: &Figure) -> String {
     let interval = quantity::interval(Some(figure.interval), figure.unit, |low, high| {
         messages.format("value-interval", &[("low", low), ("high", high)])
     });
-    if (figure.level - 0.95).abs() < 1e-9 {
-        return interval;
-    }
     let level = percent(figure.level);
     messages.format("interval-level", &[("level", &level), ("interval", &interval)])
 }
@@ -157,7 +155,8 @@ pub fn fact_name(messages: &Messages, fact: &FactResult) -> String {
 #[must_use]
 pub fn expected(messages: &Messages, fact: &FactResult) -> String {
     let text = |key: &str, text: &str| messages.format(key, &[("text", text)]);
-    let other = |key: &str, name: &str| messages.format(key, &[("metric", &metric(messages, name, &Parameters::new()))]);
+    let other =
+        |key: &str, name: &str| messages.format(key, &[("metric", &metric(messages, name, &Parameters::new()))]);
     match &fact.expected {
         Expected::Is(seen) => value(messages, &Value::Boolean(*seen)),
         Expected::Texts(texts) => value(messages, &Value::Texts(texts.clone())),
