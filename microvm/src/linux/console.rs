@@ -16,7 +16,7 @@ pub const LEAVE: &str = "isobench: exit ";
 /// Longest line that is taken from the guest: a histogram takes some ten thousand bytes.
 const LONGEST_LINE: usize = 1 << 20;
 /// How much of the kernel's log is kept for a report.
-const LOG_LINES: usize = 40;
+const LOG_LINES: usize = 60;
 
 /// What came over the console so far; shared by the device and the run's end.
 #[derive(Debug)]

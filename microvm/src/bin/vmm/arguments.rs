@@ -142,7 +142,7 @@ fn task(value: &str) -> Option<(Task, u16)> {
 }
 
 /// A unicast Ethernet address.
-fn mac(value: &str) -> Option<[u8; 6]> {
+pub(crate) fn mac(value: &str) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = value.split(':');
     for byte in &mut bytes {
@@ -152,7 +152,7 @@ fn mac(value: &str) -> Option<[u8; 6]> {
     (parts.next().is_none() && bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(bytes)
 }
 
-fn address(value: &str) -> Option<(Ipv4Addr, u8)> {
+pub(crate) fn address(value: &str) -> Option<(Ipv4Addr, u8)> {
     let (address, prefix) = value.split_once('/')?;
     let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
     let address: Ipv4Addr = address.parse().ok()?;
@@ -160,7 +160,7 @@ fn address(value: &str) -> Option<(Ipv4Addr, u8)> {
     unicast.then_some((address, prefix))
 }
 
-fn size(value: &str) -> Option<u64> {
+pub(crate) fn size(value: &str) -> Option<u64> {
     let (digits, shift) = match value.as_bytes().last()? {
         b'K' => (&value[..value.len() - 1], 10),
         b'M' => (&value[..value.len() - 1], 20),
@@ -170,7 +170,7 @@ fn size(value: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-fn seconds(value: &str) -> Option<Duration> {
+pub(crate) fn seconds(value: &str) -> Option<Duration> {
     let seconds: f64 = value.parse().ok()?;
     (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
 }

@@ -5,6 +5,7 @@
 //! all that it made, since the kernel frees what only file descriptors hold.
 
 mod arguments;
+mod linux;
 
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::unikernel;
@@ -23,6 +24,9 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --memory SIZE                    guest memory, such as 16M (default 16M)
   --deadline SECONDS               ends the guest after this time
   --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
+isobench-vmm linux --kernel FILE --agent FILE [OPTIONS] -- WORKLOAD...
+                                   runs Linux in a virtual machine with the agent as /init; memory is 128M by default,
+                                   and the workload is given in the agent's own words
 ";
 
 fn main() -> ExitCode {
@@ -48,6 +52,13 @@ fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Some("process") => {
             let (tap, network) = arguments::parse(words)?.into_process()?;
             match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
+        }
+        Some("linux") => {
+            let (outcome, log) = linux::run(words, stages)?;
+            if !matches!(outcome, Outcome::Exited(0)) {
+                log.iter().for_each(|line| report(line));
+            }
+            Ok(ending(&outcome))
         }
         _ => {
             report(USAGE.trim_end());
