@@ -91,7 +91,8 @@ impl Cgroups {
         if parent.split('/').any(|part| part == "..") {
             return Err(Error::invalid(format!("the cgroup path `{parent}`"), "leads out of the hierarchy"));
         }
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+        let mounts =
+            std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
         let own = std::fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
         let layout = find(&mounts, &own).ok_or_else(|| {
             Error::invalid("this machine", "has no control groups mounted that limit memory and processes")
@@ -276,7 +277,8 @@ pub(crate) fn remove_path(path: &Path, deadline: Duration) -> Result<(), Error> 
 fn remove_directory(path: &Path, end: Instant) -> Result<(), Error> {
     loop {
         // Opened before the attempt, so that no change between the two is missed.
-        let events = rustix::fs::open(&path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let events =
+            rustix::fs::open(&path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
         if let Some(events) = &events {
             let _ = rustix::io::read(events, &mut [0_u8; 256]);
         }
@@ -376,7 +378,8 @@ fn make_directory(path: &Path) -> Result<(), Error> {
 }
 
 fn make_new_directory(path: &Path) -> Result<(), Error> {
-    rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map_err(Error::system("make cgroup", path.display().to_string()))
+    rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))
+        .map_err(Error::system("make cgroup", path.display().to_string()))
 }
 
 fn write_limit(directory: &Path, name: &str, limit: Option<u64>) -> Result<(), Error> {

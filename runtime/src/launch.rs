@@ -73,7 +73,8 @@ pub fn bare(program: Arc<OwnedFd>, arguments: Vec<String>) -> Result<(Process, O
 /// Gives a specification a pipe as its standard output and nothing as its standard input; the result is the pipe's other
 /// end.
 pub fn capture_output(specification: &mut Specification) -> Result<Output, Error> {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Error::system("create", "the output pipe"))?;
+    let (read, write) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Error::system("create", "the output pipe"))?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let null = rustix::fs::open(c"/dev/null", flags, Mode::empty()).map_err(Error::system("open", "/dev/null"))?;
     specification.input = Stream::Descriptor(null);
@@ -98,7 +99,9 @@ fn describe(plan: &Plan, failure: Failure) -> Error {
         Step::ConfigureNetwork => Some(format!("(message {item})")),
         Step::Execute => Some(match &plan.program {
             ProgramPlan::Descriptor(_) => "the program's descriptor".into(),
-            ProgramPlan::Paths(paths) => paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            ProgramPlan::Paths(paths) => {
+                paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+            }
         }),
         _ => None,
     };

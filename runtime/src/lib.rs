@@ -1,4 +1,57 @@
-//! A container runtime.
+//! A container runtime: what a container is, as one recipe.
+//!
+//! A container is a process that the kernel lets see and do less. Launching one is this list, and nothing else; the
+//! functions carry the names of the steps and stand in this order.
+//!
+//! In the launching process ([`launch()`]):
+//!
+//! 1. **validate** ([`Plan::validate`]): check what is asked for, and lay out in memory all that the new process will need.
+//! 2. **create** (`system::clone3`): one [clone3(2)](https://man7.org/linux/man-pages/man2/clone3.2.html) makes the process
+//!    in its new namespaces, with version 2 also in its [cgroup]. It *shares* this process's memory until exec, on a stack
+//!    of its own: nothing is copied, so that a launch costs the same whatever this process holds.
+//! 3. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile.
+//! 4. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
+//!    becoming the program or by its end; which of the two it was stands in the block beside it. No pipe is needed.
+//!
+//! In the new process (`child::become_program`), which only makes system calls on what was laid out:
+//!
+//! 1. **map_user**: an ordinary user becomes root of a new user namespace.
+//! 2. **join_cgroup**: only for version 1.
+//! 3. **join_namespaces**: another container's network; and a cgroup namespace, now that the cgroup is the right one.
+//! 4. **name_host**.
+//! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
+//! 6. **configure_network**: bring `lo` up, or send the prepared messages once the link is there.
+//! 7. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
+//! 8. **limit_resources**: limits, a session and a keyring of its own.
+//! 9. **await_start**: only where creating and starting are two orders.
+//! 10. **drop_capabilities** ([`capabilities`]).
+//! 11. **refuse_privileges**: no exec can gain any from now on.
+//! 12. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
+//! 13. **execute**: the program becomes process 1 of the container.
+//!
+//! ```
+//! use isobench_runtime::{NetworkMode, Plan, Program, Specification, launch};
+//! use isobench_runtime::launch::capture_output;
+//! use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::Duration};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Any static program, which need not be in the container's root: this one may be missing on a machine.
+//! let Ok(busybox) = File::open("/bin/busybox") else { return Ok(()) };
+//! let program = Program::Descriptor(Arc::new(OwnedFd::from(busybox)));
+//!
+//! let arguments = ["busybox", "sh", "-c", "echo I am process $$ of $(hostname); exit 7"].map(String::from);
+//! let mut specification = Specification::container(program, arguments.to_vec());
+//! specification.network = NetworkMode::None;
+//! specification.host_name = Some("lab".into());
+//! let mut output = capture_output(&mut specification)?;
+//!
+//! let mut container = launch(Plan::validate(specification)?)?;
+//! assert_eq!(output.line(Duration::from_secs(5))?, "I am process 1 of lab");
+//! assert_eq!(container.process.wait(Duration::from_secs(5))?.code(), 7);
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod capabilities;
 pub mod cgroup;
 mod child;

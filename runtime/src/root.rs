@@ -113,18 +113,48 @@ const LINKS: [(&str, &str); 5] = [
 /// One thing to do in the new root. Targets are absolute in it, sources relative to the old one.
 #[derive(Debug)]
 pub(crate) enum Operation {
-    Directory { path: CString },
-    File { path: CString },
-    Link { to: CString, path: CString },
-    Device { path: CString, source: CString, major: u32, minor: u32 },
-    FileSystem { name: CString, target: CString, flags: MountFlags, options: CString },
-    Bind { source: CString, target: CString, recursive: bool },
+    Directory {
+        path: CString,
+    },
+    File {
+        path: CString,
+    },
+    Link {
+        to: CString,
+        path: CString,
+    },
+    Device {
+        path: CString,
+        source: CString,
+        major: u32,
+        minor: u32,
+    },
+    FileSystem {
+        name: CString,
+        target: CString,
+        flags: MountFlags,
+        options: CString,
+    },
+    Bind {
+        source: CString,
+        target: CString,
+        recursive: bool,
+    },
     /// New flags for a mount that is there.
-    Remount { target: CString, flags: MountFlags },
+    Remount {
+        target: CString,
+        flags: MountFlags,
+    },
     /// Refuses a target that is a link: another file system under the name of proc or sys (CVE-2019-19921).
-    NoLink { path: CString },
-    Mask { path: CString },
-    ReadOnly { path: CString },
+    NoLink {
+        path: CString,
+    },
+    Mask {
+        path: CString,
+    },
+    ReadOnly {
+        path: CString,
+    },
 }
 
 impl std::fmt::Display for Operation {
@@ -254,7 +284,8 @@ fn mount_operations<'a>(
             operations.push(Operation::FileSystem { name, target: c_target, flags, options });
         }
         MountKind::Bind { source, recursive } => {
-            let real = source.canonicalize().map_err(Error::io("find the bind source", source.display().to_string()))?;
+            let real =
+                source.canonicalize().map_err(Error::io("find the bind source", source.display().to_string()))?;
             let source = relative(&c_path(&real)?);
             operations.push(Operation::Bind { source, target: c_target.clone(), recursive: *recursive });
             let flags = mount.flags | if mount.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
@@ -278,7 +309,9 @@ fn device_operations(operations: &mut Vec<Operation>) -> Result<(), Error> {
 }
 
 fn target_is_sound(target: &str) -> Result<(), Error> {
-    let sound = target.starts_with('/') && target.len() > 1 && target.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    let sound = target.starts_with('/')
+        && target.len() > 1
+        && target.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
     if sound { Ok(()) } else { Err(Error::invalid(format!("the path {target}"), "is not absolute and plain")) }
 }
 
@@ -358,7 +391,9 @@ fn carry_out(operation: &Operation) -> Result<(), Errno> {
             rustix::mount::mount(&**name, &**target, &**name, *flags, &**options)
         }
         Operation::Bind { source, target, recursive: false } => rustix::mount::mount_bind(&**source, &**target),
-        Operation::Bind { source, target, recursive: true } => rustix::mount::mount_bind_recursive(&**source, &**target),
+        Operation::Bind { source, target, recursive: true } => {
+            rustix::mount::mount_bind_recursive(&**source, &**target)
+        }
         Operation::Remount { target, flags } => remount(target, *flags),
         Operation::NoLink { path } => {
             let status = rustix::fs::statat(CWD, &**path, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -369,10 +404,7 @@ fn carry_out(operation: &Operation) -> Result<(), Errno> {
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
             // The flags of /proc, where such paths lie, stay.
-            Ok(()) => remount(
-                path,
-                MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV,
-            ),
+            Ok(()) => remount(path, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV),
         },
     }
 }

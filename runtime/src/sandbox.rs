@@ -7,7 +7,9 @@ use crate::launch::{Launched, capture_output, launch};
 use crate::network::{BridgeNetwork, Protocol};
 use crate::plan::{NetworkMode, Plan, Program, Root, Specification};
 use crate::root::Mount;
-use isobench_workload::{Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock};
+use isobench_workload::{
+    Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+};
 use rustix::fd::OwnedFd;
 use rustix::mount::MountFlags;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -122,12 +124,12 @@ impl Sandbox for ContainerSandbox {
         }
         self.launched += 1;
         let name = format!("{}-{}", self.name, self.launched);
-        let mut specification = self.specification(workload);
-        let output = capture_output(&mut specification).map_err(self.step("prepare its output"))?;
 
-        // t0: everything that is made for this one instance is made from here on.
+        // t0: everything that is prepared or made for this one instance comes after it.
         let mut stages = Stages::default();
         stages.stamp(Stage::Started, clock::now());
+        let mut specification = self.specification(workload);
+        let output = capture_output(&mut specification).map_err(self.step("prepare its output"))?;
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         if let Some((cgroups, limits)) = &self.cgroups {
             let unique = format!("{name}-{}", std::process::id());

@@ -134,7 +134,10 @@ impl Policy {
         let mut policy = Self::new(Action::Fail(Errno::PERM));
         let refused: std::collections::HashSet<&str> = REFUSED.split_ascii_whitespace().collect();
         for (name, number) in syscalls::all() {
-            let allowed = |condition: Option<Condition>| Rule { conditions: condition.into_iter().collect(), action: Action::Allow };
+            let allowed = |condition: Option<Condition>| Rule {
+                conditions: condition.into_iter().collect(),
+                action: Action::Allow,
+            };
             let condition = |comparison, value| Some(Condition { argument: 0, comparison, value });
             let rules = match name {
                 "clone" => vec![allowed(condition(Comparison::MaskedEqual(NEW_NAMESPACES), 0))],
@@ -170,7 +173,10 @@ impl Policy {
         ];
         tree(&self.ranges(), &mut program)?;
         if program.len() > 4096 {
-            return Err(Error::invalid("the system call policy", "needs more than the 4096 instructions that are allowed"));
+            return Err(Error::invalid(
+                "the system call policy",
+                "needs more than the 4096 instructions that are allowed",
+            ));
         }
         Ok(program)
     }
@@ -447,12 +453,21 @@ mod tests {
             Just(Greater),
             value().prop_map(MaskedEqual),
         ];
-        (0_u8..6, comparison, value()).prop_map(|(argument, comparison, value)| Condition { argument, comparison, value })
+        (0_u8..6, comparison, value()).prop_map(|(argument, comparison, value)| Condition {
+            argument,
+            comparison,
+            value,
+        })
     }
 
     fn rule() -> impl Strategy<Value = Rule> {
-        let action = prop_oneof![Just(Action::Allow), Just(Action::Kill), (1_i32..100).prop_map(|n| Action::Fail(Errno::from_raw_os_error(n)))];
-        (proptest::collection::vec(condition(), 0..4), action).prop_map(|(conditions, action)| Rule { conditions, action })
+        let action = prop_oneof![
+            Just(Action::Allow),
+            Just(Action::Kill),
+            (1_i32..100).prop_map(|n| Action::Fail(Errno::from_raw_os_error(n)))
+        ];
+        (proptest::collection::vec(condition(), 0..4), action)
+            .prop_map(|(conditions, action)| Rule { conditions, action })
     }
 
     proptest! {

@@ -329,7 +329,12 @@ pub(crate) fn become_tap(device: BorrowedFd<'_>, name: &str, header: i32) -> Res
     }
     let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
     let mut request = Request { name: [0; 16], flags, rest: [0; 22] };
-    request.name.get_mut(..name.len()).filter(|_| name.len() < 16).ok_or(Errno::INVAL)?.copy_from_slice(name.as_bytes());
+    request
+        .name
+        .get_mut(..name.len())
+        .filter(|_| name.len() < 16)
+        .ok_or(Errno::INVAL)?
+        .copy_from_slice(name.as_bytes());
     let device = device.as_raw_fd() as usize;
     let set_interface = [device, libc::TUNSETIFF as usize, (&raw mut request) as usize, 0, 0, 0];
     let set_header = [device, libc::TUNSETVNETHDRSZ as usize, (&raw const header) as usize, 0, 0, 0];

@@ -52,7 +52,8 @@ fn create_in(directory: &Directory, id: &str, bundle: &Path, pid_file: Option<&P
     let (mut specification, cgroup) = prepare(id, configuration::read(bundle)?)?;
     let fifo = directory.start_fifo();
     let named = || fifo.display().to_string();
-    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(Error::system("make", named()))?;
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .map_err(Error::system("make", named()))?;
     // Open for both, so that opening does not wait and the end of the starter is no end of file.
     let opened = rustix::fs::open(&fifo, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     specification.start_order = Some(opened.map_err(Error::system("open", named()))?);
@@ -109,7 +110,10 @@ pub fn delete(id: &str, force: bool) -> Result<(), Error> {
     let (directory, record) = Directory::find(id)?;
     if let Some(pidfd) = hold(&record) {
         if !force {
-            return Err(Error::invalid(format!("the container {id}"), "has not ended: kill it, or delete it with --force"));
+            return Err(Error::invalid(
+                format!("the container {id}"),
+                "has not ended: kill it, or delete it with --force",
+            ));
         }
         pidfd_send_signal(&pidfd, Signal::KILL).map_err(Error::system("kill container", id))?;
         // Readable when the process has ended.
@@ -171,7 +175,9 @@ fn parse_signal(text: &str) -> Result<Signal, Error> {
         let named: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
         Some(named as i32)
     });
-    number.and_then(Signal::from_named_raw).ok_or_else(|| Error::invalid(format!("the signal `{text}`"), "is not known"))
+    number
+        .and_then(Signal::from_named_raw)
+        .ok_or_else(|| Error::invalid(format!("the signal `{text}`"), "is not known"))
 }
 
 /// Takes the signals that ask this command to end; they will be the container's.

@@ -241,7 +241,8 @@ fn translate_mount(mount: &runtime::Mount, bundle: &Path) -> Result<Mount, Error
     let target = text(mount.destination(), "a mount's destination")?;
     let name = mount.typ().clone().unwrap_or_default();
     let kind = if bind || name == "bind" {
-        let source = mount.source().clone().ok_or_else(|| Error::invalid(&*target, "is a bind mount without source"))?;
+        let source =
+            mount.source().clone().ok_or_else(|| Error::invalid(&*target, "is a bind mount without source"))?;
         MountKind::Bind { source: bundle.join(source), recursive }
     } else {
         let mut options = data.join(",");
@@ -254,4 +255,3 @@ fn translate_mount(mount: &runtime::Mount, bundle: &Path) -> Result<Mount, Error
     };
     Ok(Mount { target, kind, flags, read_only: flags.contains(MountFlags::RDONLY) })
 }
-

@@ -53,7 +53,10 @@ impl Directory {
             && !id.starts_with('.')
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte));
         if !sound {
-            return Err(Error::invalid(format!("the container name `{id}`"), "has other characters than A-Z a-z 0-9 _ + - ."));
+            return Err(Error::invalid(
+                format!("the container name `{id}`"),
+                "has other characters than A-Z a-z 0-9 _ + - .",
+            ));
         }
         Ok(Self(Self::top().join(id)))
     }
@@ -112,7 +115,11 @@ impl Directory {
     pub(super) fn status(&self, record: &Record) -> Status {
         match start_time(record.pid) {
             Some((time, alive)) if time == record.start_time && alive => {
-                if self.start_fifo().exists() { Status::Created } else { Status::Running }
+                if self.start_fifo().exists() {
+                    Status::Created
+                } else {
+                    Status::Running
+                }
             }
             _ => Status::Stopped,
         }
