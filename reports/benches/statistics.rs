@@ -22,6 +22,9 @@ const SANDBOXES: [&str; 8] = [
     "vm-linux",
 ];
 
+/// Parameters by name.
+type Parameters = &'static [(&'static str, &'static str)];
+
 /// Records of so many blocks, with every number that the claims ask for.
 fn records(blocks: u32) -> Records {
     let mut generator = fastrand::Rng::with_seed(1);
@@ -43,7 +46,7 @@ fn records(blocks: u32) -> Records {
         sandboxes: SANDBOXES.iter().map(sandbox).collect(),
         metrics: metrics::table(),
     };
-    let series: [(&str, &str, &[&[(&str, &str)]]); 5] = [
+    let series: [(&str, &str, &[Parameters]); 5] = [
         ("startup", "start.ready", &[&[]]),
         ("memory", "memory.host", &[&[("instances", "1")], &[("instances", "2")], &[("instances", "4")]]),
         ("throughput", "tcp.upload", &[&[("path", "client"), ("segmentation", "offload")]]),
