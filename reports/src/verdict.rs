@@ -14,7 +14,7 @@ mod evaluator;
 mod facts;
 mod figures;
 
-pub use evaluator::evaluate;
+pub use evaluator::{evaluate, evaluate_series};
 
 use crate::claims::{Claim, Expected};
 use crate::record::Value;

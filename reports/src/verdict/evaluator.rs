@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 
 /// Answers every claim.
 pub fn evaluate(records: &Records) -> Vec<Verdict> {
-    evaluate_claims(claims(), &records.run, &summary(records))
+    evaluate_series(&records.run, &summary(records))
 }
 
-/// Answers some claims from the series of a run. Families are adjusted among these claims only.
-fn evaluate_claims(claims: &'static [Claim], run: &Run, series: &[Series]) -> Vec<Verdict> {
-    let mut cases: Vec<Case> = claims.iter().map(|claim| Case::examine(claim, run, series)).collect();
+/// Answers every claim from the [`summary`] of a run, where that was already made.
+pub fn evaluate_series(run: &Run, series: &[Series]) -> Vec<Verdict> {
+    let mut cases: Vec<Case> = claims().iter().map(|claim| Case::examine(claim, run, series)).collect();
     adjust(&mut cases);
     cases.into_iter().map(Case::decide).collect()
 }
