@@ -8,7 +8,9 @@ fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let workspace = here.parent().expect("the crate lies in the workspace");
     let target_directory = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("unikernel");
-    for source in [&here.join("guest"), &workspace.join("workload/src/protocol.rs"), &workspace.join("workload/src/lib.rs")] {
+    for source in
+        [&here.join("guest"), &workspace.join("workload/src/protocol.rs"), &workspace.join("workload/src/lib.rs")]
+    {
         println!("cargo::rerun-if-changed={}", source.display());
     }
     println!("cargo::rerun-if-changed=build.rs");
@@ -22,7 +24,8 @@ fn main() {
     // The outer build's flags, wrappers and directories are not meant for the image.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let foreign = ["CARGO_", "RUSTFLAGS", "RUSTC", "RUSTDOC", "CLIPPY_"].iter().any(|prefix| text.starts_with(prefix));
+        let foreign =
+            ["CARGO_", "RUSTFLAGS", "RUSTC", "RUSTDOC", "CLIPPY_"].iter().any(|prefix| text.starts_with(prefix));
         if foreign && !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&text.as_ref()) {
             cargo.env_remove(&name);
         }

@@ -47,7 +47,9 @@ impl Bus {
 
     /// Puts a device at a range of addresses.
     pub fn insert(&mut self, range: Range<u64>, device: Box<dyn Device>) -> Result<(), Overlap> {
-        if let Some((taken, _)) = self.devices.iter().find(|(taken, _)| taken.start < range.end && range.start < taken.end) {
+        if let Some((taken, _)) =
+            self.devices.iter().find(|(taken, _)| taken.start < range.end && range.start < taken.end)
+        {
             return Err(Overlap { wanted: range, taken: taken.clone() });
         }
         self.devices.push((range, device));

@@ -75,8 +75,11 @@ impl fmt::Display for Verdict {
         match self {
             Self::Full => formatter.write_str("KVM runs every guest at full speed"),
             Self::Software { slowdown, hardware } => {
-                let processor =
-                    if *hardware { "although the processor has VT-x or AMD-V" } else { "the processor shows no VT-x or AMD-V" };
+                let processor = if *hardware {
+                    "although the processor has VT-x or AMD-V"
+                } else {
+                    "the processor shows no VT-x or AMD-V"
+                };
                 write!(
                     formatter,
                     "KVM is emulated here ({processor}): kernel code of a guest runs {slowdown:.0} times slower than its user \
@@ -99,7 +102,11 @@ pub fn judge() -> Verdict {
     match measure() {
         Ok((user, kernel)) => {
             let slowdown = kernel.as_secs_f64() / user.as_secs_f64();
-            if slowdown < EMULATED { Verdict::Full } else { Verdict::Software { slowdown, hardware: shows_virtualisation() } }
+            if slowdown < EMULATED {
+                Verdict::Full
+            } else {
+                Verdict::Software { slowdown, hardware: shows_virtualisation() }
+            }
         }
         Err(error) => Verdict::None(error),
     }
@@ -167,6 +174,8 @@ mod tests {
             source: std::io::Error::from_raw_os_error(libc::ENOENT),
         }));
         assert!(!none.runs_unikernel());
-        assert!(none.to_string().starts_with("no virtual machine runs here: open /dev/kvm: load the module (No such file"));
+        assert!(
+            none.to_string().starts_with("no virtual machine runs here: open /dev/kvm: load the module (No such file")
+        );
     }
 }

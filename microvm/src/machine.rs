@@ -31,7 +31,9 @@ pub enum MachineError {
 impl MachineError {
     fn open(source: kvm_ioctls::Error) -> Self {
         let remedy = match source.errno() {
-            libc::ENOENT => "this kernel has no KVM; load the module kvm_intel or kvm_amd, or switch virtualisation on in the firmware",
+            libc::ENOENT => {
+                "this kernel has no KVM; load the module kvm_intel or kvm_amd, or switch virtualisation on in the firmware"
+            }
             libc::EACCES | libc::EPERM => "permission is missing; add this user to the group kvm, or run as root",
             libc::ENODEV | libc::ENXIO => "the device is there but no KVM module; load kvm_intel or kvm_amd",
             _ => "KVM can't be used",

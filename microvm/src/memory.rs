@@ -55,9 +55,8 @@ pub fn create_regions(ranges: &[(GuestAddress, usize)]) -> Result<GuestMemoryMma
 /// Has the kernel provide these pages now, all at once: a page that the host has touched costs the guest a tenth of one that it
 /// must fault in itself. Kernels before 5.14 do not know how, and then the guest faults.
 pub fn populate(memory: &GuestMemoryMmap, address: u64, length: usize) -> Result<(), MemoryError> {
-    let slice = memory
-        .get_slice(GuestAddress(address), length)
-        .map_err(|source| MemoryError::Access { address, source })?;
+    let slice =
+        memory.get_slice(GuestAddress(address), length).map_err(|source| MemoryError::Access { address, source })?;
     match system::advise(&slice, libc::MADV_POPULATE_WRITE) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         other => other.map_err(MemoryError::Advise),

@@ -127,8 +127,13 @@ impl fmt::Display for Crash {
             CrashCause::StackOverflow => formatter.write_str("stack overflow")?,
             CrashCause::TripleFault => formatter.write_str("triple fault")?,
         }
-        write!(formatter, " at rip={:#x} rsp={:#x} rflags={:#x}", self.instruction_pointer, self.stack_pointer, self.flags)?;
-        let names = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+        write!(
+            formatter,
+            " at rip={:#x} rsp={:#x} rflags={:#x}",
+            self.instruction_pointer, self.stack_pointer, self.flags
+        )?;
+        let names =
+            ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
         names.iter().zip(self.general).try_for_each(|(name, value)| write!(formatter, " {name}={value:#x}"))
     }
 }

@@ -95,48 +95,63 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox
         // The network of a container is made within its launch, so the tap is as well.
         stages.stamp(Stage::Started, clock::now());
         let attachment = (self.attach)().map_err(|source| self.failed("attach a tap", source))?;
-        let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
         let mut command = Command::new(&self.program);
         match self.housing {
             Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
             Housing::Process => command.arg("process"),
         };
-        let [a, b, c, d, e, f] = mac;
-        command
-            .args(["--workload", &words, "--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
-            .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
-            .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
-            .env_clear()
-            // As standard input, the tap is inherited by this child alone.
-            .stdin(Stdio::from(tap))
-            .stdout(Stdio::piped());
-        let child = command.spawn();
-        stages.stamp(Stage::Created, clock::now());
-        // The child has its copy; this one must not keep the link alive.
-        drop(command);
-        let started = child.map_err(|source| self.failed("start isobench-vmm", source)).and_then(|mut child| {
-            // A pipe was asked for, so there is one.
-            let output = child.stdout.take().map(|output| Output::new(OwnedFd::from(output)));
-            let process = Process::from_child(child.id()).map_err(|source| self.failed("watch isobench-vmm", source))?;
-            output.map(|output| (process, output)).ok_or_else(|| self.failed("read from isobench-vmm", "no pipe"))
-        });
-        let (process, output) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                // The launch failed already; what can't be released as well is swept by the next run.
-                resources.into_iter().rev().for_each(|resource| drop(resource.release()));
-                return Err(error);
-            }
-        };
+        command.args(["--workload", &words]);
         self.launched += 1;
-        let server = match workload {
-            Workload::Serve { port } => Some(SocketAddr::new(IpAddr::V4(address), *port)),
-            _ => None,
-        };
-        let mut instance = Instance::new(format!("{}-{}", self.name(), self.launched), process, output, server, stages);
-        resources.into_iter().for_each(|resource| instance.own(resource));
-        Ok(instance)
+        start(self.name(), self.launched, command, attachment, workload, stages)
     }
+}
+
+/// Starts `isobench-vmm` on a tap, with the options for the network added to `command`.
+pub(crate) fn start(
+    sandbox: &str,
+    number: u64,
+    mut command: Command,
+    attachment: Attachment,
+    workload: &Workload,
+    mut stages: Stages,
+) -> Result<Instance, LaunchError> {
+    let failed =
+        |step: &str, source: AttachError| LaunchError::Step { sandbox: sandbox.into(), step: step.into(), source };
+    let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
+    let [a, b, c, d, e, f] = mac;
+    command
+        .args(["--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
+        .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+        .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
+        .env_clear()
+        // As standard input, the tap is inherited by this child alone.
+        .stdin(Stdio::from(tap))
+        .stdout(Stdio::piped());
+    let child = command.spawn();
+    stages.stamp(Stage::Created, clock::now());
+    // The child has its copy; this one must not keep the link alive.
+    drop(command);
+    let started = child.map_err(|source| failed("start isobench-vmm", source.into())).and_then(|mut child| {
+        // A pipe was asked for, so there is one.
+        let output = child.stdout.take().map(|output| Output::new(OwnedFd::from(output)));
+        let process = Process::from_child(child.id()).map_err(|source| failed("watch isobench-vmm", source.into()))?;
+        output.map(|output| (process, output)).ok_or_else(|| failed("read from isobench-vmm", "no pipe".into()))
+    });
+    let (process, output) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            // The launch failed already; what can't be released as well is swept by the next run.
+            resources.into_iter().rev().for_each(|resource| drop(resource.release()));
+            return Err(error);
+        }
+    };
+    let server = match workload {
+        Workload::Serve { port } => Some(SocketAddr::new(IpAddr::V4(address), *port)),
+        _ => None,
+    };
+    let mut instance = Instance::new(format!("{sandbox}-{number}"), process, output, server, stages);
+    resources.into_iter().for_each(|resource| instance.own(resource));
+    Ok(instance)
 }
 
 /// The workload as `isobench-vmm` takes it.

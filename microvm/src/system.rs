@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
-use vmm_sys_util::eventfd::EventFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
+use vmm_sys_util::eventfd::EventFd;
 
 /// The longest vector of one readv(2) or writev(2).
 const MOST_VECTORS: usize = 1024;

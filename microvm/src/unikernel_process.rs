@@ -22,7 +22,12 @@ const SOCKET_BUFFER: usize = 1 << 20;
 const CONNECTIONS: usize = 8;
 
 /// Serves on the tap until the process is ended; the ready line goes to `output`.
-pub fn serve(tap: OwnedFd, network: &Network, mut stages: Stages, mut output: impl Write) -> Result<Infallible, TapError> {
+pub fn serve(
+    tap: OwnedFd,
+    network: &Network,
+    mut stages: Stages,
+    mut output: impl Write,
+) -> Result<Infallible, TapError> {
     let tap = Tap::new(tap)?;
     tap.set_offload(Offload { checksum: true, segmentation4: true, segmentation6: false })?;
     stages.stamp(Stage::AgentEntered, clock::now());

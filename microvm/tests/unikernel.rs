@@ -153,9 +153,8 @@ fn echo(length: usize) -> Result<(), Failed> {
     let mut stream = asked(Operation::Echo, 0)?;
     let mut writer = stream.try_clone()?;
     let sent = bytes.clone();
-    let writing = std::thread::spawn(move || {
-        writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write))
-    });
+    let writing =
+        std::thread::spawn(move || writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write)));
     let mut received = Vec::new();
     stream.read_to_end(&mut received)?;
     writing.join().map_err(|_| "the writer panicked")??;
@@ -256,10 +255,7 @@ fn nothing_is_left() -> Result<(), Failed> {
 
 fn what_it_cannot_do_is_refused() -> Result<(), Failed> {
     let mut sandbox = UnikernelSandbox::new(MACHINE, PathBuf::from(VMM), attach);
-    for workload in [
-        Workload::Probe(Probe::default()),
-        Workload::Program { arguments: vec!["/bin/true".into()] },
-    ] {
+    for workload in [Workload::Probe(Probe::default()), Workload::Program { arguments: vec!["/bin/true".into()] }] {
         let refused = matches!(sandbox.launch(&workload), Err(LaunchError::Unsupported(_)));
         check(refused, format!("{workload:?} was not refused"))?;
     }
@@ -321,7 +317,11 @@ fn an_idle_guest_ends_at_its_deadline() -> Result<(), Failed> {
 }
 
 fn bad_options_are_one_sentence() -> Result<(), Failed> {
-    ending("unikernel --memory 3M --workload exit", 1, "guest memory of 3145728 bytes: it must be a multiple of 2 MiB")?;
+    ending(
+        "unikernel --memory 3M --workload exit",
+        1,
+        "guest memory of 3145728 bytes: it must be a multiple of 2 MiB",
+    )?;
     ending("unikernel --workload serve:7000", 1, "a guest that serves needs --tap-fd, --mac and --address")?;
     let words = "--mac 02:00:00:00:00:05 --address 172.17.0.5/16 --tap-fd 0";
     ending(&format!("unikernel {words}"), 1, "of the tap (it must be opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)")

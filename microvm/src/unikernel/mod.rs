@@ -5,7 +5,6 @@ pub(crate) mod registers;
 
 pub(crate) use ports::Exit as ExitPort;
 
-
 use crate::bus::{Bus, Overlap};
 use crate::devices::boot_timer::BootTimer;
 use crate::devices::virtio::card::Card;
@@ -79,10 +78,14 @@ pub enum UnikernelError {
 
 /// Boots a unikernel and runs it to its end. The ready line goes to `output` when it says that it is ready; `stages` holds what
 /// the program has stamped so far.
-pub fn run(config: Config, mut stages: Stages, output: impl Write + std::fmt::Debug + 'static) -> Result<Outcome, UnikernelError> {
+pub fn run(
+    config: Config,
+    mut stages: Stages,
+    output: impl Write + std::fmt::Debug + 'static,
+) -> Result<Outcome, UnikernelError> {
     // 1. memory
     let (least, most) = (LEAST_MEMORY, layout::MOST_UNIKERNEL_MEMORY);
-    if !(least..=most).contains(&config.memory) || config.memory % (2 << 20) != 0 {
+    if !(least..=most).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
         return Err(MemoryError::Size { size: config.memory, least, most }.into());
     }
     let memory = memory::create(config.memory)?;
@@ -95,7 +98,8 @@ pub fn run(config: Config, mut stages: Stages, output: impl Write + std::fmt::De
     let mut registers = Bus::new();
     let (card, network) = match config.network {
         Some((tap, network)) => {
-            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(UnikernelError::Card)?;
+            let card =
+                Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(UnikernelError::Card)?;
             (Some(card), network)
         }
         None => (None, Network::NONE),

@@ -54,7 +54,9 @@ pub(crate) fn write_tables(memory: &GuestMemoryMmap, size: u64) -> Result<(), Me
     pointers[(layout::MMIO >> 30) as usize] = layout::HIGH_DIRECTORY | PRESENT | WRITABLE | USER;
     write(memory, layout::PDPT, &words(&pointers))?;
     let mut directory = vec![layout::LOW_TABLE | PRESENT | WRITABLE | USER];
-    directory.extend((1..size / LARGE_PAGE).map(|page| page * LARGE_PAGE | LARGE | PRESENT | WRITABLE | USER | NO_EXECUTE));
+    directory.extend(
+        (1..size / LARGE_PAGE).map(|page| (page * LARGE_PAGE) | LARGE | PRESENT | WRITABLE | USER | NO_EXECUTE),
+    );
     write(memory, layout::LOW_DIRECTORY, &words(&directory))?;
     let table: Vec<u64> = (0..LARGE_PAGE / PAGE).map(|page| page * PAGE).map(low_page).collect();
     write(memory, layout::LOW_TABLE, &words(&table))?;
@@ -132,7 +134,14 @@ pub(crate) fn set(vcpu: &VcpuFd, entry: u64, privilege: u8) -> Result<(), VcpuEr
     for data in [&mut special.ds, &mut special.es, &mut special.fs, &mut special.gs, &mut special.ss] {
         *data = segment(DATA, 0x3, privilege);
     }
-    special.tr = kvm_segment { base: layout::TSS, limit: (TASK_STATE + PORT_BITMAP - 1) as u32, selector: TASK, type_: 0xb, present: 1, ..Default::default() };
+    special.tr = kvm_segment {
+        base: layout::TSS,
+        limit: (TASK_STATE + PORT_BITMAP - 1) as u32,
+        selector: TASK,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    };
     special.gdt = kvm_dtable { base: layout::GDT, limit: 5 * 8 - 1, ..Default::default() };
     special.idt = kvm_dtable { base: layout::IDT, limit: contract::EXCEPTIONS as u16 * 16 - 1, ..Default::default() };
     special.cr0 = CR0;

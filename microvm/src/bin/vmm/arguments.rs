@@ -85,7 +85,9 @@ impl Arguments {
                 self.tap = Some(inherited_fd(number).map_err(|_| "an open file descriptor other than 1 and 2")?);
             }
             "--mac" => self.mac = Some(mac(value).ok_or("an Ethernet address")?),
-            "--address" => self.address = Some(address(value).ok_or("an IPv4 address with a prefix, such as 172.17.0.5/16")?),
+            "--address" => {
+                self.address = Some(address(value).ok_or("an IPv4 address with a prefix, such as 172.17.0.5/16")?)
+            }
             "--gateway" => self.gateway = value.parse().map_err(|_| "an IPv4 address")?,
             "--memory" => self.memory = size(value).ok_or("a size such as 16M")?,
             "--deadline" => self.deadline = Some(seconds(value).ok_or("a number of seconds")?),
@@ -202,7 +204,10 @@ mod tests {
             ("--memory much", "option --memory: `much` is not a size such as 16M"),
             ("--memory 99999999999999G", "option --memory: `99999999999999G` is not a size such as 16M"),
             ("--mac 01:00:00:00:00:05", "option --mac: `01:00:00:00:00:05` is not an Ethernet address"),
-            ("--address 172.17.0.5", "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16"),
+            (
+                "--address 172.17.0.5",
+                "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16",
+            ),
             ("--workload serve:0", "option --workload: `serve:0` is not a workload"),
             ("--deadline -1", "option --deadline: `-1` is not a number of seconds"),
             ("--tap-fd 1", "option --tap-fd: `1` is not an open file descriptor other than 1 and 2"),

@@ -2,7 +2,7 @@
 
 use crate::bus::{Device, Reaction};
 use crate::devices::virtio::interrupt::Interrupt;
-use crate::devices::virtio::mmio::{self, Effect, Identity, Transport};
+use crate::devices::virtio::mmio::{self, Effect, Identity, Transport, status};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::tap::{Offload, Tap, TapError};
 use crate::devices::virtio::worker::Worker;
@@ -92,8 +92,8 @@ impl Card {
     }
 
     fn stop(&mut self) {
-        if let Some((tap, _)) = self.worker.take().and_then(Worker::stop) {
-            self.tap = Some(tap);
+        if let Some(worker) = self.worker.take() {
+            self.tap = worker.stop();
         }
     }
 }
@@ -111,6 +111,10 @@ enum CardError {
 
 impl Device for Card {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let failed = self.worker.as_ref().is_some_and(Worker::has_failed);
+        if failed && self.transport.status() & status::DEVICE_NEEDS_RESET == 0 {
+            self.transport.needs_reset();
+        }
         self.transport.read(offset, data);
     }
 

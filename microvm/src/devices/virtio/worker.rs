@@ -22,29 +22,36 @@ const STACK: usize = 128 << 10;
 pub(super) struct Worker {
     kick: EventFd,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(Tap, Result<(), QueueError>)>,
+    failed: Arc<AtomicBool>,
+    thread: JoinHandle<Tap>,
 }
 
 impl Worker {
     /// Starts moving frames.
     pub(super) fn start(net: Net<Tap>, kick: EventFd, interrupt: Interrupt, spin: Duration) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let kicked = kick.try_clone()?;
+        let failed = Arc::new(AtomicBool::new(false));
+        let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
         let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
             let mut net = net;
-            let result = run(&mut net, &kicked, &interrupt, spin, &stopped);
-            if result.is_err() {
+            // The driver broke its queues, or the tap's link is gone: the device needs a reset (VIRTIO 1.2, 2.1.2).
+            if run(&mut net, &kicked, &interrupt, spin, &stopped).is_err() {
+                has_failed.store(true, Ordering::SeqCst);
                 interrupt.configuration_change();
             }
-            (net.into_frames(), result)
+            net.into_frames()
         })?;
-        Ok(Self { kick, stop, thread })
+        Ok(Self { kick, stop, failed, thread })
     }
 
-    /// Stops and gives the tap back, with the reason where the thread had stopped by itself.
-    pub(super) fn stop(self) -> Option<(Tap, Result<(), QueueError>)> {
+    /// Whether it has stopped by itself.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Stops and gives the tap back.
+    pub(super) fn stop(self) -> Option<Tap> {
         self.stop.store(true, Ordering::SeqCst);
         let _ = self.kick.write(1);
         self.thread.join().ok()
@@ -76,9 +83,12 @@ fn run(
         } else if handed.is_some_and(|at| at.elapsed() < spin) {
             // Whoever waits for this processor goes first: often that is who waits for the answer.
             std::thread::yield_now();
-        } else if !net.request_notification()? && !(received.starved && net.request_buffers()?) {
+        } else {
             handed = None;
-            sleep(net, kick, received.starved);
+            let waiting = net.request_notification()? || (received.starved && net.request_buffers()?);
+            if !waiting {
+                sleep(net, kick, received.starved);
+            }
         }
     }
     Ok(())

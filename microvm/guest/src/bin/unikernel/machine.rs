@@ -5,9 +5,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
-use isobench_guest::contract::{
-    self, BootParameters, Milestone, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP,
-};
+use isobench_guest::contract::{self, BootParameters, Milestone, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP};
 use isobench_guest::platform::Platform;
 use isobench_guest::virtio::{Arena, NetworkCard, Ring};
 use smoltcp::phy::{Device, DeviceCapabilities};
