@@ -14,6 +14,7 @@ pub mod modules;
 pub mod multiprocessor;
 mod ports;
 mod processor;
+pub mod sandbox;
 
 use crate::bus::{Bus, Overlap};
 use crate::devices::virtio::card::Card;

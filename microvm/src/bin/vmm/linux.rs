@@ -25,7 +25,7 @@ pub(crate) fn run(
     Ok((ending.outcome, ending.log))
 }
 
-/// Reads the options after the subcommand; what follows `--` is the agent's.
+/// Reads the options after the subcommand.
 fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError> {
     let mut config = Config {
         kernel: Default::default(),
@@ -40,13 +40,17 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
     while let Some(word) = words.next() {
         let word = word.to_string_lossy().into_owned();
-        if word == "--" {
-            config.arguments = words.by_ref().map(|word| word.to_string_lossy().into_owned()).collect();
-            break;
-        }
-        const OPTIONS: [&str; 10] = [
-            "--kernel", "--agent", "--tap-fd", "--mac", "--address", "--gateway", "--memory", "--deadline", "--spin",
-            "--append",
+        const OPTIONS: [&str; 11] = [
+            "--kernel",
+            "--agent",
+            "--tap-fd",
+            "--mac",
+            "--address",
+            "--gateway",
+            "--memory",
+            "--deadline",
+            "--spin",
+            "--append", "--argument",
         ];
         let Some(option) = OPTIONS.into_iter().find(|option| *option == word) else {
             return Err(ArgumentError::Unknown(word));
@@ -63,12 +67,14 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
             }
             "--mac" => card = Some(mac(&value).ok_or_else(|| wrong("an Ethernet address"))?),
             "--address" => {
-                place = Some(address(&value).ok_or_else(|| wrong("an IPv4 address with a prefix, such as 172.17.0.5/16"))?);
+                place =
+                    Some(address(&value).ok_or_else(|| wrong("an IPv4 address with a prefix, such as 172.17.0.5/16"))?);
             }
             "--gateway" => {
                 let router: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
                 gateway = Some(router).filter(|router| !router.is_unspecified());
             }
+            "--argument" => config.arguments.push(value),
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),

@@ -24,9 +24,12 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --memory SIZE                    guest memory, such as 16M (default 16M)
   --deadline SECONDS               ends the guest after this time
   --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
-isobench-vmm linux --kernel FILE --agent FILE [OPTIONS] -- WORKLOAD...
-                                   runs Linux in a virtual machine with the agent as /init; memory is 128M by default,
-                                   and the workload is given in the agent's own words
+isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
+                                   --workload and with a default of 128M for --memory, and
+  --kernel FILE                    a vmlinux or bzImage (needed)
+  --agent FILE                     the agent (needed)
+  --argument WORD                  one of the agent's arguments, such as `serve` and then `7000`; repeatable
+  --append WORDS                   added to the kernel's command line
 ";
 
 fn main() -> ExitCode {

@@ -1,0 +1,74 @@
+//! Linux in a virtual machine as a sandbox.
+
+use super::kernel::{Kernel, KernelError};
+use crate::sandbox::{AttachError, Attachment, start};
+use isobench_workload::{Family, Instance, LaunchError, Sandbox, Stage, Stages, Unsupported, Workload, clock};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Memory of a Linux guest unless told otherwise, in bytes: a distribution's kernel unpacks itself in half of it.
+pub const MEMORY: u64 = 128 << 20;
+
+/// The sandbox `vm-linux`.
+pub struct LinuxSandbox<F> {
+    program: PathBuf,
+    kernel: PathBuf,
+    agent: PathBuf,
+    memory: u64,
+    attach: F,
+    launched: u64,
+}
+
+impl<F> fmt::Debug for LinuxSandbox<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("LinuxSandbox");
+        text.field("program", &self.program).field("kernel", &self.kernel).field("agent", &self.agent);
+        text.field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
+    /// A sandbox that runs `program`, which is `isobench-vmm`, with this kernel, this agent as /init, so many bytes of memory, and
+    /// taps that `attach` provides, one for each launch. `isobench-vmm` opens the agent by its path, so that one which lies in
+    /// memory is named by its owner's number (`/proc/123/fd/7`).
+    ///
+    /// # Errors
+    /// Where the kernel can't be read or is none.
+    pub fn new(program: PathBuf, kernel: PathBuf, agent: PathBuf, memory: u64, attach: F) -> Result<Self, KernelError> {
+        Kernel::open(&kernel)?;
+        Ok(Self { program, kernel, agent, memory, attach, launched: 0 })
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> {
+    fn name(&self) -> &str {
+        "vm-linux"
+    }
+
+    fn family(&self) -> Family {
+        Family::Linux
+    }
+
+    fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        if matches!(workload, Workload::Program { .. }) {
+            let what = "a program of your own in the Linux guest".into();
+            return Err(Unsupported { what, why: "its initramfs holds the agent alone".into() }.into());
+        }
+        let mut stages = Stages::default();
+        stages.stamp(Stage::Started, clock::now());
+        let attachment = (self.attach)().map_err(|source| LaunchError::Step {
+            sandbox: self.name().into(),
+            step: "attach a tap".into(),
+            source,
+        })?;
+        let mut command = Command::new(&self.program);
+        command.arg("linux").arg("--kernel").arg(&self.kernel).arg("--agent").arg(&self.agent);
+        command.args(["--memory", &self.memory.to_string()]);
+        for argument in workload.arguments() {
+            command.args(["--argument", &argument]);
+        }
+        self.launched += 1;
+        start(self.name(), self.launched, command, attachment, workload, stages)
+    }
+}
