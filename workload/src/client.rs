@@ -93,9 +93,13 @@ fn connections(server: SocketAddr, duration: Duration, outcome: &mut DriveOutcom
     })
 }
 
+/// Upper bound of what the histogram tells apart, in nanoseconds: a minute, longer than any request may take.
+const LONGEST_REQUEST: u64 = 60_000_000_000;
+
 /// Repeats a request until the time is out and keeps each one's time.
 fn record(duration: Duration, outcome: &mut DriveOutcome, mut request: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut histogram = Histogram::<u64>::new(3).map_err(Error::other)?;
+    // With fixed bounds: one that grows by itself would clamp in `saturating_record` to the bounds that it began with.
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, LONGEST_REQUEST, 3).map_err(Error::other)?;
     let begun = clock::now();
     let end = begun + duration.as_nanos() as u64;
     let mut before = begun;

@@ -120,11 +120,14 @@ mod tests {
         use base64::Engine as _;
         for traffic in [Traffic::RoundTrips { bytes: 1 }, Traffic::Connections] {
             let outcome = driven(traffic);
-            assert!(outcome.completed > 10);
+            assert!(outcome.completed > 0);
             let bytes = base64::engine::general_purpose::STANDARD.decode(&outcome.histogram).unwrap();
             let histogram: hdrhistogram::Histogram<u64> =
                 hdrhistogram::serialization::Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
             assert_eq!(histogram.len(), outcome.completed);
+            // One at a time: all of them together take as long as the whole loop.
+            let sum = histogram.mean() * histogram.len() as f64;
+            assert!((sum / outcome.nanoseconds as f64 - 1.0).abs() < 0.01, "{sum} ns of {} ns", outcome.nanoseconds);
         }
     }
 
