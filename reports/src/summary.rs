@@ -297,10 +297,14 @@ fn distribution(samples: &[&Sample]) -> Distribution {
     Distribution { histogram: merged, blocks: blocks.len(), quantiles }
 }
 
-/// The memory lines of a run: one for each metric of experiment `memory` and each sandbox, in the order of [`summary`].
+/// Metrics that grow with the number of instances; `memory.vmm-overhead` is that of one.
+const GROWING: [&str; 3] = ["memory.host", "memory.pss", "memory.cgroup"];
+
+/// The memory lines of a run: one for each metric that grows with the number of instances and each sandbox, in the order
+/// of [`summary`].
 pub fn lines(series: &[Series]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for series in series.iter().filter(|series| series.experiment == "memory") {
+    for series in series.iter().filter(|series| GROWING.contains(&series.metric.as_str())) {
         let Data::Numbers(numbers) = &series.data else { continue };
         let Some(instances) = series.parameters.get("instances").and_then(|count| count.parse().ok()) else { continue };
         let line = match lines.iter().position(|line| line.sandbox == series.sandbox && line.metric == series.metric) {
