@@ -28,7 +28,7 @@ fn bare(program: &OwnedFd, flags: i32) {
     arguments[4] = libc::SIGCHLD as u64;
     let (path, name, applet) = (c"", c"busybox", c"true");
     let argv = [name.as_ptr(), applet.as_ptr(), std::ptr::null()];
-    let envp = [std::ptr::null()];
+    let envp = [std::ptr::null::<libc::c_char>()];
     // SAFETY: a valid `clone_args` without CLONE_VM: the child is a copy of this thread and goes on at the same place.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
     assert!(pid >= 0, "clone3");

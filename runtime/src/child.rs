@@ -272,7 +272,7 @@ fn redirect_streams(plan: &Plan) -> StepResult {
 
 fn limit_resources(plan: &Plan) -> StepResult {
     for (item, (resource, limit)) in plan.resource_limits.iter().enumerate() {
-        rustix::process::setrlimit(*resource, limit.clone()).map_err(|errno| (item, errno))?;
+        rustix::process::setrlimit(*resource, *limit).map_err(|errno| (item, errno))?;
     }
     if plan.new_session {
         rustix::process::setsid().map_err(|errno| (plan.resource_limits.len(), errno))?;
@@ -309,7 +309,7 @@ fn refuse_privileges(plan: &Plan) -> StepResult {
 
 fn filter_system_calls(plan: &Plan) -> StepResult {
     match &plan.filter {
-        Some(program) => system::install_filter(program).map_err(|errno| (0, errno)),
+        Some(filter) => system::install_filter(filter.program()).map_err(|errno| (0, errno)),
         None => Ok(()),
     }
 }

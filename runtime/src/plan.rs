@@ -6,8 +6,8 @@ use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::network::{Configuration, Endpoint};
 use crate::root::{self, Mount, RootPlan};
-use crate::seccomp::Policy;
-use crate::system::{Instruction, Strings};
+use crate::seccomp::Filter;
+use crate::system::Strings;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
@@ -136,8 +136,8 @@ pub struct Specification {
     pub capabilities: Option<Capabilities>,
     /// Whether exec can never gain privileges.
     pub no_new_privileges: bool,
-    /// Its system call policy.
-    pub seccomp: Option<Policy>,
+    /// Its system call filter.
+    pub seccomp: Option<Arc<Filter>>,
     /// Its control group, which the caller owns.
     pub cgroup: Option<Arc<Cgroup>>,
     /// Its resource limits.
@@ -173,7 +173,7 @@ impl Specification {
             host_name: Some("container".into()),
             capabilities: Some(Capabilities::STANDARD),
             no_new_privileges: true,
-            seccomp: Some(Policy::standard()),
+            seccomp: Some(Filter::standard()),
             cgroup: None,
             resource_limits: Vec::new(),
             user: None,
@@ -200,7 +200,7 @@ impl Specification {
         }
     }
 
-    /// Limits in a cgroup made for it; see [`crate::cgroup::Cgroups::create`].
+    /// Puts it into a cgroup, made by [`crate::cgroup::Cgroups::create`].
     pub fn limited_by(mut self, cgroup: Arc<Cgroup>) -> Self {
         self.cgroup = Some(cgroup);
         self
@@ -249,7 +249,7 @@ pub struct Plan {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) dropped: Vec<CapabilitySet>,
     pub(crate) no_new_privileges: bool,
-    pub(crate) filter: Option<Vec<Instruction>>,
+    pub(crate) filter: Option<Arc<Filter>>,
     pub(crate) resource_limits: Vec<(Resource, Rlimit)>,
     pub(crate) new_session: bool,
     pub(crate) input: Option<OwnedFd>,
@@ -315,7 +315,7 @@ impl Plan {
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),
             capabilities: asked.capabilities,
             no_new_privileges: asked.no_new_privileges,
-            filter: asked.seccomp.map(|policy| policy.compile()).transpose()?,
+            filter: asked.seccomp,
             resource_limits: asked.resource_limits,
             new_session: namespaces.pid,
             input: descriptor(asked.input),

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::syscalls;
 use crate::system::Instruction;
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, LazyLock};
 
 /// What happens to a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,25 @@ pub struct Policy {
     rules: BTreeMap<u32, Vec<Rule>>,
 }
 
+/// A compiled policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(Vec<Instruction>);
+
+impl Filter {
+    /// Docker's default policy, compiled once a process.
+    pub fn standard() -> Arc<Self> {
+        static STANDARD: LazyLock<Arc<Filter>> = LazyLock::new(|| {
+            // It is far from every limit; a test compiles it.
+            Arc::new(Policy::standard().compile().unwrap_or_else(|error| unreachable!("{error}")))
+        });
+        STANDARD.clone()
+    }
+
+    pub(crate) fn program(&self) -> &[Instruction] {
+        &self.0
+    }
+}
+
 /// What Docker's default profile refuses on x86-64 to a container with its default capabilities.
 const REFUSED: &str = "\
     _sysctl acct add_key afs_syscall bpf clock_settime create_module delete_module fanotify_init finit_module \
@@ -121,7 +141,7 @@ impl Policy {
 
     /// Adds a rule for many system calls at once, in one pass over the table.
     pub fn add_all(&mut self, names: &[String], rule: &Rule) {
-        let names: std::collections::HashSet<&str> = names.iter().map(String::as_str).collect();
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         for (name, number) in syscalls::all() {
             if names.contains(name) {
                 self.rules.entry(number).or_default().push(rule.clone());
@@ -132,7 +152,7 @@ impl Policy {
     /// Docker's default policy, as it stands for a container with Docker's default capabilities.
     pub fn standard() -> Self {
         let mut policy = Self::new(Action::Fail(Errno::PERM));
-        let refused: std::collections::HashSet<&str> = REFUSED.split_ascii_whitespace().collect();
+        let refused: HashSet<&str> = REFUSED.split_ascii_whitespace().collect();
         for (name, number) in syscalls::all() {
             let allowed = |condition: Option<Condition>| Rule {
                 conditions: condition.into_iter().collect(),
@@ -164,7 +184,7 @@ impl Policy {
     }
 
     /// Compiles the policy.
-    pub(crate) fn compile(&self) -> Result<Vec<Instruction>, Error> {
+    pub fn compile(&self) -> Result<Filter, Error> {
         let mut program = vec![
             load(ARCHITECTURE),
             jump(JEQ, AUDIT_ARCH_X86_64, 1, 0),
@@ -178,7 +198,7 @@ impl Policy {
                 "needs more than the 4096 instructions that are allowed",
             ));
         }
-        Ok(program)
+        Ok(Filter(program))
     }
 
     /// The whole number line as ranges: where each begins and what is done in it.
@@ -390,7 +410,7 @@ mod tests {
     }
 
     fn docker(number: i64, first: u64) -> u32 {
-        run(&Policy::standard().compile().unwrap(), AUDIT_ARCH_X86_64, number as u32, [first, 0, 0, 0, 0, 0])
+        run(Filter::standard().program(), AUDIT_ARCH_X86_64, number as u32, [first, 0, 0, 0, 0, 0])
     }
 
     #[test]
@@ -414,7 +434,7 @@ mod tests {
         assert_eq!(docker(i64::from(syscalls::LAST) + 1, 0), absent);
         assert_eq!(docker(i64::from(X32), 0), absent);
         let i386 = 0x4000_0003;
-        assert_eq!(run(&Policy::standard().compile().unwrap(), i386, 1, [0; 6]), absent);
+        assert_eq!(run(Filter::standard().program(), i386, 1, [0; 6]), absent);
     }
 
     #[test]
@@ -488,7 +508,7 @@ mod tests {
                     let rule = rules.iter().find(|rule| rule.conditions.iter().all(|one| holds(one, arguments)));
                     rule.map_or(policy.default, |rule| rule.action)
                 };
-                prop_assert_eq!(run(&program, AUDIT_ARCH_X86_64, number, arguments), expected.value());
+                prop_assert_eq!(run(program.program(), AUDIT_ARCH_X86_64, number, arguments), expected.value());
             }
         }
     }

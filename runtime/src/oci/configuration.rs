@@ -72,8 +72,14 @@ fn translate(spec: &Spec, bundle: &Path) -> Result<Configured, Error> {
     specification.masked_paths = linux.masked_paths().clone().unwrap_or_default();
     specification.read_only_paths = linux.readonly_paths().clone().unwrap_or_default();
     specification.no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    specification.seccomp = linux.seccomp().as_ref().map(filter::policy).transpose()?;
+    specification.seccomp = linux.seccomp().as_ref().map(filter::filter).transpose()?;
     specification.capabilities = Some(capabilities(process.capabilities().as_ref())?);
+    // Without MKNOD a container has the devices that were made for it and no others, which is what the rules are for.
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
+    let makes_nodes = specification.capabilities.is_some_and(|sets| sets.bounding.contains(CapabilitySet::MKNOD));
+    if makes_nodes && rules.is_some_and(|rules| !rules.is_empty()) {
+        return unsupported("linux.resources.devices together with CAP_MKNOD");
+    }
     for limit in process.rlimits().iter().flatten() {
         let value = |number: u64| (number != u64::MAX).then_some(number);
         let limits = Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
@@ -171,12 +177,14 @@ fn capabilities(asked: Option<&runtime::LinuxCapabilities>) -> Result<Capabiliti
             known.map(|one| set | one).ok_or_else(|| Error::invalid(format!("the capability {name}"), "is not known"))
         })
     };
+    let (permitted, inheritable) = (set(asked.permitted())?, set(asked.inheritable())?);
     Ok(Capabilities {
         bounding: set(asked.bounding())?,
         effective: set(asked.effective())?,
-        permitted: set(asked.permitted())?,
-        inheritable: set(asked.inheritable())?,
-        ambient: set(asked.ambient())?,
+        permitted,
+        inheritable,
+        // The kernel lets no other ones be ambient; configurations that name some are common, and runc passes over them.
+        ambient: set(asked.ambient())? & permitted & inheritable,
     })
 }
 

@@ -1,17 +1,18 @@
 //! The system call policy of a configuration.
 
 use crate::error::Error;
-use crate::seccomp::{Action, Comparison, Condition, Policy, Rule};
+use crate::seccomp::{Action, Comparison, Condition, Filter, Policy, Rule};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 use rustix::io::Errno;
+use std::sync::Arc;
 
-/// Translates a policy.
-pub(super) fn policy(seccomp: &LinuxSeccomp) -> Result<Policy, Error> {
+/// Translates and compiles a policy.
+pub(super) fn filter(seccomp: &LinuxSeccomp) -> Result<Arc<Filter>, Error> {
     let mut policy = Policy::new(action(seccomp.default_action(), seccomp.default_errno_ret())?);
     for call in seccomp.syscalls().iter().flatten() {
         policy.add_all(call.names(), &rule(call)?);
     }
-    Ok(policy)
+    policy.compile().map(Arc::new)
 }
 
 fn rule(call: &LinuxSyscall) -> Result<Rule, Error> {
