@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod bus;
+pub mod confinement;
 pub mod devices;
 pub mod judge;
 pub mod layout;

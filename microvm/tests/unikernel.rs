@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 9] = [
+    let networked: [(&str, Test); 10] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         ("connections_come_and_go", connections_come_and_go),
         ("a_stray_peer_is_refused_alone", a_stray_peer_is_refused_alone),
         ("an_idle_server_sleeps", an_idle_server_sleeps),
+        ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
     ];
@@ -236,6 +237,18 @@ fn an_idle_server_sleeps() -> Result<(), Failed> {
     std::thread::sleep(Duration::from_secs(1));
     let used = ticks(instance.process().pid())? - before;
     check(used <= 5, format!("{used} ticks in an idle second"))?;
+    ended(instance)
+}
+
+fn every_thread_is_confined() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let mut threads = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", instance.process().pid()))? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        check(status.contains("Seccomp:\t2\n"), "a thread without a filter")?;
+        threads += 1;
+    }
+    check(threads == 2, format!("{threads} threads instead of 2"))?;
     ended(instance)
 }
 

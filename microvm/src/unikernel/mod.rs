@@ -6,6 +6,7 @@ pub(crate) mod registers;
 pub(crate) use ports::Exit as ExitPort;
 
 use crate::bus::{Bus, Overlap};
+use crate::confinement::{self, ConfinementError, Role};
 use crate::devices::boot_timer::BootTimer;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
@@ -43,8 +44,11 @@ pub struct Config {
     pub memory: u64,
     /// How long it may run; without limit where `None`.
     pub deadline: Option<Duration>,
-    /// How long the card's I/O thread looks for frames before it sleeps.
+    /// How long the card's I/O thread looks for the guest's answer before it sleeps.
     pub spin: Duration,
+    /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
+    /// does nothing else.
+    pub confined: bool,
 }
 
 /// Why a unikernel could not be booted or run.
@@ -59,6 +63,9 @@ pub enum UnikernelError {
     /// The virtual processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// The thread could not be confined.
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     /// The tap.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -121,6 +128,9 @@ pub fn run(
     registers::write_tables(&memory, config.memory)?;
     registers::set(&vcpu, entry, registers::PRIVILEGE)?;
     // 7. run
+    if config.confined {
+        confinement::confine(Role::Vcpu)?;
+    }
     stages.stamp(Stage::VmmReady, clock::now());
     let timer = BootTimer::new(stages, output);
     ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;

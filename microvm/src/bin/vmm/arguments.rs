@@ -103,7 +103,7 @@ impl Arguments {
             _ => None,
         };
         let spin = Duration::from_micros(self.spin.into());
-        Ok(Config { task: self.task, network, memory: self.memory, deadline: self.deadline, spin })
+        Ok(Config { task: self.task, network, memory: self.memory, deadline: self.deadline, spin, confined: true })
     }
 
     /// The tap and addresses of the plain process.

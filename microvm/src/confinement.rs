@@ -1,0 +1,75 @@
+//! What a thread may still ask of the kernel once it serves a guest: a short list of system calls, each of which can be named a
+//! reason. Anything else kills the process (seccomp(2)), so that a guest that has found a hole in the monitor finds little
+//! behind it.
+
+use kvm_bindings::KVMIO;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// Why a thread could not be confined.
+#[derive(Debug, thiserror::Error)]
+#[error("confine a thread by seccomp")]
+pub struct ConfinementError(#[from] seccompiler::Error);
+
+/// A thread's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs a vCPU whose devices are all started.
+    Vcpu,
+    /// Moves frames.
+    Network,
+}
+
+/// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
+/// give back what it holds, and to end.
+const COMMON: [i64; 21] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_futex,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_clock_gettime,
+    // The allocator asks it for the number of processors, when a second thread first allocates.
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+];
+
+/// Confines the calling thread, for good.
+pub fn confine(role: Role) -> Result<(), ConfinementError> {
+    let always = |call: &i64| (*call, Vec::new());
+    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = COMMON.iter().map(always).collect();
+    match role {
+        Role::Vcpu => {
+            rules.insert(libc::SYS_ioctl, vec![kvm_calls()?]);
+            // The deadline and its handler.
+            rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
+        }
+        Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev, libc::SYS_sched_yield].iter().map(always)),
+    }
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
+        .map_err(seccompiler::Error::from)?;
+    let program = BpfProgram::try_from(filter).map_err(seccompiler::Error::from)?;
+    Ok(seccompiler::apply_filter(&program)?)
+}
+
+/// Calls on KVM's descriptors: those whose number has KVM's type in its second byte.
+fn kvm_calls() -> Result<SeccompRule, seccompiler::Error> {
+    let is_kvm = SeccompCmpOp::MaskedEq(0xff00);
+    let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, is_kvm, u64::from(KVMIO) << 8)
+        .map_err(seccompiler::Error::Backend)?;
+    SeccompRule::new(vec![condition]).map_err(seccompiler::Error::Backend)
+}
