@@ -31,6 +31,8 @@ const TESTS: &[Test] = &[
     ("a port in use is refused", a_port_in_use_is_refused),
     ("everything goes when dropped", everything_goes_when_dropped),
     ("an endpoint is released once its link has gone", an_endpoint_is_released_once_its_link_has_gone),
+    ("no first packet is lost", no_first_packet_is_lost),
+    ("nothing is on the wire that nobody asked for", nothing_is_on_the_wire_that_nobody_asked_for),
     ("a tap carries frames both ways", a_tap_carries_frames_both_ways),
     ("packets are as large as on a wire where asked", packets_are_as_large_as_on_a_wire),
 ];
@@ -56,13 +58,7 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 
 /// The inside of a container with [`GUEST`]'s address.
 fn guest() -> Configuration {
-    Configuration::new(&inside::Interface {
-        address: GUEST,
-        prefix: 24,
-        gateway: HOST,
-        gateway_mac: None,
-        ipv6: sysctl::has_ipv6(),
-    })
+    Configuration::new(&inside::Interface { address: GUEST, prefix: 24, gateway: HOST, ipv6: sysctl::has_ipv6() })
 }
 
 /// A bridge with [`HOST`]'s address and a container's namespace on it.
@@ -150,6 +146,7 @@ fn launch(network: &BridgeNetwork) -> Result<(Endpoint, Namespace), Failed> {
     endpoint.attach(&PeerNamespace::from(&container))?;
     let configured = container.enter(|| endpoint.configuration().apply())?;
     configured.map_err(|(step, errno)| format!("{}: {errno}", step.name()))?;
+    endpoint.await_carrier()?;
     Ok((endpoint, container))
 }
 
@@ -563,4 +560,40 @@ fn frame(tap: &Tap, kind: [u8; 2]) -> Result<Vec<u8>, Failed> {
         }
     }
     Err("no such frame came".into())
+}
+
+fn no_first_packet_is_lost() -> Outcome {
+    // The kernel sends a lost first packet again after a second.
+    const LOST: Duration = Duration::from_millis(900);
+    let (host, _outside) = host_and_outside()?;
+    let firewall = Firewall::create("isobench")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    for round in 0..30 {
+        let (endpoint, container) = launch(&network)?;
+        let listener = container.enter(|| TcpListener::bind((endpoint.address(), 7000)))??;
+        let begin = Instant::now();
+        let stream = host.enter(|| TcpStream::connect((endpoint.address(), 7000)))??;
+        assert!(begin.elapsed() < LOST, "container {round}: {:?}", begin.elapsed());
+        drop((stream, listener));
+
+        let (tap, endpoint) = network.tap(Offload::None)?;
+        let socket = host.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+        let begin = Instant::now();
+        socket.send_to(b"ping", (endpoint.address(), 9))?;
+        frame(&tap, [0x08, 0x06])?;
+        assert!(begin.elapsed() < LOST, "tap {round}: {:?}", begin.elapsed());
+    }
+    Ok(())
+}
+
+fn nothing_is_on_the_wire_that_nobody_asked_for() -> Outcome {
+    let (_host, _outside) = host_and_outside()?;
+    let firewall = Firewall::create("isobench")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let (_endpoint, container) = launch(&network)?;
+    // IPv6 would have announced itself seven times by then.
+    std::thread::sleep(Duration::from_secs(3));
+    let link = Netlink::open_in(&container)?.link("eth0")?.ok_or("there is no eth0")?;
+    assert_eq!((link.received_packets, link.sent_packets), (0, 0));
+    Ok(())
 }

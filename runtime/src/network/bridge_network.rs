@@ -1,9 +1,10 @@
 //! A network of containers: a bridge, the addresses of its subnet, and its place in the firewall.
 //!
-//! A container joins it in two halves, so that nothing is left to prepare once its process exists:
+//! A container joins it in steps, so that nothing is left to prepare once its process exists:
 //! 1. [`BridgeNetwork::endpoint`] leases an address and makes the messages for the inside;
 //! 2. the process is created, and while it builds its root, [`Endpoint::attach`] makes the veth pair with one end in its
-//!    namespace; then it sends the messages ([`Configuration::apply`]).
+//!    namespace; then it sends the messages ([`Configuration::apply`]);
+//! 3. [`Endpoint::await_carrier`] sees to it that no packet is lost on the bridge any more.
 
 use super::inside::{self, Configuration};
 use super::pool::check_free;
@@ -19,8 +20,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a link may take to go with its namespace or descriptor.
-const DEPARTURE: Duration = Duration::from_secs(10);
+/// How long a link may take to carry packets, or to go with its namespace or descriptor.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a network is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,6 @@ impl BridgeNetwork {
             address: lease.address(),
             prefix: network.settings.subnet.prefix(),
             gateway: network.settings.gateway,
-            gateway_mac: None,
             ipv6: network.ipv6,
         });
         Ok(Endpoint {
@@ -195,16 +195,24 @@ impl Network {
         sysctl::write(netlink.namespace(), &setting, "1")
     }
 
-    /// Waits until a link has gone, told by the kernel of every change.
+    /// Waits until a link has gone.
     fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
-        let mut netlink = self.lock();
-        // Subscribed before the first look: no departure is missed in between.
-        let watch = Netlink::watch_links(netlink.namespace())?;
-        let end = Instant::now() + DEPARTURE;
-        while netlink.link(name)?.is_some() {
+        let lingering = || NetworkError::Lingering(name.into());
+        self.await_link(name, |link| link.is_none())?.then_some(()).ok_or_else(lingering)
+    }
+
+    /// Waits until a link is as it should be, told by the kernel of every change; false if it never is.
+    fn await_link(&self, name: &str, reached: impl Fn(Option<&Link>) -> bool) -> Result<bool, NetworkError> {
+        if reached(self.lock().link(name)?.as_ref()) {
+            return Ok(true);
+        }
+        // Subscribed before the next look: no change is missed in between. The lock is not held while waiting.
+        let watch = Netlink::watch_links(self.lock().namespace())?;
+        let end = Instant::now() + PATIENCE;
+        while !reached(self.lock().link(name)?.as_ref()) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(NetworkError::Lingering(name.into()));
+                return Ok(false);
             }
             let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             match poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)) {
@@ -213,7 +221,7 @@ impl Network {
             }
             super::netlink::discard(&watch);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, Netlink> {
@@ -279,6 +287,22 @@ impl Endpoint {
         })?;
         self.link.get_or_init(|| name);
         Ok(())
+    }
+}
+
+impl Endpoint {
+    /// Waits until the bridge carries packets to and from the container, once its inside is configured.
+    ///
+    /// When the container's end comes up, the kernel leaves it to a worker (net/core/link_watch.c) to let the host's end
+    /// send and to make the bridge's port forward. Until then packets are dropped, and a first one that is lost costs a
+    /// second. Since Linux 6.8 the question for the link's state makes the kernel catch up.
+    ///
+    /// # Errors
+    /// [`NetworkError::Silent`] if it never does.
+    pub fn await_carrier(&self) -> Result<(), NetworkError> {
+        let Some(name) = self.link.get() else { return Ok(()) };
+        let silent = || NetworkError::Silent(name.clone());
+        self.network.0.await_link(name, |link| link.is_some_and(|link| link.running))?.then_some(()).ok_or_else(silent)
     }
 }
 

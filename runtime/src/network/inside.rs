@@ -5,8 +5,8 @@
 //! calls, allocates nothing, takes no lock and leaves `errno` alone
 //! ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)).
 
+use super::message::{self, Which};
 use super::netlink::{Answer, Answers, Batch};
-use super::{Mac, message};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
@@ -32,8 +32,6 @@ pub enum Step {
     Address,
     /// Bring it up.
     InterfaceUp,
-    /// Say where the gateway is, so that it needs no resolution.
-    Neighbour,
     /// Add the default route.
     DefaultRoute,
     /// Open the socket, send, or receive.
@@ -48,7 +46,6 @@ impl Step {
             Self::NoIpv6Address => "turn IPv6 addresses off",
             Self::Address => "add the address",
             Self::InterfaceUp => "bring the link up",
-            Self::Neighbour => "add the gateway as neighbour",
             Self::DefaultRoute => "add the default route",
             Self::Socket => "use a netlink socket",
         }
@@ -64,8 +61,6 @@ pub struct Interface {
     pub prefix: u8,
     /// The gateway of its default route.
     pub gateway: Ipv4Addr,
-    /// The gateway's link-layer address, where it is known beforehand: it saves a resolution at the first packet.
-    pub gateway_mac: Option<Mac>,
     /// Whether the kernel has IPv6, which is then kept from giving the link an address by itself.
     pub ipv6: bool,
 }
@@ -101,14 +96,11 @@ impl Configuration {
         const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
         let mut messages = vec![(Step::LoopbackUp, 0, message::up(LOOPBACK))];
         if interface.ipv6 {
-            messages.push((Step::NoIpv6Address, 0, message::no_ipv6_address(INTERFACE)));
+            messages.push((Step::NoIpv6Address, 0, message::no_ipv6_address(Which::Index(INTERFACE))));
         }
         let address = message::new_address(INTERFACE, interface.address, interface.prefix);
         messages.push((Step::Address, NEW, address));
         messages.push((Step::InterfaceUp, 0, message::up(INTERFACE)));
-        if let Some(mac) = interface.gateway_mac {
-            messages.push((Step::Neighbour, NEW, message::new_neighbour(INTERFACE, interface.gateway, mac)));
-        }
         messages.push((Step::DefaultRoute, NEW, message::new_route(Ipv4Addr::UNSPECIFIED, 0, interface.gateway)));
         let (mut batch, mut steps) = (Batch::new(), Vec::new());
         for (step, flags, message) in messages {

@@ -2,29 +2,34 @@
 //! rtnetlink's is ever opened and no event loop started.
 
 use super::{Mac, PeerNamespace, Veth};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
 };
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 use rustix::fd::AsRawFd;
 use std::net::Ipv4Addr;
 
+/// How a link is found. A name serves where the link is made by the same batch, so that its index is not known yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    Index(u32),
+    Name(&'a str),
+}
+
 /// A new bridge, down. Its link-layer address is given, else it would change with its ports; it keeps no multicast state,
 /// else it would send queries of its own.
-pub(crate) fn new_bridge(name: &str, mac: Mac) -> RouteNetlinkMessage {
+pub(crate) fn new_bridge(name: &str, mac: Mac) -> Message {
     Message::NewLink(LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.into()).mcast_snooping(false).build())
 }
 
 /// A new veth pair. This end is up and a port of the bridge if there is one; the peer comes into being in its namespace,
 /// with its name, address and index. It is down: the kernel refuses to create it up before its other end exists.
-pub(crate) fn new_veth(veth: &Veth<'_>, namespace: &PeerNamespace<'_>) -> RouteNetlinkMessage {
+pub(crate) fn new_veth(veth: &Veth<'_>, namespace: &PeerNamespace<'_>) -> Message {
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(veth.peer_name);
     if let Some(index) = veth.peer_index {
         peer = peer.index(index);
@@ -56,73 +61,65 @@ pub(crate) fn change(index: u32) -> LinkMessageBuilder<LinkUnspec> {
 }
 
 /// Sends the change.
-pub(crate) fn set_link(change: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
+pub(crate) fn set_link(change: LinkMessageBuilder<LinkUnspec>) -> Message {
     Message::SetLink(change.build())
 }
 
 /// Brings a link up.
-pub(crate) fn up(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn up(index: u32) -> Message {
     set_link(change(index).up())
 }
 
 /// Bounds the segments that one packet may stand for on its way to the link.
-pub(crate) fn limit_segments(index: u32, segments: u32) -> RouteNetlinkMessage {
+pub(crate) fn limit_segments(index: u32, segments: u32) -> Message {
     set_link(change(index).append_extra_attribute(LinkAttribute::GsoMaxSegs(segments)))
 }
 
 /// Gives the link no IPv6 address when it comes up, hence no duplicate address detection, no router solicitation and no
 /// group reports: nothing that we did not ask for is on the wire.
-pub(crate) fn no_ipv6_address(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn no_ipv6_address(which: Which<'_>) -> Message {
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    set_link(change(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])))
+    let link = match which {
+        Which::Index(index) => change(index),
+        Which::Name(name) => LinkUnspec::new_with_name(name),
+    };
+    set_link(link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])))
 }
 
-/// Lets a port of a bridge send back what came by it. Found by name: its index is not known when this is sent. A port's
-/// settings are looked at in `RTM_NEWLINK` only.
-pub(crate) fn hairpin(name: &str) -> RouteNetlinkMessage {
+/// Lets a port of a bridge send back what came by it. The kernel looks at a port's settings in
+/// `RTM_NEWLINK` only.
+pub(crate) fn hairpin(name: &str) -> Message {
     Message::NewLink(LinkBridgePort::new(0).name(name).hairpin(true).build())
 }
 
 /// Deletes a link.
-pub(crate) fn delete_link(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn delete_link(index: u32) -> Message {
     Message::DelLink(change(index).build())
 }
 
 /// Adds an address.
-pub(crate) fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage {
+pub(crate) fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
     Message::NewAddress(AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build())
 }
 
 /// Adds a route by a gateway; prefix 0 makes it the default route.
-pub(crate) fn new_route(destination: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> RouteNetlinkMessage {
+pub(crate) fn new_route(destination: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Message {
     Message::NewRoute(
         RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination, prefix).gateway(gateway).build(),
     )
 }
 
-/// Adds a neighbour that needs no resolution.
-pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> RouteNetlinkMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unspec;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.into()));
-    Message::NewNeighbour(message)
-}
-
 /// Asks for one link by name, or for all of them, with statistics.
-pub(crate) fn get_link(name: Option<&str>) -> RouteNetlinkMessage {
+pub(crate) fn get_link(name: Option<&str>) -> Message {
     Message::GetLink(name.map_or_else(LinkMessage::default, |name| LinkUnspec::new_with_name(name).build()))
 }
 
 /// Asks for all addresses of all families.
-pub(crate) fn get_addresses() -> RouteNetlinkMessage {
+pub(crate) fn get_addresses() -> Message {
     Message::GetAddress(AddressMessage::default())
 }
 
 /// Asks for all routes of all families and tables.
-pub(crate) fn get_routes() -> RouteNetlinkMessage {
+pub(crate) fn get_routes() -> Message {
     Message::GetRoute(RouteMessage::default())
 }

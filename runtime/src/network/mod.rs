@@ -108,6 +108,9 @@ pub enum NetworkError {
     /// Every address is leased.
     #[error("every address of subnet {0} is in use")]
     Exhausted(Subnet),
+    /// A link is up and still carries no packets.
+    #[error("link {0} carries no packets though both of its ends should be up")]
+    Silent(String),
     /// A link is still there though it should have gone.
     #[error("link {0} is still there after its namespace should have gone")]
     Lingering(String),
