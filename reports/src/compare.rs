@@ -18,9 +18,9 @@ use crate::summary::{Data, LEVEL, Parameters, Series, block_medians, summary};
 /// Two runs, series by series.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// Series that both runs have, in the order of the new one.
+    /// Series that both runs have, in the order of the old one.
     pub rows: Vec<Row>,
-    /// Series with values in the old run and none in the new one, though its sandbox takes part: what fails now.
+    /// Series with values in the old run that were tried in the new one and all failed.
     pub lost: Vec<Name>,
     /// Facts of the machine that differ: name, old, new. Where there are any, machines are compared, not programs.
     pub machine: Vec<(&'static str, String, String)>,

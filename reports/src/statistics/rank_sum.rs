@@ -1,7 +1,7 @@
 //! The rank-sum test for two independent samples (Wilcoxon 1945; Mann, Whitney: *On a Test of Whether One of Two Random
 //! Variables Is Stochastically Larger than the Other*, Annals of Mathematical Statistics 18 (1947), 50-60).
 //!
-//! Tied values share the mean of their ranks. Up to [`EXACT`] values in all the probability is exact, also with ties: every
+//! Tied values share the mean of their ranks. Up to 50 values in all the probability is exact, also with ties: every
 //! division of the ranks is counted. Beyond, the normal approximation with the correction for ties and for continuity.
 
 use statrs::distribution::{ContinuousCDF, Normal};

@@ -1,7 +1,7 @@
 //! Wilcoxon's signed-rank test for paired samples.
 //!
 //! Wilcoxon: *Individual Comparisons by Ranking Methods*, Biometrics Bulletin 1 (1945), 80-83. Differences of zero are left
-//! out, as there; tied differences share the mean of their ranks. Up to [`EXACT`] pairs the probability is exact, also with
+//! out, as there; tied differences share the mean of their ranks. Up to 50 pairs the probability is exact, also with
 //! ties: every choice of signs is counted (Hollander, Wolfe, Chicken: *Nonparametric Statistical Methods*, 3rd ed. 2014,
 //! section 3.1). Beyond, the normal approximation with the correction for ties and for continuity.
 
