@@ -52,9 +52,14 @@ const COMMON: [i64; 21] = [
 pub fn confine(role: Role) -> Result<(), ConfinementError> {
     let always = |call: &i64| (*call, Vec::new());
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = COMMON.iter().map(always).collect();
+    // Where assertions are compiled in, the standard library looks whether a descriptor is open before it closes it.
+    if cfg!(debug_assertions) {
+        rules.insert(libc::SYS_fcntl, vec![argument(SeccompCmpOp::Eq, libc::F_GETFD as u64)?]);
+    }
     match role {
         Role::Vcpu => {
-            rules.insert(libc::SYS_ioctl, vec![kvm_calls()?]);
+            // Calls on KVM's descriptors: those whose number has KVM's type in its second byte.
+            rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(KVMIO) << 8)?]);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
         }
@@ -66,10 +71,9 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
     Ok(seccompiler::apply_filter(&program)?)
 }
 
-/// Calls on KVM's descriptors: those whose number has KVM's type in its second byte.
-fn kvm_calls() -> Result<SeccompRule, seccompiler::Error> {
-    let is_kvm = SeccompCmpOp::MaskedEq(0xff00);
-    let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, is_kvm, u64::from(KVMIO) << 8)
-        .map_err(seccompiler::Error::Backend)?;
+/// Allows a call by its second argument.
+fn argument(comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
+    let condition =
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, comparison, value).map_err(seccompiler::Error::Backend)?;
     SeccompRule::new(vec![condition]).map_err(seccompiler::Error::Backend)
 }

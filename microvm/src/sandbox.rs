@@ -52,6 +52,7 @@ pub struct UnikernelSandbox<F> {
     housing: Housing,
     program: PathBuf,
     attach: F,
+    wire: bool,
     launched: u64,
 }
 
@@ -66,7 +67,14 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     /// A sandbox that runs `program`, which is `isobench-vmm` (a path such as `/proc/self/fd/7` where it lies in memory), with
     /// taps that `attach` provides, one for each launch.
     pub fn new(housing: Housing, program: PathBuf, attach: F) -> Self {
-        Self { housing, program, attach, launched: 0 }
+        Self { housing, program, attach, wire: false, launched: 0 }
+    }
+
+    /// The same, with packets as large as on a wire both ways. What bounds the segments of packets on the host's links
+    /// (`gso_max_segs`) does not reach into a guest, so it must be told.
+    #[must_use]
+    pub fn with_wire_packets(self) -> Self {
+        Self { wire: true, ..self }
     }
 
     fn failed(&self, step: impl Into<String>, source: impl Into<AttachError>) -> LaunchError {
@@ -100,7 +108,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox
             Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
             Housing::Process => command.arg("process"),
         };
-        command.args(["--workload", &words]);
+        command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
         self.launched += 1;
         start(self.name(), self.launched, command, attachment, workload, stages)
     }

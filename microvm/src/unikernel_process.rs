@@ -29,7 +29,7 @@ pub fn serve(
     mut output: impl Write,
 ) -> Result<Infallible, TapError> {
     let tap = Tap::new(tap)?;
-    tap.set_offload(Offload { checksum: true, segmentation4: true, segmentation6: false })?;
+    tap.set_offload(Offload { checksum: true, segmentation4: network.segmentation, segmentation6: false })?;
     stages.stamp(Stage::AgentEntered, clock::now());
     let mut process = Process {
         tap,
@@ -37,6 +37,7 @@ pub fn serve(
         length: 0,
         sent: vec![0; BUFFER],
         spin: u64::from(network.spin_microseconds) * 1000,
+        segmentation: network.segmentation,
     };
     // Zeroed pages come from the kernel when they are first touched, as in the guest.
     let mut memory = vec![0; CONNECTIONS * 2 * SOCKET_BUFFER];
@@ -59,6 +60,7 @@ struct Process {
     length: usize,
     sent: Vec<u8>,
     spin: u64,
+    segmentation: bool,
 }
 
 impl Process {
@@ -118,7 +120,7 @@ impl Device for Process {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        frame::capabilities()
+        frame::capabilities(self.segmentation)
     }
 }
 

@@ -37,11 +37,13 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 10] = [
+    let networked: [(&str, Test); 12] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
         ("echo_gives_back_the_same_bytes", || payloads(MACHINE, echo)),
+        ("wire_source", || wire_payloads(source)),
+        ("wire_sink", || wire_payloads(sink)),
         ("connections_come_and_go", connections_come_and_go),
         ("a_stray_peer_is_refused_alone", a_stray_peer_is_refused_alone),
         ("an_idle_server_sleeps", an_idle_server_sleeps),
@@ -96,6 +98,22 @@ fn served(housing: Housing) -> Result<Instance, Failed> {
     let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
     instance.await_ready(PATIENCE)?;
     Ok(instance)
+}
+
+fn wire_payloads(traffic: fn(usize) -> Result<(), Failed>) -> Result<(), Failed> {
+    own_network()?;
+    let mut sandbox = UnikernelSandbox::new(MACHINE, PathBuf::from(VMM), attach).with_wire_packets();
+    let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
+    instance.await_ready(PATIENCE)?;
+    traffic(5_000_000)?;
+    // Bytes and packets received and transmitted: no packet is larger than a wire's.
+    let counters = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+    let line = counters.lines().find_map(|line| line.trim().strip_prefix("guest0:")).ok_or("no counters")?;
+    let count: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    check(count[0] + count[8] > 5_000_000, "no traffic")?;
+    let small = count[0] <= count[1] * 1514 && count[8] <= count[9] * 1514;
+    check(small, format!("packets larger than a wire's: {line}"))?;
+    ended(instance)
 }
 
 fn ended(instance: Instance) -> Result<(), Failed> {
@@ -248,7 +266,8 @@ fn every_thread_is_confined() -> Result<(), Failed> {
         check(status.contains("Seccomp:\t2\n"), "a thread without a filter")?;
         threads += 1;
     }
-    check(threads == 2, format!("{threads} threads instead of 2"))?;
+    // The vCPU's and the card's; newer kernels add one of KVM's own.
+    check(threads >= 2, format!("{threads} threads instead of 2"))?;
     ended(instance)
 }
 

@@ -121,12 +121,21 @@ pub struct Network {
     pub port: u16,
     /// How long the guest looks for frames before it sleeps, in microseconds.
     pub spin_microseconds: u32,
+    /// Whether frames may be larger than packets on a wire, for the other side to segment; else none is, either way.
+    pub segmentation: bool,
 }
 
 impl Network {
     /// No network, for tasks without one.
-    pub const NONE: Self =
-        Self { mac: [0; 6], address: [0; 4], prefix: 0, gateway: [0; 4], port: 0, spin_microseconds: 0 };
+    pub const NONE: Self = Self {
+        mac: [0; 6],
+        address: [0; 4],
+        prefix: 0,
+        gateway: [0; 4],
+        port: 0,
+        spin_microseconds: 0,
+        segmentation: false,
+    };
 }
 
 impl BootParameters {
@@ -146,6 +155,7 @@ impl BootParameters {
         bytes[32..36].copy_from_slice(&network.address);
         bytes[36..40].copy_from_slice(&network.gateway);
         bytes[40..42].copy_from_slice(&network.port.to_le_bytes());
+        bytes[42] = network.segmentation.into();
         bytes[44..48].copy_from_slice(&network.spin_microseconds.to_le_bytes());
         bytes
     }
@@ -160,6 +170,7 @@ impl BootParameters {
             gateway: array(bytes, 36),
             port: u16::from_le_bytes(array(bytes, 40)),
             spin_microseconds: u32::from_le_bytes(array(bytes, 44)),
+            segmentation: bytes[42] != 0,
         };
         let task = *Task::ALL.get(usize::from(bytes[31]))?;
         Some(Self { task, network, memory, counter_khz, seed })
@@ -189,6 +200,7 @@ mod tests {
                     gateway: [172, 17, 0, 1],
                     port: 7000,
                     spin_microseconds: 50,
+                    segmentation: number % 2 == 0,
                 },
                 memory: 16 << 20,
                 counter_khz: 2_100_000,

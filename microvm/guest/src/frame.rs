@@ -33,15 +33,16 @@ const NEEDS_CHECKSUM: u8 = 1;
 const SEGMENT_NONE: u8 = 0;
 const SEGMENT_TCPV4: u8 = 1;
 
-/// What a device with such headers can do, in smoltcp's terms.
-pub fn capabilities() -> DeviceCapabilities {
+/// What a device with such headers can do, in smoltcp's terms; `segmentation` is whether it takes frames that are larger than
+/// packets.
+pub fn capabilities(segmentation: bool) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ethernet;
     capabilities.max_transmission_unit = LARGEST_PACKET;
     // Neither computed nor verified: frames come over memory of this host, and the kernel has verified those that came over
     // a wire.
     capabilities.checksum.tcp = Checksum::None;
-    capabilities.segmentation.tcpv4 = NonZeroUsize::new(LARGEST_SEGMENTABLE);
+    capabilities.segmentation.tcpv4 = NonZeroUsize::new(LARGEST_SEGMENTABLE).filter(|_| segmentation);
     capabilities
 }
 

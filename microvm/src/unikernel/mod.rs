@@ -117,7 +117,8 @@ pub fn run(
     let entry = image.kernel_load.0;
     populate(&memory, config.task)?;
     if let Some(mut card) = card {
-        isobench_guest::virtio::start(&mut CardRegisters(&mut card)).map_err(UnikernelError::Start)?;
+        isobench_guest::virtio::start(&mut CardRegisters(&mut card), network.segmentation)
+            .map_err(UnikernelError::Start)?;
         let window = contract::NETWORK_CARD..contract::NETWORK_CARD + mmio::WINDOW;
         registers.insert(window, Box::new(card))?;
     }

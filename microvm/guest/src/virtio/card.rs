@@ -18,6 +18,7 @@ const TRANSMIT: u32 = 1;
 pub struct NetworkCard<'a> {
     receive: Receive<'a>,
     transmit: Transmit<'a>,
+    segmentation: bool,
 }
 
 #[derive(Debug)]
@@ -36,9 +37,9 @@ struct Transmit<'a> {
 }
 
 impl<'a> NetworkCard<'a> {
-    /// Takes over a card that was started ([`crate::virtio::start`]) with these rings; `None` where there is too little memory
-    /// for its buffers.
-    pub fn new(receive: &'a Ring, transmit: &'a Ring, arena: &mut Arena<'a>) -> Option<Self> {
+    /// Takes over a card that was started ([`crate::virtio::start`]) with these rings, with or without
+    /// segmentation; `None` where there is too little memory for its buffers.
+    pub fn new(receive: &'a Ring, transmit: &'a Ring, arena: &mut Arena<'a>, segmentation: bool) -> Option<Self> {
         let mut receive = Receive { queue: DriverQueue::new(receive), buffers: arena.cut_buffers()? };
         for buffer in 0..QUEUE_SIZE as u16 {
             receive.offer(buffer);
@@ -47,7 +48,7 @@ impl<'a> NetworkCard<'a> {
         let free = core::array::from_fn(|index| (QUEUE_SIZE - 1 - index) as u16);
         let queue = DriverQueue::new(transmit);
         let transmit = Transmit { queue, buffers: arena.cut_buffers()?, free, free_count: QUEUE_SIZE };
-        Some(Self { receive, transmit })
+        Some(Self { receive, transmit, segmentation })
     }
 
     /// The offset and value of the register write that tells the device of new buffers, for each queue of which it wants to be
@@ -117,7 +118,7 @@ impl<'a> Device for NetworkCard<'a> {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        frame::capabilities()
+        frame::capabilities(self.segmentation)
     }
 }
 

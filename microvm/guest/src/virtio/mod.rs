@@ -8,4 +8,4 @@ mod start;
 pub use buffers::{Arena, Buffers};
 pub use card::NetworkCard;
 pub use ring::Ring;
-pub use start::{FEATURES, Registers, StartError, start};
+pub use start::{FEATURES, Registers, SEGMENTATION, StartError, start};

@@ -6,10 +6,11 @@
 use crate::contract::{QUEUE_SIZE, RINGS};
 use crate::virtio::ring;
 
-/// `VIRTIO_F_VERSION_1`, `VIRTIO_F_EVENT_IDX` (6), and of the network card (5.1.3) `CSUM`, `GUEST_CSUM`, `GUEST_TSO4`,
-/// `HOST_TSO4`. Not merged receive buffers: one buffer that fits the largest frame costs address space, but no memory until
-/// such a frame comes.
-pub const FEATURES: u64 = 1 << 32 | 1 << 29 | 1 << 11 | 1 << 7 | 1 << 1 | 1;
+/// `VIRTIO_F_VERSION_1`, `VIRTIO_F_EVENT_IDX` (6), and of the network card (5.1.3) `CSUM` and `GUEST_CSUM`. Not merged receive
+/// buffers: one buffer that fits the largest frame costs address space, but no memory until such a frame comes.
+pub const FEATURES: u64 = 1 << 32 | 1 << 29 | 1 << 1 | 1;
+/// `GUEST_TSO4` and `HOST_TSO4` of the network card (5.1.3), with [`FEATURES`] where frames may be segmented by the other side.
+pub const SEGMENTATION: u64 = 1 << 7 | 1 << 11;
 
 const MAGIC_VALUE: u64 = 0x000;
 const VERSION: u64 = 0x004;
@@ -76,8 +77,9 @@ impl core::fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// Takes a card from reset to running, with its queues at [`RINGS`].
-pub fn start(card: &mut impl Registers) -> Result<(), StartError> {
+/// Takes a card from reset to running, with or without segmentation, with its queues at [`RINGS`].
+pub fn start(card: &mut impl Registers, segmentation: bool) -> Result<(), StartError> {
+    let wanted = FEATURES | if segmentation { SEGMENTATION } else { 0 };
     if (card.read(MAGIC_VALUE), card.read(VERSION), card.read(DEVICE_ID)) != (u32::from_le_bytes(*b"virt"), 2, 1) {
         return Err(StartError::NoCard);
     }
@@ -89,9 +91,9 @@ pub fn start(card: &mut impl Registers) -> Result<(), StartError> {
         card.write(DEVICE_FEATURES_SELECT, half);
         offered |= u64::from(card.read(DEVICE_FEATURES)) << (32 * half);
         card.write(DRIVER_FEATURES_SELECT, half);
-        card.write(DRIVER_FEATURES, (FEATURES >> (32 * half)) as u32);
+        card.write(DRIVER_FEATURES, (wanted >> (32 * half)) as u32);
     }
-    if offered & FEATURES != FEATURES {
+    if offered & wanted != wanted {
         return Err(StartError::Features { offered });
     }
     card.write(STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK);

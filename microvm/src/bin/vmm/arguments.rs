@@ -47,6 +47,7 @@ pub(crate) struct Arguments {
     memory: u64,
     deadline: Option<Duration>,
     spin: u32,
+    segmentation: bool,
 }
 
 /// Reads the options after the subcommand.
@@ -61,11 +62,21 @@ pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Argumen
         memory: 16 << 20,
         deadline: None,
         spin: 50,
+        segmentation: true,
     };
     while let Some(word) = words.next() {
         let word = word.to_string_lossy().into_owned();
-        const OPTIONS: [&str; 8] =
-            ["--workload", "--tap-fd", "--mac", "--address", "--gateway", "--memory", "--deadline", "--spin"];
+        const OPTIONS: [&str; 9] = [
+            "--workload",
+            "--tap-fd",
+            "--mac",
+            "--address",
+            "--gateway",
+            "--memory",
+            "--deadline",
+            "--spin",
+            "--segmentation",
+        ];
         let Some(option) = OPTIONS.into_iter().find(|option| *option == word) else {
             return Err(ArgumentError::Unknown(word));
         };
@@ -91,6 +102,13 @@ impl Arguments {
             "--gateway" => self.gateway = value.parse().map_err(|_| "an IPv4 address")?,
             "--memory" => self.memory = size(value).ok_or("a size such as 16M")?,
             "--deadline" => self.deadline = Some(seconds(value).ok_or("a number of seconds")?),
+            "--segmentation" => {
+                self.segmentation = match value {
+                    "offload" => true,
+                    "wire" => false,
+                    _ => return Err("offload or wire"),
+                };
+            }
             _ => self.spin = value.parse().map_err(|_| "a number of microseconds")?,
         }
         Ok(())
@@ -125,6 +143,7 @@ impl Arguments {
             gateway: self.gateway.octets(),
             port: self.port,
             spin_microseconds: self.spin,
+            segmentation: self.segmentation,
         };
         Ok((tap, network))
     }
@@ -209,6 +228,7 @@ mod tests {
                 "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16",
             ),
             ("--workload serve:0", "option --workload: `serve:0` is not a workload"),
+            ("--segmentation none", "option --segmentation: `none` is not offload or wire"),
             ("--deadline -1", "option --deadline: `-1` is not a number of seconds"),
             ("--tap-fd 1", "option --tap-fd: `1` is not an open file descriptor other than 1 and 2"),
         ] {

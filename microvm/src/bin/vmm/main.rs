@@ -24,6 +24,7 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --memory SIZE                    guest memory, such as 16M (default 16M)
   --deadline SECONDS               ends the guest after this time
   --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
+  --segmentation offload|wire      whether frames may be larger than packets on a wire (default offload)
 isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
                                    --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)

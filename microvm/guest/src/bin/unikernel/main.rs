@@ -48,7 +48,7 @@ fn run() -> ! {
 
 fn serve(parameters: &BootParameters) -> ! {
     let (receive, transmit, mut arena) = machine::memory(parameters);
-    let Some(card) = NetworkCard::new(receive, transmit, &mut arena) else {
+    let Some(card) = NetworkCard::new(receive, transmit, &mut arena, parameters.network.segmentation) else {
         panic!("{} bytes of memory are too few for a network card", parameters.memory)
     };
     let mut machine = Machine::new(card, parameters);
