@@ -10,7 +10,7 @@ use crate::{capabilities, root, system};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::futex;
+use rustix::thread::futex::{self, Timespec};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -20,14 +20,14 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 pub enum Step {
     /// Map the user that launched to root of the new user namespace.
     MapUser = 1,
-    /// Join the cgroup.
-    JoinCgroup,
-    /// Join namespaces of others and make the cgroup namespace.
+    /// Join namespaces of others.
     JoinNamespaces,
     /// Set the host name.
     NameHost,
     /// Change to the new root, make its mounts and leave the old root behind.
     ChangeRoot,
+    /// Wait until the launching process has joined the cgroup and attached the network; make the cgroup namespace.
+    AwaitHost,
     /// Configure the network from inside.
     ConfigureNetwork,
     /// Take over the standard streams.
@@ -49,10 +49,10 @@ pub enum Step {
 impl Step {
     const ALL: [Self; 13] = [
         Self::MapUser,
-        Self::JoinCgroup,
         Self::JoinNamespaces,
         Self::NameHost,
         Self::ChangeRoot,
+        Self::AwaitHost,
         Self::ConfigureNetwork,
         Self::RedirectStreams,
         Self::LimitResources,
@@ -68,10 +68,10 @@ impl std::fmt::Display for Step {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::MapUser => "map the user",
-            Self::JoinCgroup => "join the cgroup",
             Self::JoinNamespaces => "join namespace",
             Self::NameHost => "set the host name",
             Self::ChangeRoot => "change the root:",
+            Self::AwaitHost => "wait for the launching process",
             Self::ConfigureNetwork => "configure the network",
             Self::RedirectStreams => "redirect standard stream",
             Self::LimitResources => "limit resources",
@@ -98,7 +98,7 @@ pub(crate) struct Shared {
     /// [`Self::BUSY`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when the child leaves
     /// (`CLONE_CHILD_CLEARTID`).
     present: AtomicU32,
-    /// 0 until the parent has connected the network, then 1; 2 where that failed.
+    /// 0 until the parent has joined the cgroup and attached the network, then 1; 2 where that failed.
     connected: AtomicU32,
     step: AtomicU32,
     item: AtomicU32,
@@ -108,6 +108,9 @@ pub(crate) struct Shared {
 impl Shared {
     const BUSY: u32 = 1;
     const WAITING: u32 = 2;
+
+    /// How long the child waits for its parent: one that was killed never answers, and the child must not stay behind.
+    const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
     pub(crate) fn begin(&self) {
         self.present.store(Self::BUSY, Ordering::Release);
@@ -135,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// The parent's word that the network is connected or will never be.
+    /// The parent's word that the cgroup is joined and the network attached, or never will be.
     pub(crate) fn connect(&self, succeeded: bool) {
         self.connected.store(if succeeded { 1 } else { 2 }, Ordering::Release);
         let _ = futex::wake(&self.connected, futex::Flags::empty(), 1);
@@ -144,7 +147,10 @@ impl Shared {
     fn await_connection(&self) -> Result<(), Errno> {
         loop {
             match self.connected.load(Ordering::Acquire) {
-                0 => drop(futex::wait(&self.connected, futex::Flags::empty(), 0, None)),
+                0 => match futex::wait(&self.connected, futex::Flags::empty(), 0, Some(&Self::PATIENCE)) {
+                    Err(Errno::TIMEDOUT) => return Err(Errno::TIMEDOUT),
+                    _ => {}
+                },
                 1 => return Ok(()),
                 _ => return Err(Errno::CANCELED),
             }
@@ -179,11 +185,11 @@ pub(crate) fn become_program(plan: &Plan, shared: &Shared) -> Failure {
 fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     let at = |step: Step| move |(item, errno): (usize, Errno)| Failure { step, item, errno };
     map_user(plan).map_err(at(Step::MapUser))?;
-    join_cgroup(plan).map_err(at(Step::JoinCgroup))?;
     join_namespaces(plan).map_err(at(Step::JoinNamespaces))?;
     name_host(plan).map_err(at(Step::NameHost))?;
     root::change_root(plan).map_err(at(Step::ChangeRoot))?;
-    configure_network(plan, shared).map_err(at(Step::ConfigureNetwork))?;
+    await_host(plan, shared).map_err(at(Step::AwaitHost))?;
+    configure_network(plan).map_err(at(Step::ConfigureNetwork))?;
     redirect_streams(plan).map_err(at(Step::RedirectStreams))?;
     limit_resources(plan).map_err(at(Step::LimitResources))?;
     await_start(plan, shared).map_err(at(Step::AwaitStart))?;
@@ -213,23 +219,28 @@ fn map_user(plan: &Plan) -> StepResult {
     Ok(())
 }
 
-/// Version 1 only; with version 2 clone3 has created the process in its cgroup.
-fn join_cgroup(plan: &Plan) -> StepResult {
-    for (item, processes) in plan.cgroup_joins.iter().enumerate() {
-        rustix::io::write(processes, b"0").map_err(|errno| (item, errno))?;
-    }
-    Ok(())
-}
-
 fn join_namespaces(plan: &Plan) -> StepResult {
     for (item, namespace) in plan.joined_namespaces.iter().enumerate() {
         rustix::thread::move_into_link_name_space(namespace.as_fd(), None).map_err(|errno| (item, errno))?;
     }
+    if plan.cgroup_joins.is_empty() { make_cgroup_namespace(plan) } else { Ok(()) }
+}
+
+/// Only once the process is in its cgroup, so that the namespace's root is that one and not the parent's.
+fn make_cgroup_namespace(plan: &Plan) -> StepResult {
     if plan.cgroup_namespace {
-        // Only now, so that the namespace's root is the container's cgroup and not its parent's.
         system::unshare_cgroup().map_err(|errno| (plan.joined_namespaces.len(), errno))?;
     }
     Ok(())
+}
+
+/// In version 1 the launching process joins the cgroups for the child, because each costs a grace period of RCU, which
+/// passes while the child builds its root.
+fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
+    if plan.awaits_host() {
+        shared.await_connection().map_err(|errno| (0, errno))?;
+    }
+    if plan.cgroup_joins.is_empty() { Ok(()) } else { make_cgroup_namespace(plan) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {
@@ -239,7 +250,7 @@ fn name_host(plan: &Plan) -> StepResult {
     }
 }
 
-fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
+fn configure_network(plan: &Plan) -> StepResult {
     let failed = |errno| (0, errno);
     match &plan.network {
         NetworkPlan::Untouched => Ok(()),
@@ -249,10 +260,7 @@ fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
             let socket = ManuallyDrop::new(socket.map_err(failed)?);
             system::loopback_up(socket.as_fd()).map_err(failed)
         }
-        NetworkPlan::Attached(configuration) => {
-            shared.await_connection().map_err(failed)?;
-            configuration.apply().map_err(|(step, errno)| (step as usize, errno))
-        }
+        NetworkPlan::Attached(configuration) => configuration.apply().map_err(|(step, errno)| (step as usize, errno)),
     }
 }
 

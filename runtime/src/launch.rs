@@ -10,7 +10,7 @@ use isobench_workload::{Output, Process};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,13 +35,13 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     let (pid, pidfd, running) = cloned.map_err(Error::system("create", "the process (clone3)"))?;
     let process = Process::from_pidfd(pid, pidfd);
 
-    // connect: the host's side of the network, while the child builds its root.
-    if let Some(endpoint) = &endpoint {
-        let connected = endpoint.attach(&PeerNamespace::Process(pid));
-        shared.connect(connected.is_ok());
-        if let Err(source) = connected {
+    // join, attach: what only this process can do for the child, while the child builds its root.
+    if plan.awaits_host() {
+        let done = join_cgroup(&plan, &process).and_then(|()| attach(endpoint.as_ref(), pid));
+        shared.connect(done.is_ok());
+        if let Err(error) = done {
             drop(running);
-            return Err(reap(process, source.into()));
+            return Err(reap(process, error));
         }
     }
 
@@ -57,10 +57,30 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
         }
     }
     drop(running);
-    match shared.failure() {
-        None => Ok(Launched { process, endpoint }),
-        Some(failure) => Err(reap(process, describe(&plan, failure))),
+    if let Some(failure) = shared.failure() {
+        return Err(reap(process, describe(&plan, failure)));
     }
+
+    // settle: the bridge catches up with the link while the program starts, so that no first packet is lost.
+    match endpoint.as_ref().map_or(Ok(()), Endpoint::await_carrier) {
+        Ok(()) => Ok(Launched { process, endpoint }),
+        Err(source) => Err(reap(process, source.into())),
+    }
+}
+
+/// Version 1 only; with version 2 clone3 has created the process in its cgroup.
+fn join_cgroup(plan: &Plan, process: &Process) -> Result<(), Error> {
+    let number = process.pid().to_string();
+    for processes in &plan.cgroup_joins {
+        let joined = rustix::io::write(processes, number.as_bytes());
+        joined.map_err(Error::system("join cgroup for process", &*number))?;
+    }
+    Ok(())
+}
+
+/// The host's side of the network.
+fn attach(endpoint: Option<&Endpoint>, pid: Pid) -> Result<(), Error> {
+    endpoint.map_or(Ok(()), |endpoint| Ok(endpoint.attach(&PeerNamespace::Process(pid))?))
 }
 
 /// Launches a process with no isolation at all, by the same clone3; its standard output is a pipe.
@@ -95,7 +115,6 @@ fn describe(plan: &Plan, failure: Failure) -> Error {
         Step::ChangeRoot => plan.root.as_ref().map(|root| root.describe(item)),
         Step::JoinNamespaces if item == plan.joined_namespaces.len() => Some("of its own for cgroups".into()),
         Step::JoinNamespaces => Some(format!("number {item}")),
-        Step::JoinCgroup => plan.cgroup.as_ref().map(|cgroup| cgroup.describe()),
         Step::ConfigureNetwork => Some(format!("(message {item})")),
         Step::Execute => Some(match &plan.program {
             ProgramPlan::Descriptor(_) => "the program's descriptor".into(),

@@ -9,18 +9,19 @@
 //! 2. **create** (`system::clone3`): one [clone3(2)](https://man7.org/linux/man-pages/man2/clone3.2.html) makes the process
 //!    in its new namespaces, with version 2 also in its [cgroup]. It *shares* this process's memory until exec, on a stack
 //!    of its own: nothing is copied, so that a launch costs the same whatever this process holds.
-//! 3. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile.
-//! 4. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
+//! 3. **join_cgroup**: only for version 1, where it costs grace periods of RCU that pass meanwhile.
+//! 4. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile too.
+//! 5. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
 //!    becoming the program or by its end; which of the two it was stands in the block beside it. No pipe is needed.
 //!
 //! In the new process (`child::become_program`), which only makes system calls on what was laid out:
 //!
 //! 1. **map_user**: an ordinary user becomes root of a new user namespace.
-//! 2. **join_cgroup**: only for version 1.
-//! 3. **join_namespaces**: another container's network; and a cgroup namespace, now that the cgroup is the right one.
-//! 4. **name_host**.
-//! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
-//! 6. **configure_network**: bring `lo` up, or send the prepared messages once the link is there.
+//! 2. **join_namespaces**: another container's network; and a cgroup namespace.
+//! 3. **name_host**.
+//! 4. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
+//! 5. **await_host**: until steps 3 and 4 above are done.
+//! 6. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
 //! 7. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
 //! 8. **limit_resources**: limits, a session and a keyring of its own.
 //! 9. **await_start**: only where creating and starting are two orders.

@@ -330,6 +330,11 @@ impl Plan {
         !self.no_new_privileges
     }
 
+    /// Whether the child has to wait for something that only the launching process can do for it.
+    pub(crate) fn awaits_host(&self) -> bool {
+        !self.cgroup_joins.is_empty() || matches!(self.network, NetworkPlan::Attached(_))
+    }
+
     /// The cgroup into which clone3 itself puts the child (version 2).
     pub(crate) fn cgroup_at_clone(&self) -> Option<BorrowedFd<'_>> {
         self.cgroup.as_ref()?.unified_directory()

@@ -166,10 +166,11 @@ impl Sandbox for ContainerSandbox {
 
         let server = address.zip(served).map(|(address, port)| SocketAddr::new(address, port));
         let mut instance = Instance::new(name, process, output, server, stages);
-        resources.into_iter().for_each(|resource| instance.own(resource));
+        // Released in reverse: the address is free again only when no port leads to it any more.
         if let Some(endpoint) = endpoint {
             instance.own(Box::new(endpoint));
         }
+        resources.into_iter().for_each(|resource| instance.own(resource));
         Ok(instance)
     }
 }

@@ -5,12 +5,19 @@
 
 use isobench_runtime::cgroup::{Cgroups, Limits};
 use isobench_runtime::launch::{capture_output, launch};
-use isobench_runtime::{Error, Launched, Namespaces, NetworkMode, Plan, Program, Root, Specification, Step};
-use isobench_workload::{Exit, Output, OutputError};
+use isobench_runtime::network::bridge_network::Settings;
+use isobench_runtime::network::{BridgeNetwork, Configuration, Firewall};
+use isobench_runtime::{
+    ContainerSandbox, Error, Launched, Namespaces, NetworkMode, Plan, Program, Root, SandboxNetwork, Specification,
+    Step,
+};
+use isobench_workload::protocol::PORT;
+use isobench_workload::{Exit, Output, OutputError, Sandbox, Stage, Workload};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sched::CloneFlags;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -42,6 +49,13 @@ fn main() -> ExitCode {
         let name = missing.as_ref().map_or_else(|| name.to_owned(), |why| format!("{name} ({why})"));
         Trial::test(name, test).with_ignored_flag(missing.is_some())
     };
+    let agent_trial = |name: &str, test: fn() -> Result<(), Failed>| match (&missing, agent()) {
+        (None, None) => {
+            let name = format!("{name} (needs isobench-agent: cargo build -p isobench-workload)");
+            Trial::test(name, test).with_ignored_flag(true)
+        }
+        _ => trial(name, test),
+    };
     let tests = vec![
         trial("exit_codes_and_signals_pass_through", exit_codes_and_signals_pass_through),
         trial("it_is_process_1_of_a_host_of_its_own", it_is_process_1_of_a_host_of_its_own),
@@ -60,6 +74,7 @@ fn main() -> ExitCode {
         trial("an_ordinary_user_can_launch", an_ordinary_user_can_launch),
         trial("bundles_run_by_the_oci_command_line", bundles_run_by_the_oci_command_line),
         trial("bundles_live_by_create_start_kill_delete", bundles_live_by_create_start_kill_delete),
+        agent_trial("every_network_mode_serves_and_goes", every_network_mode_serves_and_goes),
         trial("fifty_launches_leave_nothing", fifty_launches_leave_nothing),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
@@ -428,6 +443,57 @@ fn bundles_live_by_create_start_kill_delete() -> Result<(), Failed> {
     let (_, complaint, code) = runtime(&["delete", &id])?;
     check(code == Some(0), complaint)?;
     check(runtime(&["state", &id])?.1.contains("does not exist"), "it is still there")
+}
+
+/// The agent, which cargo puts two directories above this test.
+fn agent() -> Option<File> {
+    File::open(std::env::current_exe().ok()?.parent()?.parent()?.join("isobench-agent")).ok()
+}
+
+fn every_network_mode_serves_and_goes() -> Result<(), Failed> {
+    // This process's network namespace is its own; its lo is still down.
+    Configuration::loopback().apply().map_err(|(step, errno)| format!("{}: {errno}", step.name()))?;
+    let program = Arc::new(OwnedFd::from(agent().ok_or("no agent")?));
+    let before = footprint()?;
+    let firewall = Firewall::create("isobench_test")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let cgroups = Cgroups::discover().map_err(in_words)?;
+    let sandbox = |name: &str, network| {
+        ContainerSandbox::new(name, program.clone(), network).limited(cgroups.clone(), Limits::default())
+    };
+    let serve = Workload::Serve { port: PORT };
+
+    let mut host = sandbox("container-host", SandboxNetwork::Host).launch(&serve)?;
+    host.await_ready(DEADLINE)?;
+    same(host.server(), Some(([127, 0, 0, 1], PORT).into()))?;
+
+    let bridge = SandboxNetwork::Bridge { network: network.clone(), publish: Some(8080) };
+    let mut named = sandbox("container-bridge", bridge).launch(&serve)?;
+    named.await_ready(DEADLINE)?;
+    check(named.server().is_some_and(|server| server.to_string().starts_with("172.17.0.")), "another address")?;
+    for stage in [Stage::Started, Stage::Created, Stage::AgentEntered, Stage::Listening, Stage::Answered] {
+        check(named.stages().at(stage).is_some(), format_args!("no {stage:?}"))?;
+    }
+    check(std::net::TcpStream::connect((Ipv4Addr::new(172, 17, 0, 1), 8080)).is_ok(), "the published port is shut")?;
+
+    let namespace = Arc::new(OwnedFd::from(File::open(format!("/proc/{}/ns/net", named.process().pid()))?));
+    let address = named.server().and_then(|server| if let IpAddr::V4(v4) = server.ip() { Some(v4) } else { None });
+    let joined = SandboxNetwork::Container { namespace, address };
+    let mut joined = sandbox("container-container", joined).launch(&Workload::Serve { port: 7001 })?;
+    joined.await_ready(DEADLINE)?;
+    same(joined.server().map(|server| server.ip()), named.server().map(|server| server.ip()))?;
+
+    let mut none = sandbox("container-none", SandboxNetwork::None).launch(&serve)?;
+    none.await_ready(DEADLINE)?;
+    same(none.server(), None)?;
+
+    for instance in [joined, none, named, host] {
+        let stages = instance.destroy().map_err(|errors| format!("{errors:?}"))?;
+        check(stages.at(Stage::Gone) >= stages.at(Stage::Ending), "gone before it ended")?;
+    }
+    same(network.pool().leased(), 0)?;
+    drop((network, firewall));
+    same(footprint()?, before)
 }
 
 /// What a leak would show in: links, mounts, cgroups of ours, children.
