@@ -147,10 +147,12 @@ impl Shared {
     fn await_connection(&self) -> Result<(), Errno> {
         loop {
             match self.connected.load(Ordering::Acquire) {
-                0 => match futex::wait(&self.connected, futex::Flags::empty(), 0, Some(&Self::PATIENCE)) {
-                    Err(Errno::TIMEDOUT) => return Err(Errno::TIMEDOUT),
-                    _ => {}
-                },
+                0 => {
+                    let waited = futex::wait(&self.connected, futex::Flags::empty(), 0, Some(&Self::PATIENCE));
+                    if waited == Err(Errno::TIMEDOUT) {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                }
                 1 => return Ok(()),
                 _ => return Err(Errno::CANCELED),
             }
