@@ -384,3 +384,89 @@ fn translated_by(map: &str) -> Vec<Expression> {
 fn masquerade() -> Expression {
     other("masq", &[])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::{NLM_F_ACK, NetlinkMessage, NetlinkPayload};
+    use netlink_packet_netfilter::NetfilterMessageInner;
+    use proptest::prelude::*;
+
+    /// Reads a batch back; sees that it is a whole transaction of which only the last change is acknowledged.
+    fn changes(batch: Batch) -> Vec<NfTablesMessage> {
+        let bytes = batch.as_bytes();
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(&bytes[at..]).unwrap();
+            at += (message.header.length as usize).next_multiple_of(4);
+            let NetlinkPayload::InnerMessage(inner) = message.payload else { panic!("no message of netfilter's") };
+            found.push((message.header.flags & NLM_F_ACK != 0, inner.inner));
+        }
+        assert_eq!(found.first().unwrap(), &(false, NetfilterMessageInner::None(ControlMessage::BatchBegin)));
+        assert_eq!(found.pop().unwrap(), (false, NetfilterMessageInner::None(ControlMessage::BatchEnd)));
+        let acknowledged: Vec<_> = found.iter().map(|(acknowledged, _)| *acknowledged).collect();
+        assert_eq!(acknowledged.iter().position(|acknowledged| *acknowledged), Some(found.len() - 1));
+        let changes = found.into_iter().skip(1).map(|(_, inner)| match inner {
+            NetfilterMessageInner::NfTables(change) => change,
+            other => panic!("{other:?}"),
+        });
+        changes.collect()
+    }
+
+    fn elements(change: &NfTablesMessage) -> (bool, &[SetElementList]) {
+        match change {
+            NfTablesMessage::NewSetElement(message) => (true, &message.attributes),
+            NfTablesMessage::DeleteSetElement(message) => (false, &message.attributes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ruleset_has_the_table_first_and_every_rule_in_a_chain_that_is_there() {
+        let (mut chains, mut rules) = (Vec::new(), 0);
+        let changes = changes(ruleset("isobench"));
+        assert!(matches!(changes[0], NfTablesMessage::NewTable(_)));
+        for change in changes {
+            match change {
+                NfTablesMessage::NewChain(chain) => {
+                    chains.extend(chain.attributes.into_iter().filter_map(|attribute| match attribute {
+                        ChainAttribute::Name(name) => Some(name),
+                        _ => None,
+                    }));
+                }
+                NfTablesMessage::NewRule(rule) => {
+                    let chain = rule.attributes.iter().find_map(|attribute| match attribute {
+                        RuleAttribute::Chain(name) => Some(name),
+                        _ => None,
+                    });
+                    assert!(chains.contains(chain.unwrap()));
+                    rules += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((chains.len(), rules), (5, 10));
+    }
+
+    proptest! {
+        #[test]
+        fn a_published_port_is_one_element_and_goes_by_its_key(port: u16, address: u32, target: u16, udp: bool) {
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let address = std::net::Ipv4Addr::from(address);
+            let key = [protocol.number(), 0, 0, 0, (port >> 8) as u8, port as u8, 0, 0];
+            let data = [address.octets().as_slice(), &[(target >> 8) as u8, target as u8, 0, 0]].concat();
+            let key = SetElementAttribute::Key(DataAttribute::Value(key.into()));
+            let data = SetElementAttribute::Data(DataAttribute::Value(data));
+            let element = |content| SetElementList::Elements(vec![ListAttribute::Element(content)]);
+
+            let added = changes(publish("t", protocol, port, SocketAddrV4::new(address, target)));
+            prop_assert_eq!(added.len(), 1);
+            prop_assert!(elements(&added[0]).0);
+            prop_assert!(elements(&added[0]).1.contains(&element(vec![key.clone(), data])));
+            let removed = changes(unpublish("t", protocol, port));
+            prop_assert_eq!(removed.len(), 1);
+            prop_assert!(!elements(&removed[0]).0);
+            prop_assert!(elements(&removed[0]).1.contains(&element(vec![key])));
+        }
+    }
+}

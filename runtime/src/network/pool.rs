@@ -159,7 +159,7 @@ mod tests {
     fn what_came_back_last_is_given_last() {
         let pool = pool(29);
         let first = pool.lease().unwrap();
-        assert_eq!(Box::new(first).describe(), "address 10.0.0.2");
+        assert_eq!(first.describe(), "address 10.0.0.2");
         assert_eq!(pool.lease().unwrap().address().octets()[3], 3);
     }
 
