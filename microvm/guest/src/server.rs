@@ -199,7 +199,7 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>) -> bool {
 fn take_request(step: &mut Step, socket: &mut Socket<'_>) -> bool {
     if socket.recv_queue() < Request::SIZE {
         // The peer has closed before it has said what it wants.
-        if !socket.may_recv() && socket.state() == State::CloseWait {
+        if socket.state() == State::CloseWait {
             socket.abort();
         }
         return false;

@@ -1,0 +1,264 @@
+//! The server on a wire in memory, against smoltcp as its client: no kernel, no virtual machine, no privilege.
+
+use isobench_guest::contract::Network;
+use isobench_guest::platform::Platform;
+use isobench_guest::server::Server;
+use isobench_guest::virtio::Arena;
+use isobench_workload::protocol::{Answer, Operation, Request};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+const SERVER: [u8; 4] = [172, 17, 0, 5];
+const CLIENT: [u8; 4] = [172, 17, 0, 1];
+const PORT: u16 = 7000;
+const SOCKET_BUFFER: usize = 16 << 10;
+const CONNECTIONS: usize = 3;
+/// Turns after which a test that gets nowhere has failed.
+const PATIENCE: usize = 20_000;
+
+type Frames = Rc<RefCell<VecDeque<Vec<u8>>>>;
+
+/// One end of a wire, with a clock that goes on at each look.
+struct End {
+    incoming: Frames,
+    outgoing: Frames,
+    time: i64,
+}
+
+struct Incoming(Vec<u8>);
+struct Outgoing(Frames);
+
+impl RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+impl TxToken for Outgoing {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        let mut frame = vec![0; length];
+        let result = write(&mut frame);
+        self.0.borrow_mut().push_back(frame);
+        result
+    }
+}
+
+impl Device for End {
+    type RxToken<'a> = Incoming;
+    type TxToken<'a> = Outgoing;
+
+    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing)> {
+        let frame = self.incoming.borrow_mut().pop_front()?;
+        Some((Incoming(frame), Outgoing(Rc::clone(&self.outgoing))))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Outgoing> {
+        Some(Outgoing(Rc::clone(&self.outgoing)))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities
+    }
+}
+
+impl Platform for End {
+    fn now(&mut self) -> Instant {
+        self.time += 100;
+        Instant::from_micros(self.time)
+    }
+
+    fn flush(&mut self) {}
+
+    fn wait(&mut self, _: Option<Duration>) {}
+}
+
+/// A client and the server on one wire.
+struct Bench<'a> {
+    server: Server<'a>,
+    server_end: End,
+    client: Interface,
+    client_end: End,
+    sockets: SocketSet<'static>,
+    next_port: u16,
+}
+
+/// Without an allocator in smoltcp, memory that lasts is memory that is never given back.
+fn buffers() -> SocketBuffer<'static> {
+    SocketBuffer::new(Vec::leak(vec![0; SOCKET_BUFFER]))
+}
+
+impl Bench<'_> {
+    fn with(test: impl FnOnce(Bench<'_>)) {
+        let (up, down) = (Frames::default(), Frames::default());
+        let mut server_end = End { incoming: Rc::clone(&up), outgoing: Rc::clone(&down), time: 0 };
+        let mut client_end = End { incoming: down, outgoing: up, time: 0 };
+        let network = Network {
+            mac: [2, 0, 0, 0, 0, 5],
+            address: SERVER,
+            prefix: 16,
+            gateway: [0; 4],
+            port: PORT,
+            spin_microseconds: 0,
+            segmentation: false,
+        };
+        let mut memory = vec![0; CONNECTIONS * 2 * SOCKET_BUFFER];
+        let mut arena = Arena::new(&mut memory);
+        let mut storage = [SocketStorage::EMPTY; CONNECTIONS];
+        let pairs = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
+        let server = Server::new(&mut server_end, &network, 1, &mut storage, pairs);
+        assert_eq!(server.capacity(), CONNECTIONS);
+        let config = Config::new(HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1])));
+        let mut client = Interface::new(config, &mut client_end, Instant::ZERO);
+        let [a, b, c, d] = CLIENT;
+        client.update_ip_addrs(|list| list.push(IpCidr::new(IpAddress::v4(a, b, c, d), 16)).unwrap());
+        let sockets = SocketSet::new(Vec::leak((0..8).map(|_| SocketStorage::EMPTY).collect()));
+        test(Bench { server, server_end, client, client_end, sockets, next_port: 50_000 });
+    }
+
+    /// Gives both sides turns until `done`.
+    fn until(&mut self, handle: SocketHandle, mut done: impl FnMut(&mut Socket<'_>) -> bool) {
+        for _ in 0..PATIENCE {
+            let now = self.client_end.now();
+            self.client.poll(now, &mut self.client_end, &mut self.sockets);
+            self.server.turn(&mut self.server_end);
+            if done(self.sockets.get_mut::<Socket<'_>>(handle)) {
+                return;
+            }
+        }
+        panic!("nothing more happens: {:?}", self.sockets.get::<Socket<'_>>(handle).state());
+    }
+
+    fn connect(&mut self, first: &[u8]) -> SocketHandle {
+        let handle = self.sockets.add(Socket::new(buffers(), buffers()));
+        self.next_port += 1;
+        let [a, b, c, d] = SERVER;
+        let context = self.client.context();
+        let socket = self.sockets.get_mut::<Socket<'_>>(handle);
+        socket.connect(context, (IpAddress::v4(a, b, c, d), PORT), self.next_port).unwrap();
+        self.until(handle, |socket| socket.may_send() || !socket.is_open());
+        self.sockets.get_mut::<Socket<'_>>(handle).send_slice(first).unwrap();
+        handle
+    }
+
+    fn ask(&mut self, operation: Operation, length: u64) -> SocketHandle {
+        self.connect(&Request { operation, length }.encode())
+    }
+
+    fn send(&mut self, handle: SocketHandle, bytes: &[u8]) {
+        let mut sent = 0;
+        self.until(handle, |socket| {
+            sent += socket.send_slice(&bytes[sent..]).unwrap();
+            sent == bytes.len()
+        });
+    }
+
+    /// Receives until the server closes.
+    fn rest(&mut self, handle: SocketHandle) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.until(handle, |socket| {
+            let _ = socket.recv(|part| {
+                bytes.extend_from_slice(part);
+                (part.len(), ())
+            });
+            !socket.may_recv()
+        });
+        bytes
+    }
+
+    fn answer(&mut self, handle: SocketHandle) -> u64 {
+        self.until(handle, |socket| socket.recv_queue() >= Answer::SIZE);
+        let mut bytes = [0; Answer::SIZE];
+        self.sockets.get_mut::<Socket<'_>>(handle).recv_slice(&mut bytes).unwrap();
+        Answer::decode(&bytes).unwrap().value
+    }
+
+    fn close(&mut self, handle: SocketHandle) {
+        self.sockets.get_mut::<Socket<'_>>(handle).close();
+        self.until(handle, |socket| matches!(socket.state(), State::Closed | State::TimeWait));
+        self.sockets.remove(handle);
+    }
+}
+
+#[test]
+fn hello_tells_the_clients_address_as_often_as_it_is_asked() {
+    Bench::with(|mut bench| {
+        // More often than there are sockets, so that each must listen again.
+        for _ in 0..4 * CONNECTIONS {
+            let handle = bench.ask(Operation::Hello, 0);
+            assert_eq!(bench.answer(handle), u64::from(u32::from_be_bytes(CLIENT)));
+            bench.close(handle);
+        }
+    });
+}
+
+#[test]
+fn sink_counts_with_and_without_a_length() {
+    Bench::with(|mut bench| {
+        let bytes = vec![7; 3 * SOCKET_BUFFER + 1];
+        let handle = bench.ask(Operation::Sink, bytes.len() as u64);
+        bench.send(handle, &bytes);
+        assert_eq!(bench.answer(handle), bytes.len() as u64);
+        let handle = bench.ask(Operation::Sink, 0);
+        bench.send(handle, &bytes);
+        bench.sockets.get_mut::<Socket<'_>>(handle).close();
+        assert_eq!(bench.answer(handle), bytes.len() as u64);
+    });
+}
+
+#[test]
+fn source_sends_exactly_what_was_asked_for_and_closes() {
+    Bench::with(|mut bench| {
+        for length in [1, 1460, SOCKET_BUFFER, 3 * SOCKET_BUFFER + 1] {
+            let handle = bench.ask(Operation::Source, length as u64);
+            assert_eq!(bench.rest(handle), vec![0x5a; length]);
+            bench.close(handle);
+        }
+    });
+}
+
+#[test]
+fn echo_gives_back_the_same_bytes_on_several_connections() {
+    Bench::with(|mut bench| {
+        let handles: Vec<SocketHandle> = (0..CONNECTIONS).map(|_| bench.ask(Operation::Echo, 0)).collect();
+        for (number, handle) in handles.iter().enumerate() {
+            bench.send(*handle, &vec![number as u8; 10_000]);
+        }
+        for (number, handle) in handles.iter().enumerate() {
+            bench.sockets.get_mut::<Socket<'_>>(*handle).close();
+            assert_eq!(bench.rest(*handle), vec![number as u8; 10_000]);
+        }
+    });
+}
+
+#[test]
+fn a_stray_peer_is_reset() {
+    Bench::with(|mut bench| {
+        let handle = bench.connect(b"GET / HTTP/1.1\r\n\r\n");
+        bench.until(handle, |socket| socket.state() == State::Closed);
+        let handle = bench.ask(Operation::Hello, 0);
+        bench.answer(handle);
+    });
+}
+
+#[test]
+fn a_peer_that_leaves_before_it_asks_frees_its_socket() {
+    Bench::with(|mut bench| {
+        for _ in 0..2 * CONNECTIONS {
+            let handle = bench.connect(b"ISB");
+            bench.sockets.get_mut::<Socket<'_>>(handle).close();
+            bench.until(handle, |socket| !socket.is_open());
+            bench.sockets.remove(handle);
+        }
+        let handle = bench.ask(Operation::Hello, 0);
+        bench.answer(handle);
+    });
+}
