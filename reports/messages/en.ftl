@@ -10,7 +10,7 @@ page-emulated = This whole machine is emulated. Compare its figures with each ot
 page-footer = Made by { $program } from run.json and samples.jsonl alone: the same records give the same page, byte for byte.
 fact-started = Began
 fact-samples = Samples
-fact-samples-value = { $used } samples used, warm-ups: { $warm-ups }, errors: { $errors }
+fact-samples-value = used: { $used }, warm-ups: { $warm-ups }, errors: { $errors }
 
 ## Sections
 section-verdicts = What holds here

@@ -9,7 +9,7 @@ page-emulated = 整台机器是模拟出来的。其中的数字只能彼此比�
 page-footer = 由 { $program } 仅根据 run.json 和 samples.jsonl 生成：相同的记录得到逐字节相同的页面。
 fact-started = 开始时间
 fact-samples = 样本
-fact-samples-value = 采用样本 { $used } 个，预热 { $warm-ups } 个，错误 { $errors } 个
+fact-samples-value = 采用 { $used }，预热 { $warm-ups }，错误 { $errors }
 
 ## Sections
 section-verdicts = 哪些说法在此成立

@@ -46,7 +46,7 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     let heights: Vec<f64> = families.iter().map(|family| panel_height(&curves, *family)).collect();
     let body = heights.iter().sum::<f64>() + AXIS - 6.0;
     let scale = Scale::logarithmic(lowest * 0.94, highest * 1.06, (LEFT, RIGHT));
-    let table = table(messages, &curves);
+    let table = table(view, messages, &curves);
     Some(heading.finish(format!("latency-{path}"), body, table, |canvas, head| {
         let mut top = head;
         for (family, height) in families.iter().zip(&heights) {
@@ -168,7 +168,7 @@ fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, curve: &Curve<'_>, x: f
     }
 }
 
-fn table(messages: &Messages, curves: &[Curve<'_>]) -> Table {
+fn table(view: &View<'_>, messages: &Messages, curves: &[Curve<'_>]) -> Table {
     let percentile = |percent: &str| messages.format("column-percentile", &[("percent", percent)]);
     Table {
         head: vec![
@@ -180,18 +180,18 @@ fn table(messages: &Messages, curves: &[Curve<'_>]) -> Table {
             messages.text("column-requests"),
             messages.text("column-n"),
         ],
-        rows: curves.iter().map(|curve| table_row(messages, curve)).collect(),
+        rows: curves.iter().map(|curve| table_row(view, messages, curve)).collect(),
         words: 1,
     }
 }
 
-fn table_row(messages: &Messages, curve: &Curve<'_>) -> Vec<String> {
+fn table_row(view: &View<'_>, messages: &Messages, curve: &Curve<'_>) -> Vec<String> {
     // Only the quantiles that the number of requests supports are there.
     let find = |wanted: f64| curve.distribution.quantiles.iter().find(|found| (found.quantile - wanted).abs() < 1e-9);
     let value = |wanted: f64| find(wanted).map_or_else(|| NONE.to_owned(), |found| quantity::time(found.value));
     let interval = find(0.5).and_then(|found| found.over_blocks).and_then(|estimate| estimate.interval);
     vec![
-        curve.sandbox.to_owned(),
+        view.labelled(curve.sandbox),
         value(0.5),
         quantity::interval(interval, "ns", |low, high| {
             messages.format("value-interval", &[("low", low), ("high", high)])

@@ -31,7 +31,7 @@ pub(crate) fn chart(view: &View<'_>, messages: &Messages) -> Option<Chart> {
     let heights: Vec<f64> =
         panels.iter().map(|panel| (panel.len() as f64 * LABEL_DISTANCE + 10.0).max(PLOT) + AXIS).collect();
     let body = 30.0 + heights.iter().sum::<f64>() + 30.0;
-    let table = table(messages, &lines);
+    let table = table(view, messages, &lines);
     Some(heading.finish("memory".to_owned(), body, table, |canvas, head| {
         canvas.text(&messages.text("chart-memory-axis-y"), (12.0, head + 12.0), LABEL);
         let mut top = head + 30.0;
@@ -160,7 +160,7 @@ fn binary_unit(bytes: f64) -> f64 {
     unit
 }
 
-fn table(messages: &Messages, lines: &[&Line]) -> Table {
+fn table(view: &View<'_>, messages: &Messages, lines: &[&Line]) -> Table {
     let instances = instances(lines);
     let mut head =
         vec![messages.text("column-sandbox"), messages.text("column-slope"), messages.text("column-interval")];
@@ -169,7 +169,7 @@ fn table(messages: &Messages, lines: &[&Line]) -> Table {
     let rows = lines.iter().map(|line| {
         let interval = line.slope.and_then(|slope| slope.interval);
         let mut row = vec![
-            line.sandbox.clone(),
+            view.labelled(&line.sandbox),
             line.slope.map_or_else(|| NONE.to_owned(), |slope| quantity::bytes(slope.value)),
             quantity::interval(interval, "B", |low, high| {
                 messages.format("value-interval", &[("low", low), ("high", high)])

@@ -42,7 +42,7 @@ pub(crate) fn chart(view: &View<'_>, messages: &Messages) -> Option<Chart> {
     #[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
     let heights: Vec<f64> = panels.iter().map(|panel| panel.len() as f64 * ROW + AXIS).collect();
     let body = legend.height + heights.iter().sum::<f64>() + 24.0 + row::KEY_HEIGHT;
-    let table = table(messages, &rows);
+    let table = table(view, messages, &rows);
     Some(heading.finish("startup".to_owned(), body, table, |canvas, head| {
         legend.paint(canvas, head);
         let mut top = head + legend.height;
@@ -179,7 +179,7 @@ impl Legend {
     }
 }
 
-fn table(messages: &Messages, rows: &[Row<'_>]) -> Table {
+fn table(view: &View<'_>, messages: &Messages, rows: &[Row<'_>]) -> Table {
     let head = [
         "column-sandbox",
         "column-stages",
@@ -191,18 +191,18 @@ fn table(messages: &Messages, rows: &[Row<'_>]) -> Table {
     ];
     Table {
         head: head.into_iter().map(|key| messages.text(key)).collect(),
-        rows: rows.iter().map(|row| table_row(messages, row)).collect(),
+        rows: rows.iter().map(|row| table_row(view, messages, row)).collect(),
         words: 2,
     }
 }
 
-fn table_row(messages: &Messages, row: &Row<'_>) -> Vec<String> {
+fn table_row(view: &View<'_>, messages: &Messages, row: &Row<'_>) -> Vec<String> {
     let stages: Vec<String> = row
         .stages
         .iter()
         .map(|(stage, duration)| format!("{} {}", stage_text(messages, *stage), quantity::time(*duration)))
         .collect();
-    let mut cells = vec![row.sandbox.to_owned(), stages.join(" · ")];
+    let mut cells = vec![view.labelled(row.sandbox), stages.join(" · ")];
     cells.extend(spread_cells(messages, row.total, "ns"));
     cells
 }

@@ -52,7 +52,7 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     #[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
     let heights: Vec<f64> = blocks.iter().map(|block| HEAD + block.rows.len() as f64 * ROW + AXIS).collect();
     let body = heights.iter().sum::<f64>() + 16.0 + row::KEY_HEIGHT;
-    let table = table(messages, &blocks);
+    let table = table(view, messages, &blocks);
     Some(heading.finish(format!("throughput-{path}"), body, table, |canvas, head| {
         let mut top = head;
         let mut shown = Vec::new();
@@ -124,14 +124,15 @@ fn axis(canvas: &mut Canvas<'_>, scale: &Scale, top: f64, bottom: f64) {
     }
 }
 
-fn table(messages: &Messages, blocks: &[Block<'_>]) -> Table {
+fn table(view: &View<'_>, messages: &Messages, blocks: &[Block<'_>]) -> Table {
     let mut rows = Vec::new();
     for block in blocks {
         for (sandbox, numbers) in &block.rows {
-            for ((_, direction), numbers) in DIRECTIONS.iter().zip(numbers) {
+            for ((metric, _), numbers) in DIRECTIONS.iter().zip(numbers) {
                 let Some(numbers) = numbers else { continue };
                 let segmentation = messages.named("chart-segmentation-", block.segmentation);
-                let mut row = vec![(*sandbox).to_owned(), segmentation, messages.text(direction)];
+                let direction = words::metric(messages, metric, &Parameters::new());
+                let mut row = vec![view.labelled(sandbox), segmentation, direction];
                 row.extend(spread_cells(messages, numbers, "B/s"));
                 rows.push(row);
             }

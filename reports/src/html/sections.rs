@@ -33,7 +33,7 @@ pub(super) fn sheet(view: &View<'_>, messages: &Messages, charts: &[Chart]) -> M
                 h1 { (title(view, messages)) }
                 p.lead { (messages.format("page-lead", &[("sandboxes", &view.measured().count().to_string())])) }
                 p.facts {
-                    (run.machine.cpu) " · Linux " (run.machine.kernel) " · " (run.started) " · " (facts::samples(view, messages))
+                    (run.machine.cpu) " · Linux " (run.machine.kernel) " · " (run.started) " · " (messages.text("fact-samples")) " " (facts::samples(view, messages))
                 }
                 @if run.machine.emulated { p.warning { (messages.text("page-emulated")) } }
                 nav aria-label=(messages.text("page-contents")) {

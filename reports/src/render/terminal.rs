@@ -33,9 +33,8 @@ fn row(view: &View<'_>, sandbox: &str) -> Vec<String> {
         estimate.map_or_else(|| NONE.to_owned(), |estimate| quantity::quantity(estimate.value, unit))
     };
     let slope = view.memory(sandbox).and_then(|line| line.slope);
-    let emulation = view.emulation(sandbox).map_or_else(String::new, |emulation| format!(" ({})", plain(emulation)));
     vec![
-        format!("{}{emulation}", plain(sandbox)),
+        plain(&view.labelled(sandbox)),
         median(view.numbers("start.ready", sandbox, &[]), "ns"),
         slope.map_or_else(|| NONE.to_owned(), |slope| quantity::bytes(slope.value)),
         median(view.numbers("tcp.upload", sandbox, &[("path", "host"), ("segmentation", "offload")]), "B/s"),

@@ -51,7 +51,14 @@ impl<'a> View<'a> {
     /// What emulates a sandbox, or the whole machine.
     #[must_use]
     pub fn emulation(&self, sandbox: &str) -> Option<&'a str> {
-        self.find(sandbox).and_then(|sandbox| sandbox.emulation.as_deref())
+        let machine = self.records.run.machine.emulated.then_some("emulated machine");
+        self.find(sandbox).and_then(|sandbox| sandbox.emulation.as_deref()).or(machine)
+    }
+
+    /// A sandbox's name with what emulates it, for tables.
+    #[must_use]
+    pub fn labelled(&self, sandbox: &str) -> String {
+        self.emulation(sandbox).map_or_else(|| sandbox.to_owned(), |emulation| format!("{sandbox} ({emulation})"))
     }
 
     fn find(&self, name: &str) -> Option<&'a SandboxRecord> {
