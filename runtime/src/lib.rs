@@ -13,6 +13,8 @@
 //! 4. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile too.
 //! 5. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
 //!    becoming the program or by its end; which of the two it was stands in the block beside it. No pipe is needed.
+//! 6. **settle** ([`network::Endpoint::await_carrier`]): the bridge catches up with the new link, so that no first packet is
+//!    lost.
 //!
 //! In the new process (`child::become_program`), which only makes system calls on what was laid out:
 //!
