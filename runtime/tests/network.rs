@@ -24,7 +24,7 @@ const TESTS: &[Test] = &[
     ("nothing reaches inside unless published, even with a route", nothing_reaches_inside_unless_published),
     ("outbound traffic has the address of the host", outbound_traffic_has_the_address_of_the_host),
     ("a published port is reached from everywhere on the host", a_published_port_is_reached_from_everywhere),
-    ("loopback of the host is closed to containers", loopback_of_the_host_is_closed_to_containers),
+    (ATTACK, loopback_of_the_host_is_closed_to_containers),
     ("two networks are apart", two_networks_are_apart),
     ("leases made at once are distinct", leases_made_at_once_are_distinct),
     ("a colliding subnet is refused", a_colliding_subnet_is_refused),
@@ -37,11 +37,24 @@ const TESTS: &[Test] = &[
     ("packets are as large as on a wire where asked", packets_are_as_large_as_on_a_wire),
 ];
 
+/// The one test that needs a program of the machine's.
+const ATTACK: &str = "loopback of the host is closed to containers";
+
+/// The program ip routes a container's 127.0.0.0/8 astray, which is nothing that the product should be able to do.
+fn has_ip() -> Result<(), String> {
+    let found = std::process::Command::new("ip").arg("-V").output().is_ok();
+    found.then_some(()).ok_or("needs the program ip: install iproute2".into())
+}
+
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|(name, test)| match Namespace::create() {
-        Ok(_) => Trial::test(*name, move || in_a_fresh_namespace(*test)),
-        Err(error) => Trial::test(format!("{name} (needs to {error}: run as root)"), || Ok(())).with_ignored_flag(true),
+    let privileged = Namespace::create().map_err(|error| format!("needs to {error}: run as root"));
+    let trials = TESTS.iter().map(|(name, test)| {
+        let possible = if *name == ATTACK { has_ip() } else { Ok(()) };
+        match privileged.as_ref().map_err(Clone::clone).and(possible) {
+            Ok(()) => Trial::test(*name, move || in_a_fresh_namespace(*test)),
+            Err(reason) => Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true),
+        }
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
@@ -318,7 +331,7 @@ fn loopback_of_the_host_is_closed_to_containers() -> Outcome {
         ip("route add 127.0.0.0/8 via 172.17.0.1 src 172.17.0.2")
     });
     if !status?.is_ok_and(|status| status.success()) {
-        return Err("the program ip is needed for this test (package iproute2)".into());
+        return Err("ip has failed".into());
     }
     let sent = Netlink::open_in(&container)?.link("eth0")?.map(|link| link.sent_packets);
     assert!(refused(ask(&container, (Ipv4Addr::LOCALHOST, 9000))?));
