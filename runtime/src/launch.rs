@@ -28,6 +28,7 @@ pub struct Launched {
 pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     let endpoint = plan.endpoint.take();
     let waits = plan.start_order.is_some();
+    let dumpable = plan.user.is_some().then(rustix::process::dumpable_behavior).and_then(Result::ok);
     let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));
 
     // create: the child starts on its half of the recipe at once.
@@ -57,6 +58,10 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
         }
     }
     drop(running);
+    // A change of user in the child has marked the memory that it shared with us as not dumpable (prctl(2)).
+    if let Some(before) = dumpable {
+        rustix::process::set_dumpable_behavior(before).map_err(Error::system("restore", "the dumpable attribute"))?;
+    }
     if let Some(failure) = shared.failure() {
         return Err(reap(process, describe(&plan, failure)));
     }

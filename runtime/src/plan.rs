@@ -165,7 +165,7 @@ impl Specification {
             working_directory: "/".into(),
             root: Root::Empty,
             mounts: Mount::standard(),
-            masked_paths: root::MASKED.map(String::from).to_vec(),
+            masked_paths: root::masked(),
             read_only_paths: root::READ_ONLY.map(String::from).to_vec(),
             namespaces: Namespaces::standard(),
             joined_namespaces: Vec::new(),

@@ -19,6 +19,7 @@ use rustix::mount::{
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Something mounted in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Mount {
 }
 
 /// Paths that Docker hides, because they say or do too much about the host.
-pub const MASKED: [&str; 13] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -90,9 +91,17 @@ pub const MASKED: [&str; 13] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    // One a CPU, where the hardware has it.
-    "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
+
+/// Paths that Docker hides: the fixed ones, and one a CPU where the hardware has it.
+pub fn masked() -> Vec<String> {
+    static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let processors = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let throttles = processors.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir());
+        throttles.filter_map(|path| path.to_str().map(String::from)).collect()
+    });
+    MASKED.iter().map(|path| (*path).to_owned()).chain(THROTTLES.iter().cloned()).collect()
+}
 
 /// Paths that Docker makes read-only.
 pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -353,7 +362,9 @@ pub(crate) fn change_root(plan: &Plan) -> StepResult {
         system::set_read_only(tree.as_fd(), false).map_err(fixed(5))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rustix::process::chdir(&*root.working_directory).map_err(fixed(6))
+    rustix::process::chdir(&*root.working_directory).map_err(fixed(6))?;
+    // A path such as /proc/self/fd/7 leads out through a descriptor that is still open (CVE-2024-21626).
+    if system::working_directory_is_reachable().map_err(fixed(6))? { Ok(()) } else { Err(fixed(6)(Errno::XDEV)) }
 }
 
 /// Mounts the new root upon the old one and makes it the working directory. The descriptor is that of the new mount.

@@ -213,6 +213,15 @@ pub(crate) fn unshare_cgroup() -> Result<(), Errno> {
     unsafe { system_call(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as usize, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Whether the working directory can be reached from the root
+/// ([getcwd(2)](https://man7.org/linux/man-pages/man2/getcwd.2.html): otherwise its name does not begin with a slash).
+pub(crate) fn working_directory_is_reachable() -> Result<bool, Errno> {
+    let mut name = [0_u8; 4096];
+    // SAFETY: the kernel writes at most the buffer's length.
+    unsafe { system_call(libc::SYS_getcwd, [name.as_mut_ptr() as usize, name.len(), 0, 0, 0, 0])? };
+    Ok(name[0] == b'/')
+}
+
 /// A new session keyring, so that the caller's keys are out of reach
 /// ([keyctl(2)](https://man7.org/linux/man-pages/man2/keyctl.2.html)).
 pub(crate) fn join_session_keyring() -> Result<(), Errno> {
