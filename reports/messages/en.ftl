@@ -4,7 +4,6 @@
 ## The page
 page-title = What isolation costs on { $host }
 page-lead = { $sandboxes } ways to isolate one workload, measured beside each other on this machine, and what that says about things people repeat about containers and virtual machines.
-page-switch = Language
 page-contents = Contents
 page-emulated = This whole machine is emulated. Compare its figures with each other only, never with those of real hardware.
 page-footer = Made by { $program } from run.json and samples.jsonl alone: the same records give the same page, byte for byte.
@@ -38,7 +37,6 @@ kind-consequence-text = Follows from how the kernel works. A probe decides, besi
 kind-figure = figure
 kind-figure-text = A measurement decides, by a margin fixed beforehand.
 verdict-rule = Rule: { $rule }
-verdict-reason = Reason
 verdict-count = { $answer }: { $count }
 figure-name = Figure
 figure-estimate = Estimate
@@ -60,7 +58,6 @@ machine-program = Program
 machine-command = Command line
 machine-plan = Plan
 machine-plan-value = suite { $suite }, seed { $seed }, blocks: { $blocks }
-machine-experiments = Experiments
 machine-own-program = Measured program
 method-title = How it was measured
 method-network = The simulated host, its bridges and an outside client live in network namespaces of the run's own. No physical network card took part, and the machine's own links and firewall were not touched.
@@ -81,13 +78,11 @@ family-linux = our microVM with a Linux guest
 family-peer = other project's program
 unavailable-lead = These were planned and left out, with the reason that the program found.
 unavailable-reason = Reason
-unavailable-none = Every sandbox could be measured.
 errors-lead = Samples that ended in an error. They are not part of any figure.
 errors-count = Errors
 errors-metric = Metric
 errors-first = First error
 untested-lead = No experiment of this run bears on them.
-untested-claim = Claim
 
 ## Sandboxes in a sentence
 sandbox-process = a bare process
@@ -101,10 +96,6 @@ sandbox-vm-unikernel = the unikernel VM
 sandbox-vm-linux = the Linux VM
 
 ## Charts
-chart-startup = Start-up
-chart-memory = Memory
-chart-throughput = Throughput
-chart-latency = Latency
 chart-data = Data as a table
 chart-stages-key = Stages:
 chart-key-median = median and 95 % interval
@@ -131,7 +122,6 @@ chart-throughput-axis = TCP throughput, one stream
 chart-throughput-section = TCP throughput, { $path }
 chart-latency-axis = Round-trip time, logarithmic
 chart-latency-section = TCP round trip in a closed loop, { $path }
-chart-latency-share = Share of requests
 chart-group-upload = Upload (towards the sandbox)
 chart-group-download = Download
 chart-segmentation-offload = segmentation offload
@@ -154,15 +144,12 @@ column-interval = 95 % interval
 column-lowest = Lowest
 column-highest = Highest
 column-n = n
-column-instances = Instances
 column-slope = Per instance
 column-at-instances = at { $count }
 column-direction = Direction
 column-segmentation = Segmentation
 column-percentile = { $percent } %
 column-requests = Requests
-column-path = Path
-value-none = –
 value-interval = { $low } to { $high }
 
 ## Network modes
@@ -198,7 +185,6 @@ table-unavailable = not measurable here: { $reason }
 table-legend = Medians; upload and round trip from the simulated host, with segmentation offload.
 
 ## Markdown
-markdown-charts = Charts
 markdown-claim = Claim
 markdown-answer = Answer
 
@@ -277,6 +263,9 @@ metric-network-source-address = source address seen outside
 metric-network-default-mode = mode when none is given
 metric-network-range = subnet
 metric-network-publish = published port is reachable
+metric-cell-duration = duration of a cell
+metric-machine-steal = CPU time stolen by a hypervisor
+metric-cell-leak = left behind after a cell
 target-outside = to the outside
 target-gateway = to the gateway
 

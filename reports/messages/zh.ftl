@@ -3,7 +3,6 @@
 ## The page
 page-title = 在 { $host } 上，隔离的代价是多少
 page-lead = 同一份负载放进 { $sandboxes } 种隔离方式，在这台机器上并排测量，并据此检验人们关于容器与虚拟机的常见说法。
-page-switch = 语言
 page-contents = 目录
 page-emulated = 整台机器是模拟出来的。其中的数字只能彼此比较，不能与真实硬件比较。
 page-footer = 由 { $program } 仅根据 run.json 和 samples.jsonl 生成：相同的记录得到逐字节相同的页面。
@@ -37,7 +36,6 @@ kind-consequence-text = 由内核机制决定。以探测及其对照来判定�
 kind-figure = 数值
 kind-figure-text = 以测量来判定，界限事先确定。
 verdict-rule = 规则：{ $rule }
-verdict-reason = 原因
 verdict-count = { $answer }：{ $count }
 figure-name = 数值
 figure-estimate = 估计值
@@ -59,7 +57,6 @@ machine-program = 程序
 machine-command = 命令行
 machine-plan = 计划
 machine-plan-value = 套件 { $suite }，随机种子 { $seed }，区组：{ $blocks }
-machine-experiments = 实验
 machine-own-program = 被测程序
 method-title = 如何测量
 method-network = 模拟的宿主机、它的网桥和外部客户端都位于本次运行自己的网络命名空间中。没有物理网卡参与，也没有触碰机器自身的链路和防火墙。
@@ -80,13 +77,11 @@ family-linux = 我们的微型虚拟机（Linux 客户机）
 family-peer = 其他项目的程序
 unavailable-lead = 以下项目原在计划之内，因程序查明的原因而未测。
 unavailable-reason = 原因
-unavailable-none = 所有沙箱均可测量。
 errors-lead = 以错误告终的样本，不计入任何数字。
 errors-count = 错误数
 errors-metric = 指标
 errors-first = 第一个错误
 untested-lead = 本次运行没有与之相关的实验。
-untested-claim = 说法
 
 ## Sandboxes in a sentence
 sandbox-process = 裸进程
@@ -100,10 +95,6 @@ sandbox-vm-unikernel = unikernel 虚拟机
 sandbox-vm-linux = Linux 虚拟机
 
 ## Charts
-chart-startup = 启动
-chart-memory = 内存
-chart-throughput = 吞吐量
-chart-latency = 延迟
 chart-data = 数据表
 chart-stages-key = 阶段：
 chart-key-median = 中位数与 95 % 区间
@@ -130,7 +121,6 @@ chart-throughput-axis = TCP 吞吐量，单流
 chart-throughput-section = TCP 吞吐量，{ $path }
 chart-latency-axis = 往返时间，对数刻度
 chart-latency-section = 闭环 TCP 往返，{ $path }
-chart-latency-share = 请求占比
 chart-group-upload = 上行（流向沙箱）
 chart-group-download = 下行
 chart-segmentation-offload = 分段卸载
@@ -153,15 +143,12 @@ column-interval = 95 % 区间
 column-lowest = 最小
 column-highest = 最大
 column-n = n
-column-instances = 实例数
 column-slope = 每个实例
 column-at-instances = { $count } 个时
 column-direction = 方向
 column-segmentation = 分段方式
 column-percentile = { $percent } %
 column-requests = 请求数
-column-path = 路径
-value-none = –
 value-interval = { $low } 至 { $high }
 
 ## Network modes
@@ -197,7 +184,6 @@ table-unavailable = 在此无法测量：{ $reason }
 table-legend = 均为中位数；上行与往返自模拟的宿主机测得，启用分段卸载。
 
 ## Markdown
-markdown-charts = 图表
 markdown-claim = 说法
 markdown-answer = 结论
 
@@ -276,6 +262,9 @@ metric-network-source-address = 外部看到的源地址
 metric-network-default-mode = 未指定时的模式
 metric-network-range = 子网
 metric-network-publish = 已发布的端口可达
+metric-cell-duration = 单元用时
+metric-machine-steal = 被虚拟机监控器占去的处理器时间
+metric-cell-leak = 单元结束后的残留
 target-outside = 到外部
 target-gateway = 到网关
 

@@ -70,6 +70,9 @@ fn round_step(step: f64) -> f64 {
 /// Splits rows into panels of their own scale where their magnitudes are too far apart for one: at the widest gap, while the
 /// largest is above twelve times the smallest. Rows keep their order within a panel; panels go from small to large.
 pub(crate) fn panels(magnitudes: &[f64]) -> Vec<Vec<usize>> {
+    if magnitudes.is_empty() {
+        return Vec::new();
+    }
     let mut sorted: Vec<usize> = (0..magnitudes.len()).collect();
     sorted.sort_by(|one, other| magnitudes[*one].total_cmp(&magnitudes[*other]));
     let mut panels = vec![sorted];

@@ -200,11 +200,15 @@ fn charts_section(charts: &[Chart], messages: &Messages) -> Option<Markup> {
 
 fn table(table: &Table) -> Markup {
     html! {
-        div.scroll { table {
+        div.scroll { table.stack {
             thead { tr { @for (index, cell) in table.head.iter().enumerate() { th.number[index >= table.words] { (cell) } } } }
             tbody {
                 @for row in &table.rows {
-                    tr { @for (index, cell) in row.iter().enumerate() { td.number[index >= table.words] { (cell) } } }
+                    tr {
+                        @for (index, (cell, head)) in row.iter().zip(&table.head).enumerate() {
+                            td.number[index >= table.words] data-label=[(index > 0).then_some(head)] { (cell) }
+                        }
+                    }
                 }
             }
         } }
