@@ -35,8 +35,10 @@ const CR0: u64 = 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// EFER: long mode enabled and active, no-execute.
 const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
-/// RFLAGS: the bit that is always set. Interrupts are off.
-const FLAGS: u64 = 1 << 1;
+/// RFLAGS: the bit that is always set, and I/O privilege for CPL 3. Interrupts are off. Ports are opened twice: a KVM without
+/// hardware virtualisation ignores the privilege and takes the bitmap of ports; QEMU's emulation of AMD-V ignores the bitmap, since
+/// it refuses a task state that is marked busy (`helper_check_io`), and takes the privilege.
+const FLAGS: u64 = 1 << 1 | 3 << 12;
 
 /// Bytes of the task state without the bitmap of ports.
 const TASK_STATE: usize = 104;
@@ -92,7 +94,7 @@ fn gdt() -> [u64; 5] {
 }
 
 /// The task state segment (Intel SDM, volume 3, 7.7): the first interrupt stack, and the bitmap that opens the monitor's ports
-/// to CPL 3. I/O privilege would open all ports, and a KVM without hardware virtualisation does not give it.
+/// to CPL 3 (see [`FLAGS`]).
 fn task_state() -> [u8; TASK_STATE + PORT_BITMAP] {
     let mut state = [0; TASK_STATE + PORT_BITMAP];
     state[36..44].copy_from_slice(&layout::INTERRUPT_STACK_TOP.to_le_bytes());
