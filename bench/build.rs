@@ -15,6 +15,7 @@ fn main() {
     for source in ["workload", "microvm", "Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
+    tell_version(&workspace);
     let target_directory = PathBuf::from(variable("OUT_DIR")).join("embedded");
     let mut cargo = Command::new(variable("CARGO"));
     cargo.current_dir(&workspace).args(["build", "--profile", "embedded", "--target-dir"]).arg(&target_directory);
@@ -40,6 +41,25 @@ fn main() {
     let built = target_directory.join(variable("TARGET")).join("embedded");
     for (_, program, name) in PROGRAMS {
         println!("cargo::rustc-env={name}={}", built.join(program).display());
+    }
+}
+
+/// The version that the program tells: with the git revision, where it is built from a checkout.
+fn tell_version(workspace: &Path) {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(workspace).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let version = variable("CARGO_PKG_VERSION");
+    let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        println!("cargo::rustc-env=ISOBENCH_VERSION={version}");
+        return;
+    };
+    println!("cargo::rustc-env=ISOBENCH_VERSION={version} ({revision})");
+    // Every commit and every switch of branches writes a line there.
+    if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]) {
+        println!("cargo::rerun-if-changed={log}");
     }
 }
 

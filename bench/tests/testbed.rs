@@ -2,18 +2,38 @@
 //!
 //! It re-executes its own program, so this test program answers the hidden subcommand as `isobench` does.
 
-use isobench::cell::{Cell, Measure};
+use isobench::cell::{Cell, Measure, Measurement};
+use isobench::experiments::{self, Experiment};
 use isobench::testbed::{self, Settings, Testbed};
 use isobench_reports::record::{Outcome, Value};
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(testbed::SUBCOMMAND) {
-        return testbed::host::main();
+    match std::env::args().nth(1).as_deref() {
+        Some(testbed::SUBCOMMAND) => return testbed::host::main(),
+        Some(HOLD) => return hold(),
+        _ => {}
     }
-    let trials = vec![Trial::test("each_available_sandbox_launches_answers_and_is_gone", each_sandbox)];
+    let mut trials: Vec<Trial> = experiments::all()
+        .iter()
+        .map(|experiment| {
+            Trial::test(format!("{}_is_measured_in_each_available_sandbox", experiment.name), || each_cell(experiment))
+        })
+        .collect();
+    trials.push(Trial::test("a_testbed_leaves_the_machine_as_it_was", leaves_nothing));
+    trials.push(Trial::test("a_testbed_whose_parent_is_killed_is_gone", dies_with_its_parent));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Each testbed of this process has a name of its own.
+fn settings() -> Settings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let run = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Settings { run, ..Settings::default() }
 }
 
 fn cell(experiment: &str, sandbox: &str) -> Cell {
@@ -27,50 +47,145 @@ fn cell(experiment: &str, sandbox: &str) -> Cell {
     }
 }
 
-fn each_sandbox() -> Result<(), Failed> {
-    let mut testbed = Testbed::start(&Settings::default())?;
+/// Measures every experiment in every sandbox that is here: each point has a value, and nothing is left.
+fn each_cell(experiment: &Experiment) -> Result<(), Failed> {
+    let mut testbed = Testbed::start(&settings())?;
     let mut failures = Vec::new();
     for sandbox in testbed.sandboxes().to_vec() {
         if let Some(reason) = &sandbox.unavailable {
             println!("{}: not here: {reason}", sandbox.name);
             continue;
         }
-        let before = testbed.inventory()?;
-        let measurements = testbed.measure(&cell("startup", &sandbox.name))?;
-        if let Ok(n) = std::env::var("REPEAT") {
-            let mut all = vec![];
-            for _ in 0..n.parse::<u32>().unwrap() {
-                for measurement in testbed.measure(&cell("startup", &sandbox.name))? {
-                    if let (Outcome::Value(Value::Integer(value)), "start.ready") =
-                        (measurement.outcome, &*measurement.metric)
-                    {
-                        all.push(value / 1000);
-                    }
-                }
-            }
-            all.sort();
-            println!("{}: {all:?}", sandbox.name);
+        if !experiment.applies(&sandbox) {
+            continue;
         }
+        let before = testbed.inventory()?;
+        let begun = Instant::now();
+        let measurements = testbed.measure(&cell(experiment.name, &sandbox.name))?;
+        println!("{} in {}: {:?}", experiment.name, sandbox.name, begun.elapsed());
         let left = testbed.inventory()?.beyond(&before);
-        for measurement in &measurements {
-            match &measurement.outcome {
-                Outcome::Error(error) => failures.push(format!("{}: {}: {error}", sandbox.name, measurement.metric)),
-                Outcome::Value(Value::Integer(nanoseconds)) => {
-                    println!("{} ({:?}): {} {nanoseconds} ns", sandbox.name, sandbox.version, measurement.metric);
-                    if !(50_000..5_000_000_000).contains(nanoseconds) {
-                        failures.push(format!("{}: {} ns", sandbox.name, nanoseconds));
-                    }
-                }
-                Outcome::Value(Value::Stages(stages)) => {
-                    let stages: Vec<String> =
-                        stages.iter().map(|time| format!("{} {}", time.stage, time.at / 1000)).collect();
-                    println!("{}: {} us", sandbox.name, stages.join(", "));
-                }
-                Outcome::Value(_) => {}
+        for Measurement { metric, parameters, outcome, .. } in &measurements {
+            match outcome {
+                // On a machine that does something else as well, that may give back more memory than a cell takes.
+                Outcome::Error(error) if metric == "memory.host" && error.contains("fell by") => println!("  {error}"),
+                Outcome::Error(error) => failures.push(format!("{}: {metric} {parameters:?}: {error}", sandbox.name)),
+                Outcome::Value(value) => println!("  {metric} {parameters:?} {}", short(value)),
             }
+        }
+        if measurements.is_empty() {
+            failures.push(format!("{}: nothing was measured", sandbox.name));
         }
         failures.extend(left.iter().map(|left| format!("{}: left {left}", sandbox.name)));
     }
     testbed.stop()?;
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::Stages(stages) => {
+            let stages = stages.iter().map(|time| format!("{} {}", time.stage, time.at / 1000));
+            stages.collect::<Vec<_>>().join(", ") + " us"
+        }
+        Value::Transfer { amount, nanoseconds } => format!("{:.2} Gbit/s", *amount as f64 * 8.0 / *nanoseconds as f64),
+        Value::Histogram(text) => format!("histogram of {} bytes", text.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// All of the machine's own that a testbed could change: its links, firewall, mounts and control groups.
+fn machine() -> Vec<(&'static str, String)> {
+    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let links = text("/proc/net/dev").lines().filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect();
+    let groups = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let mut groups: Vec<String> = groups
+        .flat_map(|hierarchy| std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten())
+        .map(|entry| entry.path().display().to_string())
+        .collect();
+    groups.sort();
+    let mut tables = isobench_runtime::network::Netlink::open().expect("netlink");
+    let routes = tables.routes().expect("routes").iter().map(|route| format!("{route:?}")).collect::<Vec<_>>();
+    vec![
+        ("links", links),
+        ("mounts", text("/proc/self/mountinfo")),
+        ("control groups", groups.join("\n")),
+        ("forwarding", text("/proc/sys/net/ipv4/ip_forward")),
+        ("congestion control", text("/proc/sys/net/ipv4/tcp_congestion_control")),
+        ("routes", routes.join("\n")),
+        ("host name", text("/proc/sys/kernel/hostname")),
+    ]
+}
+
+fn leaves_nothing() -> Result<(), Failed> {
+    let before = machine();
+    let settings = settings();
+    let mut testbed = Testbed::start(&settings)?;
+    testbed.measure(&cell("startup", "container-bridge"))?;
+    assert!(branches(&settings.run) > 0, "the testbed has control groups of its own");
+    testbed.stop()?;
+    assert_eq!(branches(&settings.run), 0, "control groups of the run are left");
+    for ((kind, before), (_, after)) in before.iter().zip(machine()) {
+        // Other tests of this machine come and go in our common parent.
+        if *kind != "control groups" {
+            assert_eq!(*before, after, "{kind}");
+        }
+    }
+    Ok(())
+}
+
+/// Number of hierarchies in which a run has control groups.
+fn branches(run: &str) -> usize {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let top = std::path::Path::new("/sys/fs/cgroup/isobench").join(run).exists();
+    hierarchies.filter(|hierarchy| hierarchy.path().join("isobench").join(run).exists()).count() + usize::from(top)
+}
+
+/// Makes this program start a testbed, say the number of its outermost process and wait.
+const HOLD: &str = "hold-a-testbed";
+
+fn hold() -> ExitCode {
+    match Testbed::start(&settings()) {
+        Ok(testbed) => {
+            println!("{}", testbed.pid());
+            std::thread::park();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dies_with_its_parent() -> Result<(), Failed> {
+    let mut holder = Command::new("/proc/self/exe").arg(HOLD).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    let output = holder.stdout.take().ok_or("no pipe")?;
+    BufReader::new(output).read_line(&mut line)?;
+    let outermost: u32 = line.trim().parse().map_err(|_| format!("no process number: {line}"))?;
+    let processes = descendants(outermost);
+    assert!(processes.len() >= 3, "outer, inner and the named container: {processes:?}");
+    holder.kill()?;
+    holder.wait()?;
+    let begun = Instant::now();
+    while processes.iter().any(|process| is_running(*process)) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{processes:?} are still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Control groups outlive processes: the next run, or `isobench gc`, removes them by the run's name.
+    Ok(testbed::remove_groups(&format!("test-{}-0", holder.id()))?)
+}
+
+/// A process and all that it started, as this process's namespace numbers them.
+fn descendants(process: u32) -> Vec<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    std::iter::once(process).chain(children.flat_map(descendants)).collect()
+}
+
+/// Whether a process is there and has not ended yet (state Z: whoever takes over orphans has still to reap it).
+fn is_running(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -2,10 +2,10 @@
 
 use super::{Experiment, Ground, Point, Sheet, ended};
 use crate::cell::Cell;
-use crate::sandboxes::Kind;
+use crate::sandboxes::{Kind, Network};
 use crate::testbed::memory::{self, Snapshot};
-use isobench_reports::record::Value;
-use isobench_workload::{Instance, Sandbox, Workload};
+use isobench_reports::record::{Outcome, Value};
+use isobench_workload::{Instance, Sandbox, Workload, protocol::PORT};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "memory",
@@ -29,14 +29,16 @@ fn point(metric: &'static str, instances: u32) -> Point {
 
 fn measure(
     ground: &mut Ground,
-    _: &Kind,
+    kind: &Kind,
     sandbox: &mut dyn Sandbox,
     _: &Cell,
     sheet: &mut Sheet,
 ) -> anyhow::Result<()> {
     let before = Snapshot::take()?;
     let mut instances: Vec<Instance> = Vec::new();
-    let filled = fill(ground, sandbox, sheet, &before, &mut instances);
+    // One that serves is idle as long as nobody asks; those that share a port cannot all serve.
+    let workload = if kind.network == Network::Bridged { Workload::Serve { port: PORT } } else { Workload::Idle };
+    let filled = fill(ground, sandbox, &workload, sheet, &before, &mut instances);
     let mut errors = Vec::new();
     for instance in instances.into_iter().rev() {
         errors.extend(instance.destroy().err().unwrap_or_default());
@@ -48,20 +50,28 @@ fn measure(
 fn fill(
     ground: &Ground,
     sandbox: &mut dyn Sandbox,
+    workload: &Workload,
     sheet: &mut Sheet,
     before: &Snapshot,
     instances: &mut Vec<Instance>,
 ) -> anyhow::Result<()> {
     for count in COUNTS {
         while (instances.len() as u32) < count {
-            let mut instance = sandbox.launch(&Workload::Idle)?;
+            let mut instance = sandbox.launch(workload)?;
             let ready = instance.await_ready(ground.settings.deadline);
             instances.push(instance);
             ready?;
         }
         let now = Snapshot::take()?;
         let processes = memory::processes_of(before, &now)?;
-        sheet.value(&point("memory.host", count), Value::Integer(now.used.saturating_sub(before.used)));
+        let host = match now.used.checked_sub(before.used) {
+            Some(more) => Outcome::Value(Value::Integer(more)),
+            None => Outcome::Error(format!(
+                "memory in use fell by {} bytes: something else on the machine gave it back meanwhile",
+                before.used - now.used
+            )),
+        };
+        sheet.write(&point("memory.host", count), 0, host);
         sheet.value(&point("memory.pss", count), Value::Integer(processes.proportional));
         if let Some(accounted) = processes.accounted {
             sheet.value(&point("memory.cgroup", count), Value::Integer(accounted));

@@ -36,7 +36,7 @@ const GATEWAY_PORT: u16 = 7001;
 
 fn points(kind: &Kind) -> Vec<Point> {
     // A guest without programs cannot look around, and what a Linux guest sees is its own kernel's.
-    if matches!(kind.family, Family::Unikernel | Family::Linux) || kind.name == "unikernel-process" {
+    if kind.is_unikernel() || kind.family == Family::Linux {
         return Vec::new();
     }
     let mut names = vec![

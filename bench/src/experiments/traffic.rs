@@ -54,6 +54,7 @@ impl Served {
     pub(super) fn launch(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox) -> anyhow::Result<Self> {
         let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
         instance.await_ready(ground.settings.deadline)?;
+        ground.network.fix_congestion_control_of(&instance)?;
         let published = match (kind.network, instance.server()) {
             (Network::Bridged, Some(SocketAddr::V4(server))) => {
                 Some(ground.network.firewall.publish(Protocol::Tcp, PUBLISHED, server)?)
@@ -76,7 +77,10 @@ impl Served {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let generator = match path {
             Path::Host => {
-                let server = self.instance.server().context("it has no address that the host can reach")?;
+                let server = match self.network {
+                    Network::Host => SocketAddrV4::new(HOST, PORT).into(),
+                    _ => self.instance.server().context("it has no address that the host can reach")?,
+                };
                 ground.agent(Place::Host, &drive(server))?
             }
             Path::Client => {

@@ -11,8 +11,8 @@ mod virtual_machine;
 pub(crate) use spawn::spawn;
 
 use crate::programs::Program;
-use crate::testbed::directory;
 use crate::testbed::network::HostNetwork;
+use crate::testbed::{Settings, directory};
 use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
@@ -68,6 +68,11 @@ pub const KINDS: &[Kind] = &[
 ];
 
 impl Kind {
+    /// Whether the unikernel's code runs in it, wherever that is.
+    pub fn is_unikernel(&self) -> bool {
+        self.family == Family::Unikernel || self.name == "unikernel-process"
+    }
+
     /// The kind with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
@@ -99,7 +104,7 @@ impl Candidate {
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
 /// Finds every sandbox of the vocabulary on this testbed.
-pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork) -> anyhow::Result<Vec<Candidate>> {
+pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settings) -> anyhow::Result<Vec<Candidate>> {
     let vmm = Rc::new(Program::vmm(&directory("programs")?)?);
     let kvm = judge();
     let root = root_directory::make(agent)?;
@@ -111,6 +116,14 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork) -> anyhow::Result
             "vm-unikernel" if kvm.runs_unikernel() => {
                 unikernel(Housing::VirtualMachine { memory: MEMORY }, &vmm, network)
             }
+            "vm-linux" if kvm.runs_linux() => match &settings.kernel {
+                Some(kernel) => virtual_machine::linux(kernel, &vmm, agent, network)
+                    .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
+                    .map_err(|error| format!("{error:#}")),
+                None => {
+                    Err("there is no guest kernel: get one by `scripts/guest-kernel`, or give --kernel FILE".into())
+                }
+            },
             "vm-unikernel" | "vm-linux" => Err(kvm.to_string()),
             name if name.starts_with("container-") => {
                 containers.sandbox(name, network).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))

@@ -2,9 +2,8 @@
 
 use super::spawn::spawn;
 use crate::programs::Program;
-use crate::testbed::network::HOST;
 use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::rc::Rc;
 
@@ -46,7 +45,7 @@ impl Sandbox for BareProcess {
             }
         };
         let server = match workload {
-            Workload::Serve { port } => Some(SocketAddr::from((HOST, *port))),
+            Workload::Serve { port } => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             _ => None,
         };
         spawn(format!("process-{}", self.launched), &mut command)?.instance(server)

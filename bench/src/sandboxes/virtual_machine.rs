@@ -2,11 +2,13 @@
 
 use crate::programs::Program;
 use crate::testbed::network::HostNetwork;
+use isobench_microvm::linux::{self, sandbox::LinuxSandbox};
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, UnikernelSandbox};
 use isobench_runtime::network::tap::{Offload, Tap};
 use isobench_runtime::network::{BridgeNetwork, Lease, Mac, Netlink};
 use isobench_workload::Resource;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,23 @@ pub(super) fn unikernel(
         let _held = &program;
         taps.attach()
     }))
+}
+
+/// The sandbox that runs Linux with this kernel.
+pub(super) fn linux(
+    kernel: &Path,
+    vmm: &Rc<Program>,
+    agent: &Rc<Program>,
+    network: &HostNetwork,
+) -> anyhow::Result<LinuxSandbox<impl FnMut() -> Result<Attachment, AttachError> + use<>>> {
+    let held = (Rc::clone(vmm), Rc::clone(agent));
+    // The monitor opens the agent itself, so that the path must lead there from another process.
+    let agent = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), agent.file().as_raw_fd()));
+    let mut taps = Taps::new("l", &network.bridge)?;
+    Ok(LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, linux::sandbox::MEMORY, move || {
+        let _held = &held;
+        taps.attach()
+    })?)
 }
 
 /// Taps on one network, numbered through.

@@ -140,11 +140,22 @@ fn processes(group: &Path) -> Vec<Pid> {
 }
 
 /// Removes the branch of a run whose processes are gone, with all groups below it, and our parent if nobody else uses it.
-pub(crate) fn remove(run: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Where a group is still in use.
+pub fn remove(run: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {
         let branch = branch(&hierarchy, run);
         if branch.exists() {
-            remove_tree(&branch).with_context(|| format!("remove cgroup {}", branch.display()))?;
+            let begun = Instant::now();
+            let removed = loop {
+                // A process that was killed leaves its group a little later than it is reaped.
+                match remove_tree(&branch) {
+                    Err(_) if begun.elapsed() < Duration::from_secs(2) => std::thread::sleep(Duration::from_millis(2)),
+                    result => break result,
+                }
+            };
+            removed.with_context(|| format!("remove cgroup {}", branch.display()))?;
         }
         let _ = fs::remove_dir(hierarchy.join(PARENT));
     }

@@ -13,9 +13,12 @@ use crate::experiments::{self, Ground};
 use crate::programs::Program;
 use crate::sandboxes::{self, Candidate};
 use anyhow::{Context, bail};
-use isobench_reports::record::SandboxRecord;
+use isobench_reports::record::{Outcome, SandboxRecord};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
@@ -52,11 +55,34 @@ fn leave(run: &str) -> anyhow::Result<ExitCode> {
         channel.send(&Reply::Failed(format!("{error:#}")))?;
         return Ok(ExitCode::FAILURE);
     }
+    let complaints = complaints()?;
     let status = Command::new("/proc/self/exe")
         .args([SUBCOMMAND, INSIDE])
+        .stderr(complaints.try_clone().context("hand on the standard error")?)
         .status()
         .context("start the first process of the testbed")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if status.success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing::error!("the testbed ended with {status}: {}", tail(&complaints));
+    Ok(ExitCode::FAILURE)
+}
+
+/// The standard error of the testbed and of all that it launches: a file in memory, so that a failed cell can say what a
+/// program complained of, and a good one says nothing.
+fn complaints() -> anyhow::Result<File> {
+    let file = memfd_create("complaints", MemfdFlags::CLOEXEC).context("make a file for the standard error")?;
+    fcntl_setfl(&file, OFlags::APPEND).context("make the standard error append")?;
+    Ok(File::from(file))
+}
+
+/// The end of what was written to a file of complaints, on one line.
+fn tail(complaints: &File) -> String {
+    const LONGEST: u64 = 500;
+    let mut bytes = vec![0; LONGEST as usize];
+    let begin = complaints.metadata().map_or(0, |metadata| metadata.len().saturating_sub(LONGEST));
+    let length = complaints.read_at(&mut bytes, begin).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..length]).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// If the parent is killed the kernel kills this process, and with the first process of a pid namespace all others in it.
@@ -103,17 +129,19 @@ struct Host {
     rootless: bool,
     ground: Ground,
     candidates: Vec<Candidate>,
+    complaints: File,
 }
 
 impl Host {
     fn new(settings: Settings) -> anyhow::Result<Self> {
+        let complaints = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
         let rootless = namespaces::is_rootless()?;
         namespaces::furnish()?;
         cgroups::show(&settings.run)?;
         let network = HostNetwork::new()?;
         let agent = Rc::new(Program::agent(&namespaces::directory("programs")?)?);
-        let candidates = sandboxes::find(&agent, &network)?;
-        Ok(Self { rootless, ground: Ground { settings, agent, network }, candidates })
+        let candidates = sandboxes::find(&agent, &network, &settings)?;
+        Ok(Self { rootless, ground: Ground { settings, agent, network }, candidates, complaints })
     }
 
     fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
@@ -125,8 +153,17 @@ impl Host {
             .find(|candidate| candidate.kind.name == cell.sandbox)
             .with_context(|| format!("there is no sandbox named `{}`", cell.sandbox))?;
         let before = Inventory::take()?;
-        let measurements = experiment.measure(&mut self.ground, candidate, cell);
+        rustix::fs::ftruncate(&self.complaints, 0).context("empty the standard error")?;
+        let mut measurements = experiment.measure(&mut self.ground, candidate, cell);
         settle(&before)?;
+        let complaint = tail(&self.complaints);
+        if !complaint.is_empty() {
+            for measurement in &mut measurements {
+                if let Outcome::Error(error) = &mut measurement.outcome {
+                    error.push_str(&format!(" (standard error: {complaint})"));
+                }
+            }
+        }
         Ok(measurements)
     }
 }

@@ -14,10 +14,12 @@ pub(crate) mod memory;
 mod namespaces;
 pub(crate) mod network;
 
+pub use cgroups::remove as remove_groups;
 pub use inventory::Inventory;
 pub(crate) use namespaces::directory;
 
 use crate::cell::{Cell, Measure, Measurement};
+use crate::journal;
 use anyhow::{Context, anyhow, bail};
 use channel::Channel;
 use isobench_reports::record::{Machine, SandboxRecord};
@@ -51,7 +53,7 @@ impl Default for Settings {
         Self {
             deadline: Duration::from_secs(10),
             kernel: None,
-            run: format!("run-{}", std::process::id()),
+            run: journal::own_name().unwrap_or_else(|_| format!("{}-0", std::process::id())),
             quick: true,
         }
     }

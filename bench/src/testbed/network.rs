@@ -24,6 +24,9 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The port of the simulated host that leads to a served port inside, where one must be published.
 pub(crate) const PUBLISHED: u16 = 8000;
 
+/// The setting that says which algorithm new connections use.
+const CONGESTION_CONTROL: &str = "ipv4/tcp_congestion_control";
+
 /// `GSO_MAX_SEGS` of the kernel (include/linux/netdevice.h): no bound but the packet's size.
 const UNBOUNDED: u32 = 65_535;
 
@@ -78,6 +81,16 @@ impl HostNetwork {
         self.client.namespace()
     }
 
+    /// A new network namespace starts with the machine's own algorithm: an instance that has one gets ours. Connections take
+    /// the algorithm when they are accepted.
+    pub(crate) fn fix_congestion_control_of(&self, instance: &Instance) -> anyhow::Result<()> {
+        let namespace = Namespace::of_pidfd(instance.process().pidfd())?;
+        if !namespace.same(self.netlink.namespace())? {
+            sysctl::write(&namespace, CONGESTION_CONTROL, &self.congestion_control)?;
+        }
+        Ok(())
+    }
+
     /// Makes every sender between the outside client and an instance send packets of one segment, as on a wire: the host's
     /// own links and, where the instance has a network namespace of its own, its interface there.
     pub(crate) fn limit_packets(&mut self, instance: &Instance) -> anyhow::Result<Limited> {
@@ -125,7 +138,7 @@ pub(crate) struct Limited(Option<Netlink>);
 fn fix_congestion_control(sides: &[&Namespace]) -> anyhow::Result<String> {
     let mut refused = None;
     for algorithm in ["cubic", "reno"] {
-        let fixed = sides.iter().try_for_each(|side| sysctl::write(side, "ipv4/tcp_congestion_control", algorithm));
+        let fixed = sides.iter().try_for_each(|side| sysctl::write(side, CONGESTION_CONTROL, algorithm));
         match fixed {
             Ok(()) => return Ok(algorithm.to_owned()),
             Err(error) => refused = Some(error),
