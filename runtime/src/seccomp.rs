@@ -491,9 +491,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn a_compiled_policy_decides_as_its_rules_do(
-            rules in proptest::collection::btree_map(0_u32..=syscalls::LAST, proptest::collection::vec(rule(), 1..4), 0..300),
+            rules in proptest::collection::btree_map(0_u32..=syscalls::LAST, proptest::collection::vec(rule(), 1..4), 0..100),
             numbers in proptest::collection::vec(0_u32..=syscalls::LAST + 2, 50),
             arguments in proptest::array::uniform6(value()),
         ) {
