@@ -63,7 +63,8 @@ pub fn examine() -> Vec<Finding> {
         let mut findings = vec![privilege()];
         findings.extend(trial::findings());
         findings.push(control_groups::control_groups());
-        let failed = |subject| move |_| Finding::missing(subject, "it could not be looked at: the examination failed", None);
+        let failed =
+            |subject| move |_| Finding::missing(subject, "it could not be looked at: the examination failed", None);
         findings.push(kvm.join().unwrap_or_else(failed("KVM")));
         findings.push(memory.join().unwrap_or_else(failed("programs from memory")));
         findings.push(peers.join().unwrap_or_else(failed("peers")));

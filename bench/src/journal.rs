@@ -104,7 +104,8 @@ impl Journal {
     /// Where the line cannot be written: then the object must not be made.
     pub fn note(&self, kind: Kind, path: &Path) -> Result<(), JournalError> {
         // Serialising this type to memory cannot fail unless the path is no text, and all of ours are.
-        let mut line = at("describe", path, serde_json::to_vec(&Entry { kind, path: path.into() }).map_err(Into::into))?;
+        let mut line =
+            at("describe", path, serde_json::to_vec(&Entry { kind, path: path.into() }).map_err(Into::into))?;
         line.push(b'\n');
         at("write", &self.path, (&self.file).write_all(&line))
     }
@@ -230,7 +231,11 @@ fn alive(run: &str) -> Option<bool> {
     Some(start_time(&format!("/proc/{process}/stat")).ok() == Some(started))
 }
 
-fn own_name() -> Result<String, JournalError> {
+/// The name of a run of this process: its number and start time, by which a sweep sees whether it still lives.
+///
+/// # Errors
+/// Where /proc is not there.
+pub fn own_name() -> Result<String, JournalError> {
     let path = "/proc/self/stat";
     let started = at("read", Path::new(path), start_time(path))?;
     Ok(format!("{}-{started}", std::process::id()))

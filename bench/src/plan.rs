@@ -74,8 +74,9 @@ impl Request {
     /// At the first name that is not.
     pub fn check(&self) -> Result<(), PlanError> {
         for name in &self.experiments {
-            let experiment = experiments::named(name)
-                .ok_or_else(|| unknown("experiment", name, experiments::all().iter().map(|experiment| experiment.name)))?;
+            let experiment = experiments::named(name).ok_or_else(|| {
+                unknown("experiment", name, experiments::all().iter().map(|experiment| experiment.name))
+            })?;
             if self.program.is_some() && !experiment.takes_program {
                 return Err(PlanError::NoProgram(name.clone(), names_taking_programs().join(", ")));
             }
@@ -87,7 +88,9 @@ impl Request {
     pub fn plan(&self, command_line: Vec<String>) -> Plan {
         let chosen: Vec<&Experiment> = experiments::all()
             .iter()
-            .filter(|experiment| self.experiments.is_empty() || self.experiments.iter().any(|name| name == experiment.name))
+            .filter(|experiment| {
+                self.experiments.is_empty() || self.experiments.iter().any(|name| name == experiment.name)
+            })
             .filter(|experiment| self.program.is_none() || experiment.takes_program)
             .collect();
         let blocks: BTreeMap<String, u32> = chosen
@@ -176,7 +179,10 @@ mod tests {
     fn an_unknown_name_is_answered_with_close_ones() {
         let request = Request { sandboxes: names(&["process", "container-brigde"]), ..Request::default() };
         let error = request.check().unwrap_err().to_string();
-        assert!(error.starts_with("there is no sandbox named `container-brigde`, did you mean `container-bridge`"), "{error}");
+        assert!(
+            error.starts_with("there is no sandbox named `container-brigde`, did you mean `container-bridge`"),
+            "{error}"
+        );
         let error = check_sandbox("bridge").unwrap_err().to_string();
         assert!(error.contains("`container-bridge`"), "{error}");
         let error = Request { experiments: names(&["startpu"]), ..Request::default() }.check().unwrap_err().to_string();

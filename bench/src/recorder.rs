@@ -285,8 +285,8 @@ mod tests {
             let (mut recorder, done) = Recorder::resume(directory.path(), 0).unwrap();
             let whole = ends.iter().filter(|end| **end <= cut).count();
             prop_assert_eq!(&done, &(0..whole as u32).map(|block| key(&cell(block))).collect());
-            for block in whole..cells.len() {
-                recorder.record(&cell(block as u32), cells[block].clone(), 7).unwrap();
+            for (block, measured) in cells.iter().enumerate().skip(whole) {
+                recorder.record(&cell(block as u32), measured.clone(), 7).unwrap();
             }
             let text = std::fs::read_to_string(&path).unwrap();
             let samples: Vec<Sample> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -309,7 +309,8 @@ mod tests {
         Recorder::create(directory.path(), &run(), 0).unwrap();
         let text = std::fs::read(directory.path().join(RUN_FILE)).unwrap();
         assert_eq!(serde_json::from_slice::<Run>(&text).unwrap(), run());
-        let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
     }
 

@@ -95,10 +95,10 @@ mod tests {
                 }
             }
             // Blocks of one experiment come in ascending order, each once.
-            for number in 0..blocks.len() {
+            for (number, count) in blocks.iter().enumerate() {
                 let own = cells.iter().filter(|cell| cell.experiment == format!("experiment-{number}") && cell.position == 0);
                 let order: Vec<u32> = own.map(|cell| cell.block).collect();
-                prop_assert_eq!(order, (0..=blocks[number]).collect::<Vec<_>>());
+                prop_assert_eq!(order, (0..=*count).collect::<Vec<_>>());
             }
         }
 
@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn experiments_with_few_blocks_are_spread_over_the_run() {
         let cells = cells(&plan(1, &[4, 2]), names(1));
-        let order: Vec<(&str, u32)> = cells.iter().map(|cell| (&cell.experiment["experiment-".len()..], cell.block)).collect();
+        let order: Vec<(&str, u32)> =
+            cells.iter().map(|cell| (&cell.experiment["experiment-".len()..], cell.block)).collect();
         assert_eq!(
             order,
             [("0", 0), ("1", 0), ("0", 1), ("1", 1), ("0", 2), ("0", 3), ("1", 2), ("0", 4)],

@@ -50,7 +50,8 @@ impl Session<'_> {
         let mut block_began = Instant::now();
         for (index, cell) in cells.iter().enumerate() {
             let previous = index.checked_sub(1).map(|previous| &cells[previous]);
-            if previous.is_none_or(|previous| (&previous.experiment, previous.block) != (&cell.experiment, cell.block)) {
+            if previous.is_none_or(|previous| (&previous.experiment, previous.block) != (&cell.experiment, cell.block))
+            {
                 if let Some(previous) = previous {
                     took.insert(&previous.experiment, block_began.elapsed());
                 }
@@ -65,7 +66,8 @@ impl Session<'_> {
             }
             self.progress.begin(cell, self.end.map(|end| end.saturating_duration_since(Instant::now())));
             let (began, steal) = (Instant::now(), machine::steal());
-            let mut measured = measure.measure(cell).with_context(|| format!("measure {} in {}", cell.experiment, cell.sandbox))?;
+            let mut measured =
+                measure.measure(cell).with_context(|| format!("measure {} in {}", cell.experiment, cell.sandbox))?;
             let after = measure.inventory().with_context(|| format!("look for what {} left", cell.sandbox))?;
             for leak in after.beyond(&there).into_iter().take(MOST_LEAKS) {
                 measured.push(harness(CELL_LEAK, Outcome::Error(format!("{} left {leak} behind", cell.sandbox))));
@@ -176,7 +178,12 @@ mod tests {
         schedule::cells(&run().plan, |_| SANDBOXES.map(str::to_owned).to_vec())
     }
 
-    fn measure(recorder: &mut Recorder, cells: &[Cell], fake: &mut Fake, end: Option<Instant>) -> anyhow::Result<Ending> {
+    fn measure(
+        recorder: &mut Recorder,
+        cells: &[Cell],
+        fake: &mut Fake,
+        end: Option<Instant>,
+    ) -> anyhow::Result<Ending> {
         let interrupt = fake.interrupt_at.as_ref().map(|(_, interrupt)| interrupt.clone()).unwrap_or_default();
         let mut progress = Progress::new(cells, true);
         Session { recorder, progress: &mut progress, interrupt: &interrupt, end }.run(cells, fake)

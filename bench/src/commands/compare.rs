@@ -45,7 +45,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let comparison = Comparison::new(&old, &new);
     if comparison.rows.is_empty() && comparison.lost.is_empty() {
         let (old, new) = (arguments.old.display(), arguments.new.display());
-        return Err(BadInput(format!("{old} and {new} measured nothing in common: compare runs of the same experiments")).into());
+        return Err(BadInput(format!(
+            "{old} and {new} measured nothing in common: compare runs of the same experiments"
+        ))
+        .into());
     }
     let failed = arguments.fail_above.is_some_and(|factor| comparison.fails(factor));
     if arguments.json {

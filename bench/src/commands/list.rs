@@ -102,7 +102,8 @@ fn claims() -> Vec<ClaimEntry> {
 
 fn text(listing: &Listing) -> String {
     let mut text = output::heading("Experiments");
-    let rows: Vec<_> = listing.experiments.iter().map(|entry| vec![entry.name.to_owned(), entry.text.to_owned()]).collect();
+    let rows: Vec<_> =
+        listing.experiments.iter().map(|entry| vec![entry.name.to_owned(), entry.text.to_owned()]).collect();
     text += &output::table(&rows);
     text += "\n";
     text += &output::heading("Sandboxes");
@@ -110,7 +111,8 @@ fn text(listing: &Listing) -> String {
     text += &output::table(&rows);
     text += "\n";
     text += &output::heading("Claims");
-    let rows: Vec<_> = listing.claims.iter().map(|entry| vec![entry.id.clone(), tested(entry), entry.wording.clone()]).collect();
+    let rows: Vec<_> =
+        listing.claims.iter().map(|entry| vec![entry.id.clone(), tested(entry), entry.wording.clone()]).collect();
     text += &output::table(&rows);
     text
 }

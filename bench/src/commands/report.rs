@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Write the report of a run again, from its records alone
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  isobench report isobench-results/2026-01-31T0930-myhost\n  isobench report DIR --lang zh")]
+#[command(
+    after_long_help = "Examples:\n  isobench report isobench-results/2026-01-31T0930-myhost\n  isobench report DIR --lang zh"
+)]
 pub(super) struct Arguments {
     /// The directory that `isobench run` wrote
     directory: PathBuf,

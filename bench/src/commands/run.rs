@@ -11,9 +11,9 @@ use crate::testbed::{Settings, Testbed};
 use crate::{doctor, machine, schedule};
 use anyhow::{Context, bail};
 use isobench_reports::messages::{Language, Messages};
+use isobench_reports::metrics;
 use isobench_reports::reader::{self, Records};
 use isobench_reports::record::{Run, SCHEMA_VERSION, SandboxRecord};
-use isobench_reports::metrics;
 use isobench_reports::render::{terminal::table, view::View};
 use isobench_workload::clock;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// How many blocks of each experiment, in place of the suite's number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     reps: Option<u32>,
-    /// Stop measuring when the next block would take longer than this, as in 60s or 5min
+    /// Stop measuring when the next block would take longer than this, as in 60s or 5min; 165s for the whole quick suite
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
     /// Seed of the order of measurements; by default another one each time
@@ -81,6 +81,9 @@ Examples:
 
 Exit status: 0 done, 1 a required sandbox cannot be measured here, 2 bad input, 3 measuring failed, 130 interrupted.";
 
+/// How long the whole quick suite may measure: with the report it is done in three minutes on two cores.
+const QUICK: Duration = Duration::from_secs(165);
+
 /// A run that is about to be measured.
 struct Prepared {
     directory: PathBuf,
@@ -112,7 +115,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Settings { kernel: arguments.kernel.clone(), run: journal.run().to_owned(), quick, ..Settings::default() };
     let began = Instant::now();
     let mut testbed = Testbed::start(&settings).context("make the testbed")?;
-    let outcome = measure(&arguments, &request, resumed, directory, &mut testbed, &interrupt, began);
+    let outcome = Start { arguments: &arguments, request, resumed, directory, began }.measure(&mut testbed, &interrupt);
     let stopped = testbed.stop().context("end the testbed");
     for leftover in journal.close() {
         tracing::warn!("{} {}", removed(&leftover), gc::describe(&leftover));
@@ -149,41 +152,45 @@ enum Outcome {
     Refused,
 }
 
-fn measure(
-    arguments: &Arguments,
-    request: &Request,
+/// What a run begins with.
+struct Start<'a> {
+    arguments: &'a Arguments,
+    request: Request,
     resumed: Option<Run>,
     directory: Directory,
-    testbed: &mut Testbed,
-    interrupt: &Interrupt,
     began: Instant,
-) -> anyhow::Result<Outcome> {
-    let missing = required(&arguments.require, testbed.sandboxes());
-    if !missing.is_empty() {
-        missing.iter().for_each(|sentence| status::say(sentence));
-        return Ok(Outcome::Refused);
+}
+
+impl Start<'_> {
+    fn measure(self, testbed: &mut Testbed, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
+        let missing = required(&self.arguments.require, testbed.sandboxes());
+        if !missing.is_empty() {
+            missing.iter().for_each(|sentence| status::say(sentence));
+            return Ok(Outcome::Refused);
+        }
+        let mut prepared = match self.resumed {
+            Some(run) => resume(self.directory, run, testbed.sandboxes())?,
+            None => prepare(self.directory, &self.request, testbed)?,
+        };
+        let sandboxes = &prepared.run.sandboxes;
+        let mut cells = schedule::cells(&prepared.run.plan, |experiment| plan::taking_part(experiment, sandboxes));
+        if cells.is_empty() {
+            bail!("nothing of what was asked for can be measured here: `isobench list` tells why");
+        }
+        let usual = (prepared.run.plan.suite == Suite::Quick.name()).then_some(QUICK);
+        cells.retain(|cell| !prepared.done.contains(&key(cell)));
+        let mut progress = Progress::new(&cells, false);
+        let ending = Session {
+            recorder: &mut prepared.recorder,
+            progress: &mut progress,
+            interrupt,
+            end: self.arguments.budget.or(usual).map(|budget| self.began + budget),
+        }
+        .run(&cells, testbed);
+        progress.finish();
+        prepared.recorder.finish()?;
+        Ok(Outcome::Measured(prepared.directory, ending?))
     }
-    let mut prepared = match resumed {
-        Some(run) => resume(directory, run, testbed.sandboxes())?,
-        None => prepare(directory, request, testbed)?,
-    };
-    let sandboxes = &prepared.run.sandboxes;
-    let mut cells = schedule::cells(&prepared.run.plan, |experiment| plan::taking_part(experiment, sandboxes));
-    if cells.is_empty() {
-        bail!("nothing of what was asked for can be measured here: `isobench list` tells why");
-    }
-    cells.retain(|cell| !prepared.done.contains(&key(cell)));
-    let mut progress = Progress::new(&cells, false);
-    let ending = Session {
-        recorder: &mut prepared.recorder,
-        progress: &mut progress,
-        interrupt,
-        end: arguments.budget.map(|budget| began + budget),
-    }
-    .run(&cells, testbed);
-    progress.finish();
-    prepared.recorder.finish()?;
-    Ok(Outcome::Measured(prepared.directory, ending?))
 }
 
 /// One sentence for each sandbox that was required and cannot be measured.
@@ -192,7 +199,10 @@ fn required(names: &[String], sandboxes: &[SandboxRecord]) -> Vec<String> {
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == *name);
         sandbox.map_or_else(|| Some("it is not part of this build".into()), |sandbox| sandbox.unavailable.clone())
     };
-    names.iter().filter_map(|name| Some(format!("{name} is required and cannot be measured here: {}", reason(name)?))).collect()
+    names
+        .iter()
+        .filter_map(|name| Some(format!("{name} is required and cannot be measured here: {}", reason(name)?)))
+        .collect()
 }
 
 fn prepare(directory: Directory, request: &Request, testbed: &Testbed) -> anyhow::Result<Prepared> {
@@ -226,7 +236,10 @@ fn resumable(directory: &Path) -> anyhow::Result<Run> {
         () => None,
     };
     match different {
-        Some(reason) => Err(BadInput(format!("{refused}: {reason}, so its figures would not be comparable; start a new run")).into()),
+        Some(reason) => {
+            Err(BadInput(format!("{refused}: {reason}, so its figures would not be comparable; start a new run"))
+                .into())
+        }
         None => Ok(run),
     }
 }
@@ -247,7 +260,9 @@ fn finish(directory: &Path, ending: Ending, language: Language, json: bool) -> a
     let shown = directory.display();
     let note = match ending {
         Ending::Complete => None,
-        Ending::OutOfTime(left) => Some(format!("the time was out with {left} cells to go: fewer blocks, wider intervals")),
+        Ending::OutOfTime(left) => {
+            Some(format!("the time was out with {left} cells to go: fewer blocks, wider intervals"))
+        }
         Ending::Interrupted(left) => {
             Some(format!("interrupted with {left} cells to go; `isobench run --resume {shown}` goes on"))
         }
@@ -287,7 +302,10 @@ impl Directory {
             Ok(()) => true,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(error) => {
-                let shown = format!("cannot make the output directory {}: give one that you may write with --out", path.display());
+                let shown = format!(
+                    "cannot make the output directory {}: give one that you may write with --out",
+                    path.display()
+                );
                 return Err(BadInput::because(&shown, error));
             }
         };
@@ -306,7 +324,12 @@ impl Directory {
 
     fn named_after_now() -> anyhow::Result<Self> {
         let parent = Path::new("isobench-results");
-        let refused = |error| BadInput::because("cannot make ./isobench-results here: give a directory that you may write with --out", error);
+        let refused = |error| {
+            BadInput::because(
+                "cannot make ./isobench-results here: give a directory that you may write with --out",
+                error,
+            )
+        };
         std::fs::create_dir_all(parent).map_err(refused)?;
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         // 2026-01-31T09:30:00Z: colons are a nuisance in paths.

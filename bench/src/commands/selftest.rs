@@ -52,8 +52,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let journal = Journal::open().context("begin the journal of what outlives a kill")?;
     let settings = Settings { run: journal.run().to_owned(), ..Settings::default() };
     let mut testbed = Testbed::start(&settings).context("make the testbed")?;
-    let unavailable =
-        testbed.sandboxes().iter().find(|sandbox| sandbox.name == arguments.sandbox).and_then(|found| found.unavailable.clone());
+    let unavailable = testbed
+        .sandboxes()
+        .iter()
+        .find(|sandbox| sandbox.name == arguments.sandbox)
+        .and_then(|found| found.unavailable.clone());
     let findings = match unavailable {
         Some(reason) => Err(anyhow::anyhow!("{} cannot be measured here: {reason}", arguments.sandbox)),
         None => selftest::run(&mut testbed, &arguments.sandbox, extent, &interrupt),

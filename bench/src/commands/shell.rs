@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Example:\n  isobench completions bash > ~/.local/share/bash-completion/completions/isobench")]
+#[command(
+    after_long_help = "Example:\n  isobench completions bash > ~/.local/share/bash-completion/completions/isobench"
+)]
 pub(super) struct Completions {
     /// The shell
     shell: clap_complete::Shell,

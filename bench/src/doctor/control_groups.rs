@@ -37,12 +37,15 @@ fn legacy(layout: &str, memory: Option<PathBuf>, root: bool) -> Finding {
             format!("control groups are {layout}, and the memory controller is not mounted"),
             Some("sudo mount -t cgroup -o memory none /sys/fs/cgroup/memory".into()),
         ),
-        Some(memory) if access(&memory, Access::WRITE_OK).is_ok() => {
-            Finding::good(SUBJECT, format!("control groups are {layout}; groups of ours can be made and their memory read"))
-        }
+        Some(memory) if access(&memory, Access::WRITE_OK).is_ok() => Finding::good(
+            SUBJECT,
+            format!("control groups are {layout}; groups of ours can be made and their memory read"),
+        ),
         Some(_) => Finding::limited(
             SUBJECT,
-            format!("control groups are {layout}, and only root may make groups, so memory is measured by process alone"),
+            format!(
+                "control groups are {layout}, and only root may make groups, so memory is measured by process alone"
+            ),
             (!root).then(|| "sudo isobench run".into()),
         ),
     }
@@ -53,7 +56,8 @@ fn unified(group: &Path) -> Finding {
     let has = |name: &str| controllers.split_ascii_whitespace().any(|controller| controller == name);
     let delegate = "systemd-run --user --scope -p Delegate=yes isobench run";
     if access(group, Access::WRITE_OK).is_err() {
-        let sentence = "control groups are v2, and none of yours can be written, so memory is measured by process alone";
+        let sentence =
+            "control groups are v2, and none of yours can be written, so memory is measured by process alone";
         return Finding::limited(SUBJECT, sentence, Some(delegate.into()));
     }
     let absent: Vec<&str> = ["memory", "pids", "cpu"].into_iter().filter(|name| !has(name)).collect();

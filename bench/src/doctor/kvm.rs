@@ -19,9 +19,11 @@ pub fn kvm() -> Finding {
              virtualisation in the hypervisor, to run a virtual machine of ours",
             None,
         ),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Finding::missing(SUBJECT, "/dev/kvm is not for you", Some("sudo usermod -aG kvm $USER && newgrp kvm".into()))
-        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Finding::missing(
+            SUBJECT,
+            "/dev/kvm is not for you",
+            Some("sudo usermod -aG kvm $USER && newgrp kvm".into()),
+        ),
         Err(error) => Finding::missing(SUBJECT, format!("/dev/kvm cannot be opened: {error}"), load_module()),
     }
 }

@@ -74,7 +74,8 @@ pub(super) fn peers() -> Finding {
 
 /// The first file of that name in PATH that can be executed.
 fn find(program: &str) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    let executable =
+        |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(program)).find(executable)
 }
 
@@ -85,7 +86,10 @@ fn version(path: &Path) -> String {
 
 fn version_in(line: &str) -> Option<String> {
     let words = line.split([' ', ',', '(', ')']);
-    words.map(|word| word.trim_start_matches('v')).find(|word| word.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned)
+    words
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+        .map(str::to_owned)
 }
 
 /// What a program prints first, where it does so in time; it is ended then.

@@ -4,7 +4,7 @@ use super::{Finding, SUBCOMMAND};
 use isobench_runtime::network::{Firewall, Mac, Netlink, Offload, PeerNamespace, Tap, Veth};
 use isobench_workload::{Output, Process};
 use nix::sched::{CloneFlags, unshare};
-use rustix::process::{Signal, geteuid, getegid};
+use rustix::process::{Signal, getegid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -45,7 +45,8 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 fn run() -> anyhow::Result<Vec<Attempt>> {
-    let mut child = Command::new("/proc/self/exe").arg(SUBCOMMAND).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        Command::new("/proc/self/exe").arg(SUBCOMMAND).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().ok_or_else(|| anyhow::anyhow!("it has no output"))?;
     let mut process = Process::from_child(child.id())?;
     let line = Output::new(OwnedFd::from(stdout)).line(DEADLINE);
@@ -154,7 +155,8 @@ fn namespaces(attempts: &[Attempt]) -> Finding {
         return Finding::good(SUBJECT, "network, mount, pid, ipc, uts, cgroup and user namespaces can be made");
     }
     if only_user && geteuid().is_root() {
-        let sentence = format!("all namespaces can be made but {}, which only runs without root need", refused.join(", "));
+        let sentence =
+            format!("all namespaces can be made but {}, which only runs without root need", refused.join(", "));
         return Finding::limited(SUBJECT, sentence, None);
     }
     let remedy = if geteuid().is_root() {
@@ -162,7 +164,11 @@ fn namespaces(attempts: &[Attempt]) -> Finding {
     } else {
         "sudo isobench run"
     };
-    Finding::missing(SUBJECT, format!("no testbed can be made: refused are {}", refused.join(", ")), Some(remedy.into()))
+    Finding::missing(
+        SUBJECT,
+        format!("no testbed can be made: refused are {}", refused.join(", ")),
+        Some(remedy.into()),
+    )
 }
 
 /// What is said of the network, by what was refused.
@@ -174,11 +180,13 @@ fn network(attempts: &[Attempt]) -> Finding {
     }
     let tried: Vec<&Attempt> = PARTS.iter().filter_map(|(what, _)| of(what)).collect();
     let refused: Vec<&&Attempt> = tried.iter().filter(|attempt| attempt.refused.is_some()).collect();
-    let list = |attempts: &[&Attempt]| attempts.iter().map(|attempt| attempt.what.as_str()).collect::<Vec<_>>().join(", ");
+    let list =
+        |attempts: &[&Attempt]| attempts.iter().map(|attempt| attempt.what.as_str()).collect::<Vec<_>>().join(", ");
     let [first, ..] = refused.as_slice() else {
         return Finding::good(SUBJECT, format!("{} work in a namespace of their own", list(&tried)));
     };
-    let module = PARTS.iter().find(|(what, _)| *what == first.what).map(|(_, module)| format!("sudo modprobe {module}"));
+    let module =
+        PARTS.iter().find(|(what, _)| *what == first.what).map(|(_, module)| format!("sudo modprobe {module}"));
     let reasons: Vec<String> = refused
         .iter()
         .map(|attempt| format!("{} ({})", attempt.what, attempt.refused.as_deref().unwrap_or_default()))

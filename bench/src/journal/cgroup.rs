@@ -22,7 +22,10 @@ pub(super) fn remove_empty_parents() {
 /// Kills what is in a group and below, then removes the groups, innermost first. A group that is gone is a success.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let ours = path.components().any(|component| component.as_os_str() == CGROUP_PARENT);
-    if !ours || !path.starts_with("/sys/fs/cgroup") || path.components().any(|part| part == std::path::Component::ParentDir) {
+    if !ours
+        || !path.starts_with("/sys/fs/cgroup")
+        || path.components().any(|part| part == std::path::Component::ParentDir)
+    {
         return Err(io::Error::other("it is not named as a control group of ours is"));
     }
     // The kernel removes a killed process from its group some time after the signal: wait 1, 2, 4... ms, 2 s in all.
@@ -71,7 +74,11 @@ fn kill(path: &Path) -> io::Result<()> {
 
 fn children(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
@@ -93,7 +100,9 @@ pub(super) fn parents() -> Vec<PathBuf> {
         parents.push(point.join(CGROUP_PARENT));
         for group in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
             let group = point.join(group.trim_start_matches('/'));
-            parents.extend(group.ancestors().take_while(|path| path.starts_with(point)).map(|path| path.join(CGROUP_PARENT)));
+            parents.extend(
+                group.ancestors().take_while(|path| path.starts_with(point)).map(|path| path.join(CGROUP_PARENT)),
+            );
         }
     }
     parents.sort();
