@@ -277,8 +277,7 @@ pub(crate) fn remove_path(path: &Path, deadline: Duration) -> Result<(), Error> 
 fn remove_directory(path: &Path, end: Instant) -> Result<(), Error> {
     loop {
         // Opened before the attempt, so that no change between the two is missed.
-        let events =
-            rustix::fs::open(path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let events = rustix::fs::open(path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
         if let Some(events) = &events {
             let _ = rustix::io::read(events, &mut [0_u8; 256]);
         }
