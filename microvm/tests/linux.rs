@@ -10,16 +10,14 @@ use isobench_microvm::linux::{LinuxError, boot_parameters};
 use isobench_microvm::memory;
 use isobench_microvm::sandbox::{AttachError, Attachment};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
-use isobench_workload::{
-    Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, server,
-};
+use isobench_workload::{Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, server};
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
@@ -51,12 +49,15 @@ fn main() -> ExitCode {
     ];
     let mut trials: Vec<Trial> = everywhere.map(|(name, test)| Trial::test(name, test)).into();
     let machine = obstacle();
-    for (kernel, file) in [("microvm", "microvm/vmlinux"), ("cloud", "cloud/vmlinuz")] {
-        let file = cache().join(file);
-        let remedy = if kernel == "cloud" { "fetch" } else { "build" };
-        let missing = (!file.exists()).then(|| format!("needs {}: scripts/guest-kernel {remedy}", file.display()));
+    // Our kernel boots four times faster, so where it has been built only what depends on the kernel is tested with both.
+    let (ours, cloud) = (cache().join("microvm/vmlinux"), cache().join("cloud/vmlinuz"));
+    let with_cloud = if ours.exists() { 2 } else { guests.len() };
+    for (kernel, file, remedy, count) in
+        [("microvm", ours, "build", guests.len()), ("cloud", cloud, "fetch", with_cloud)]
+    {
+        let missing = (!file.exists()).then(|| format!("needs scripts/guest-kernel {remedy}"));
         let obstacle = machine.clone().or(missing);
-        for (name, test) in guests {
+        for (name, test) in guests.into_iter().take(count) {
             let file = file.clone();
             let trial = Trial::test(format!("{kernel}::{name}"), move || test(&file));
             trials.push(trial.with_ignored_flag(obstacle.is_some()).with_kind(obstacle.clone().unwrap_or_default()));
@@ -146,7 +147,7 @@ fn in_order(instance: Instance, last: &[Stage]) -> Result<(), Failed> {
 fn serves_and_leaves_nothing(kernel: &Path) -> Result<(), Failed> {
     let mut instance = launched(kernel, &Workload::Serve { port: PORT })?;
     instance.await_ready(PATIENCE)?;
-    for length in [1, 1460, 65_536, (1 << 20) - 1, 5_000_000] {
+    for length in [1, 1460, 65_536, 2_000_000] {
         source(length)?;
         sink(length)?;
         echo(length)?;
@@ -192,9 +193,8 @@ fn echo(length: usize) -> Result<(), Failed> {
     let bytes = pattern(length);
     let mut stream = asked(Operation::Echo, 0)?;
     let (mut writer, sent) = (stream.try_clone()?, bytes.clone());
-    let writing = std::thread::spawn(move || {
-        writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write))
-    });
+    let writing =
+        std::thread::spawn(move || writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write)));
     let mut received = Vec::new();
     stream.read_to_end(&mut received)?;
     writing.join().map_err(|_| "the writer panicked")??;
@@ -202,19 +202,21 @@ fn echo(length: usize) -> Result<(), Failed> {
 }
 
 fn drives_traffic_to_a_process_on_the_bridge(kernel: &Path) -> Result<(), Failed> {
-    for traffic in [Traffic::Upload, Traffic::RoundTrips { bytes: 1 }] {
-        let drive = Drive { server: SocketAddr::from((HOST, PORT)), traffic, milliseconds: 200 };
-        let mut instance = launched(kernel, &Workload::Drive(drive))?;
-        // In this test's namespace; it ends with the test program.
-        let listener = TcpListener::bind((HOST, PORT))?;
-        std::thread::spawn(move || server::serve(&listener));
-        let outcome: DriveOutcome = serde_json::from_str(&instance.output().line(PATIENCE)?)?;
-        check(outcome.error.is_none() && outcome.bytes > 0, format!("{outcome:?}"))?;
-        check(matches!(traffic, Traffic::Upload) || outcome.completed > 0, "no round trip was completed")?;
-        check(instance.wait(PATIENCE)?.code() == 0, "it ended badly")?;
-        destroyed(instance)?;
-    }
-    Ok(())
+    let drive = Drive {
+        server: SocketAddr::from((HOST, PORT)),
+        traffic: Traffic::RoundTrips { bytes: 1460 },
+        milliseconds: 200,
+    };
+    let mut instance = launched(kernel, &Workload::Drive(drive))?;
+    // In this test's namespace; it ends with the test program.
+    let listener = TcpListener::bind((HOST, PORT))?;
+    std::thread::spawn(move || server::serve(&listener));
+    let outcome: DriveOutcome = serde_json::from_str(&instance.output().line(PATIENCE)?)?;
+    check(outcome.error.is_none() && outcome.completed > 0, format!("{outcome:?}"))?;
+    check(outcome.bytes == outcome.completed * 1460, format!("{outcome:?}"))?;
+    let exit = instance.wait(PATIENCE)?;
+    check(exit.code() == 0, format!("{exit:?}"))?;
+    destroyed(instance).map(drop)
 }
 
 fn sees_its_own_network(kernel: &Path) -> Result<(), Failed> {
@@ -226,14 +228,8 @@ fn sees_its_own_network(kernel: &Path) -> Result<(), Failed> {
 }
 
 /// Runs the monitor without a network to its end.
-fn ran(words: &[&str]) -> Result<(Output, Duration), Failed> {
-    let began = Instant::now();
-    let output = Command::new(VMM).arg("linux").args(words).output()?;
-    Ok((output, began.elapsed()))
-}
-
 fn ending(words: &[&str], code: i32, sentence: &str) -> Result<String, Failed> {
-    let (output, _) = ran(words)?;
+    let output = Command::new(VMM).arg("linux").args(words).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     check(output.status.code() == Some(code), format!("{} instead of {code}: {text}", output.status))?;
     check(text.contains(sentence), text.clone())?;
@@ -247,9 +243,10 @@ fn text(path: &Path) -> &str {
 fn ends_at_its_deadline(kernel: &Path) -> Result<(), Failed> {
     let agent = agent();
     let words = ["--kernel", text(kernel), "--agent", text(&agent), "--argument", "idle", "--deadline", "2"];
+    let began = Instant::now();
     ending(&words, 124, "the guest was ended at its deadline")?;
-    let (_, taken) = ran(&words)?;
-    check((2.0..30.0).contains(&taken.as_secs_f64()), format!("ended after {taken:?}"))
+    let taken = began.elapsed().as_secs_f64();
+    check((2.0..30.0).contains(&taken), format!("ended after {taken} s"))
 }
 
 fn a_failing_agent_is_told(kernel: &Path) -> Result<(), Failed> {
@@ -384,7 +381,8 @@ fn an_initramfs_that_does_not_fit_is_told() -> Result<(), Failed> {
 fn a_program_of_ones_own_is_refused() -> Result<(), Failed> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), bz_image())?;
-    let mut sandbox = LinuxSandbox::new(VMM.into(), file.path().into(), agent(), MEMORY, || Err("no tap today".into()))?;
+    let mut sandbox =
+        LinuxSandbox::new(VMM.into(), file.path().into(), agent(), MEMORY, || Err("no tap today".into()))?;
     let refused = sandbox.launch(&Workload::Program { arguments: vec!["/bin/true".into()] });
     check(matches!(refused, Err(LaunchError::Unsupported(_))), "it was not refused")?;
     let error = sandbox.launch(&Workload::Idle).err().ok_or("launched without a tap")?;

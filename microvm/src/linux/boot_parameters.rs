@@ -32,7 +32,8 @@ pub fn write(
     let access = |address| move |source| LinuxError::Memory(MemoryError::Access { address, source });
     let low_end = memory.iter().next().map_or(0, |region| region.len());
     let length = initramfs.len() as u64;
-    let address = low_end.checked_sub(length).map(|address| address & !(PAGE - 1)).filter(|address| *address >= kernel.end);
+    let address =
+        low_end.checked_sub(length).map(|address| address & !(PAGE - 1)).filter(|address| *address >= kernel.end);
     let Some(address) = address else {
         return Err(LinuxError::InitramfsTooLarge { initramfs: length, kernel: kernel.end, memory: low_end });
     };

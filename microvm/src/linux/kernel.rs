@@ -2,7 +2,7 @@
 //! have a 64-bit entry.
 
 use linux_loader::bootparam::setup_header;
-use linux_loader::loader::{BzImage, Elf, KernelLoader, elf::Error as ElfError, Error as LoaderError};
+use linux_loader::loader::{BzImage, Elf, Error as LoaderError, KernelLoader, elf::Error as ElfError};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -109,7 +109,9 @@ impl Kernel {
         let format = if bytes.starts_with(b"\x7fELF") {
             check_elf(&bytes).map_err(foreign)?;
             Format::Elf
-        } else if bytes.get(MAGIC..MAGIC + 4) == Some(b"HdrS") && bytes.get(BOOT_FLAG..BOOT_FLAG + 2) == Some(&[0x55, 0xaa]) {
+        } else if bytes.get(MAGIC..MAGIC + 4) == Some(b"HdrS")
+            && bytes.get(BOOT_FLAG..BOOT_FLAG + 2) == Some(&[0x55, 0xaa])
+        {
             let setup = u64::from(bytes[0x1f1].max(1)) * 512 + 512;
             let system = u64::from(number(&bytes, SYSTEM_SIZE)) * 16;
             let (found, wanted) = (bytes.len() as u64, (setup + system).max(HEADER_END as u64));
@@ -134,7 +136,8 @@ impl Kernel {
         if self.format != Format::BzImage {
             return None;
         }
-        let start = usize::from(u16::from_le_bytes([self.bytes[VERSION_STRING], self.bytes[VERSION_STRING + 1]])) + 0x200;
+        let start =
+            usize::from(u16::from_le_bytes([self.bytes[VERSION_STRING], self.bytes[VERSION_STRING + 1]])) + 0x200;
         let text = self.bytes.get(start..)?;
         let end = text.iter().take(128).position(|byte| *byte == b' ' || *byte == 0)?;
         let release = std::str::from_utf8(&text[..end]).ok()?;

@@ -115,7 +115,9 @@ pub enum LinuxError {
     #[error(transparent)]
     Overlap(#[from] Overlap),
     /// The initramfs does not fit.
-    #[error("the initramfs of {initramfs} bytes does not fit into {memory} bytes of memory beside the kernel, which ends at {kernel:#x}: give the guest more memory")]
+    #[error(
+        "the initramfs of {initramfs} bytes does not fit into {memory} bytes of memory beside the kernel, which ends at {kernel:#x}: give the guest more memory"
+    )]
     InitramfsTooLarge {
         /// Size of the initramfs.
         initramfs: u64,
@@ -125,7 +127,10 @@ pub enum LinuxError {
         memory: u64,
     },
     /// The command line is too long.
-    #[error("the kernel's command line would have {length} bytes, more than the {} that it takes", boot_parameters::LONGEST_COMMAND_LINE)]
+    #[error(
+        "the kernel's command line would have {length} bytes, more than the {} that it takes",
+        boot_parameters::LONGEST_COMMAND_LINE
+    )]
     CommandLineTooLong {
         /// Its length.
         length: usize,
@@ -255,7 +260,9 @@ fn initramfs(agent: &[u8], arguments: &[String], modules: &[(String, Vec<u8>)]) 
 /// What the kernel is told: a quiet console, which is the largest saving of all; how to end; what need not be looked for; and
 /// what the agent reads of it.
 fn command_line(network: Option<&Network>, without_acpi: bool, append: &str) -> String {
-    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests isobench.guest=1");
+    let mut line = String::from(
+        "console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests isobench.guest=1",
+    );
     if let Some(network) = network {
         // Writing to a string cannot fail.
         let _ = write!(line, " isobench.address={}/{}", network.address, network.prefix);
@@ -303,8 +310,12 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_the_agent_needs() {
-        let network =
-            Network { mac: [2; 6], address: Ipv4Addr::new(172, 17, 0, 5), prefix: 16, gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
+        let network = Network {
+            mac: [2; 6],
+            address: Ipv4Addr::new(172, 17, 0, 5),
+            prefix: 16,
+            gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+        };
         let line = command_line(Some(&network), true, "");
         assert!(line.contains(" isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1"));
         assert!(line.ends_with(" virtio_mmio.device=4K@0xd0000000:5"));

@@ -35,7 +35,8 @@ impl Modules {
             let root = root.join(release);
             let table = root.join("modules.dep");
             if table.exists() {
-                let text = std::fs::read_to_string(&table).map_err(|source| ModulesError::Read { path: table, source })?;
+                let text =
+                    std::fs::read_to_string(&table).map_err(|source| ModulesError::Read { path: table, source })?;
                 return Ok(Self(load_order(&text).into_iter().map(|file| root.join(file)).collect()));
             }
         }

@@ -4,7 +4,7 @@
 use super::layout;
 use crate::memory::MemoryError;
 use crate::vcpu::VcpuError;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, Msrs};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -57,8 +57,9 @@ pub(super) fn write_tables(memory: &GuestMemoryMmap, entry: u64) -> Result<(), M
 
 /// Gives the processor the features of the host's that KVM supports.
 pub(super) fn set_features(kvm: &Kvm, vcpu: &VcpuFd) -> Result<(), VcpuError> {
-    let mut features: CpuId =
-        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(VcpuError::system("read KVM's CPUID for the features"))?;
+    let mut features: CpuId = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(VcpuError::system("read KVM's CPUID for the features"))?;
     let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
     for leaf in features.as_mut_slice() {
         match leaf.function {

@@ -50,7 +50,8 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
             "--memory",
             "--deadline",
             "--spin",
-            "--append", "--argument",
+            "--append",
+            "--argument",
         ];
         let Some(option) = OPTIONS.into_iter().find(|option| *option == word) else {
             return Err(ArgumentError::Unknown(word));
