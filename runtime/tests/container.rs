@@ -77,7 +77,12 @@ fn main() -> ExitCode {
         agent_trial("every_network_mode_serves_and_goes", every_network_mode_serves_and_goes),
         trial("fifty_launches_leave_nothing", fifty_launches_leave_nothing),
     ];
-    libtest_mimic::run(&arguments, tests).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    // Our parent directory goes too, unless somebody else has a cgroup in it.
+    for path in Cgroups::discover().map(|cgroups| cgroups.paths("x")).unwrap_or_default() {
+        let _ = path.parent().map(fs::remove_dir);
+    }
+    conclusion.exit_code()
 }
 
 fn missing() -> Option<String> {
