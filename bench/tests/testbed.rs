@@ -6,8 +6,10 @@ use isobench::cell::{Cell, Measure, Measurement};
 use isobench::experiments::{self, Experiment};
 use isobench::testbed::{self, Settings, Testbed};
 use isobench_reports::record::{Outcome, Value};
+use isobench_workload::Family;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(testbed::SUBCOMMAND) => return testbed::host::main(),
         Some(HOLD) => return hold(),
+        Some(AS_A_USER) => return as_a_user(),
         _ => {}
     }
     let mut trials: Vec<Trial> = experiments::all()
@@ -24,6 +27,11 @@ fn main() -> ExitCode {
             Trial::test(format!("{}_is_measured_in_each_available_sandbox", experiment.name), || each_cell(experiment))
         })
         .collect();
+    trials.push(Trial::test("a_program_of_the_users_own_is_measured_or_refused", own_program));
+    let root = rustix::process::geteuid().is_root();
+    let name =
+        "an_ordinary_user_can_measure".to_owned() + if root { "" } else { " (ignored: only root can become one)" };
+    trials.push(Trial::test(name, ordinary_user).with_ignored_flag(!root));
     trials.push(Trial::test("a_testbed_leaves_the_machine_as_it_was", leaves_nothing));
     trials.push(Trial::test("a_testbed_whose_parent_is_killed_is_gone", dies_with_its_parent));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -91,6 +99,62 @@ fn short(value: &Value) -> String {
         Value::Histogram(text) => format!("histogram of {} bytes", text.len()),
         other => format!("{other:?}"),
     }
+}
+
+/// A dynamically linked program that says one line and ends: ready is the line.
+fn own_program() -> Result<(), Failed> {
+    let mut testbed = Testbed::start(&settings())?;
+    let program = Some(vec!["/bin/echo".to_owned(), "hello".to_owned()]);
+    let mut failures = Vec::new();
+    for sandbox in testbed.sandboxes().to_vec().iter().filter(|sandbox| sandbox.unavailable.is_none()) {
+        let measurements = testbed.measure(&Cell { program: program.clone(), ..cell("startup", &sandbox.name) })?;
+        let ready =
+            measurements.iter().find(|measurement| measurement.metric == "start.ready").ok_or("no start.ready")?;
+        let refuses =
+            matches!(sandbox.family, Family::Unikernel | Family::Linux) || sandbox.name == "unikernel-process";
+        match &ready.outcome {
+            Outcome::Value(value) if !refuses => println!("{}: {}", sandbox.name, short(value)),
+            Outcome::Error(error) if refuses && error.contains("is not supported") => {
+                println!("{}: {error}", sandbox.name)
+            }
+            other => failures.push(format!("{}: {other:?}", sandbox.name)),
+        }
+    }
+    testbed.stop()?;
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+/// Makes this program measure what needs no privilege.
+const AS_A_USER: &str = "measure-as-a-user";
+
+fn as_a_user() -> ExitCode {
+    let measured = || -> anyhow::Result<()> {
+        let mut testbed = Testbed::start(&settings())?;
+        anyhow::ensure!(testbed.machine().rootless, "it says that it is not rootless");
+        for sandbox in ["process", "container-host", "container-container", "container-none", "container-bridge"] {
+            for measurement in testbed.measure(&cell("startup", sandbox))? {
+                if let Outcome::Error(error) = measurement.outcome {
+                    anyhow::bail!("{sandbox}: {error}");
+                }
+            }
+        }
+        testbed.stop()
+    };
+    match measured() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ordinary_user() -> Result<(), Failed> {
+    let nobody = 65534;
+    // Its files may lie where nobody else can look: the open program itself is executed.
+    let output = Command::new("/proc/self/exe").arg(AS_A_USER).uid(nobody).gid(nobody).current_dir("/").output()?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(said.into_owned().into()) }
 }
 
 /// All of the machine's own that a testbed could change: its links, firewall, mounts and control groups.

@@ -1,6 +1,7 @@
 //! Our own containers, one sandbox for each network mode.
 
 use crate::programs::Program;
+use crate::testbed::cgroups;
 use crate::testbed::network::HostNetwork;
 use anyhow::{Context, bail};
 use isobench_runtime::cgroup::{Cgroups, Limits};
@@ -22,7 +23,8 @@ impl Containers {
     pub(super) fn new(agent: &Program) -> anyhow::Result<Self> {
         let program = Arc::new(agent.file().try_clone_to_owned().context("keep the agent's descriptor")?);
         // An ordinary user may have none; containers then run without.
-        Ok(Self { program, cgroups: Cgroups::discover().ok() })
+        let cgroups = if cgroups::usable() { Cgroups::discover().ok() } else { None };
+        Ok(Self { program, cgroups })
     }
 
     /// The sandbox of a name such as `container-bridge`.

@@ -107,8 +107,8 @@ type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settings) -> anyhow::Result<Vec<Candidate>> {
     let vmm = Rc::new(Program::vmm(&directory("programs")?)?);
     let kvm = judge();
-    let root = root_directory::make(agent)?;
     let containers = container::Containers::new(agent)?;
+    let (root, host) = (root_directory::make(agent)?, root_directory::show_host()?);
     let find = |kind: &Kind| -> Found {
         match kind.name {
             "process" => Ok((Box::new(process::BareProcess::new(Rc::clone(agent))), None)),
@@ -128,8 +128,8 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settin
             name if name.starts_with("container-") => {
                 containers.sandbox(name, network).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
             }
-            "runc" => found(oci::OciRuntime::find("runc", &root)),
-            "crun" => found(oci::OciRuntime::find("crun", &root)),
+            "runc" => found(oci::OciRuntime::find("runc", &root, &host)),
+            "crun" => found(oci::OciRuntime::find("crun", &root, &host)),
             "bubblewrap" => found(bubblewrap::Bubblewrap::find(&root)),
             _ => Err(format!("{} is not part of this build", kind.name)),
         }

@@ -20,19 +20,23 @@ pub(super) struct OciRuntime {
     program: PathBuf,
     bundle: PathBuf,
     root: PathBuf,
+    host: PathBuf,
     mounts: Option<Arc<File>>,
     launched: u64,
 }
 
 impl OciRuntime {
     /// Finds the runtime with this name.
-    pub(super) fn find(name: &'static str, root: &Path) -> Result<(Self, Option<String>), String> {
+    pub(super) fn find(name: &'static str, root: &Path, host: &Path) -> Result<(Self, Option<String>), String> {
         let program = find_program(name).ok_or_else(|| format!("{name} is not installed: apt-get install {name}"))?;
         let version = version(&program);
+        if !cgroups::usable() {
+            return Err(format!("{name} makes control groups, which this user may not: run isobench as root"));
+        }
         let prepared = || -> anyhow::Result<Self> {
             let mounts = if name == "crun" { without_unified()? } else { None };
-            let (bundle, root) = (directory(name)?, root.to_owned());
-            Ok(Self { name, program, bundle, root, mounts, launched: 0 })
+            let (bundle, root, host) = (directory(name)?, root.to_owned(), host.to_owned());
+            Ok(Self { name, program, bundle, root, host, mounts, launched: 0 })
         };
         prepared().map(|runtime| (runtime, version)).map_err(|error| format!("{error:#}"))
     }
@@ -50,7 +54,7 @@ impl Sandbox for OciRuntime {
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
         self.launched += 1;
         let id = format!("{}-{}", self.name, self.launched);
-        let configuration = configuration(workload, &self.root, &format!("/{id}"));
+        let configuration = configuration(workload, &self.root, &self.host, &format!("/{id}"));
         // One bundle for each container: a runtime may read it again when it deletes the container.
         let bundle = self.bundle.join(&id);
         fs::create_dir_all(&bundle)
@@ -97,10 +101,10 @@ impl Resource for Container {
 }
 
 /// Docker's defaults as an OCI configuration: the same namespaces, mounts and masks as our own containers have.
-fn configuration(workload: &Workload, root: &Path, cgroup: &str) -> Value {
+fn configuration(workload: &Workload, root: &Path, host: &Path, cgroup: &str) -> Value {
     let (arguments, root) = match workload {
         // A program of the user's own needs the files of the host, which it cannot change.
-        Workload::Program { arguments } => (arguments.clone(), Path::new("/")),
+        Workload::Program { arguments } => (arguments.clone(), host),
         _ => (std::iter::once(AGENT.to_owned()).chain(workload.arguments()).collect(), root),
     };
     let capabilities = json!(CAPABILITIES);
@@ -217,9 +221,12 @@ mod tests {
     #[test]
     fn a_program_of_the_users_own_runs_on_the_hosts_files_without_the_agent() {
         let program = Workload::Program { arguments: vec!["/bin/true".into()] };
-        let own = configuration(&program, Path::new("/root"), "/x");
-        assert_eq!((own["root"]["path"].as_str(), own["process"]["args"][0].as_str()), (Some("/"), Some("/bin/true")));
-        let agent = configuration(&Workload::Idle, Path::new("/root"), "/x");
+        let own = configuration(&program, Path::new("/root"), Path::new("/host"), "/x");
+        assert_eq!(
+            (own["root"]["path"].as_str(), own["process"]["args"][0].as_str()),
+            (Some("/host"), Some("/bin/true"))
+        );
+        let agent = configuration(&Workload::Idle, Path::new("/root"), Path::new("/host"), "/x");
         assert_eq!(agent["process"]["args"], json!([AGENT, "idle"]));
         assert_eq!(agent["root"]["path"], "/root");
     }

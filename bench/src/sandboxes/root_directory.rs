@@ -3,6 +3,7 @@
 use crate::programs::Program;
 use crate::testbed::directory;
 use anyhow::Context;
+use rustix::mount::mount_bind_recursive;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,14 @@ pub(super) fn make(agent: &Program) -> anyhow::Result<PathBuf> {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("make {} executable", file.display()))?;
     Ok(root)
+}
+
+/// Shows the host's own tree at another place, for a program of the user's own: a runtime cannot make `/` itself a
+/// container's root, as pivot_root(2) wants another mount.
+pub(super) fn show_host() -> anyhow::Result<PathBuf> {
+    let place = directory("host")?;
+    mount_bind_recursive("/", &place).with_context(|| format!("show the host's tree at {}", place.display()))?;
+    Ok(place)
 }
 
 fn make_directory(path: &Path) -> anyhow::Result<()> {

@@ -28,8 +28,9 @@ fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
 fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let kind = right.split(' ').next()?;
-        matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(left.split(' ').nth(4).unwrap_or_default()))
+        let (kind, target) = (right.split(' ').next()?, left.split(' ').nth(4)?);
+        // Not those of another root that is shown elsewhere.
+        (matches!(kind, "cgroup" | "cgroup2") && target.starts_with("/sys/")).then(|| PathBuf::from(target))
     });
     mounts.collect()
 }
@@ -99,10 +100,19 @@ pub(crate) fn show(run: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every group below the mount points, as the testbed sees them.
+/// Whether groups can be made below the mount points: an ordinary user needs a delegated one of version 2 for that.
+pub(crate) fn usable() -> bool {
+    let trial = |hierarchy: &PathBuf| {
+        let group = hierarchy.join("trial");
+        fs::create_dir(&group).and_then(|()| fs::remove_dir(&group)).is_ok()
+    };
+    hierarchies().is_ok_and(|hierarchies| !hierarchies.is_empty() && hierarchies.iter().all(trial))
+}
+
+/// Every group below the mount points, as the testbed sees them; where it has no branch, nothing there is its own.
 pub(crate) fn list() -> anyhow::Result<Vec<String>> {
     let mut groups = Vec::new();
-    for hierarchy in hierarchies()? {
+    for hierarchy in hierarchies()?.into_iter().filter(|hierarchy| hierarchy.join(OWN).exists()) {
         let mut pending = children(&hierarchy);
         while let Some(group) = pending.pop() {
             pending.extend(children(&group));
