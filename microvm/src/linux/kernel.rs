@@ -176,6 +176,17 @@ impl Kernel {
     }
 }
 
+/// The kernel for a guest where none is named: ours, else the distribution's cloud kernel, both where `scripts/guest-kernel` puts
+/// them, else the machine's own where it can be read.
+pub fn find() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cached = |file: &str| cache.as_ref().map(|cache| cache.join("isobench/kernels").join(file));
+    let own = Path::new("/boot").join(format!("vmlinuz-{}", rustix::system::uname().release().to_string_lossy()));
+    let candidates = [cached("microvm/vmlinux"), cached("cloud/vmlinuz"), Some(own)];
+    candidates.into_iter().flatten().find(|file| File::open(file).is_ok())
+}
+
 /// A few fields of the ELF header: 64 bits, little-endian, executable, x86-64 (elf(5)).
 fn check_elf(bytes: &[u8]) -> Result<(), &'static str> {
     let header = bytes.get(..64).ok_or("its ELF header is cut short")?;

@@ -154,7 +154,7 @@ pub struct Ending {
 pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static) -> Result<Ending, LinuxError> {
     let kernel = Kernel::open(&config.kernel)?;
     // 1. memory
-    if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || config.memory % (2 << 20) != 0 {
+    if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
         return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
     }
     let memory = memory::create_regions(&regions(config.memory))?;
