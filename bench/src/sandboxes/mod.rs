@@ -61,10 +61,6 @@ pub const KINDS: &[Kind] = &[
     kind("runc", Family::Peer, Network::None),
     kind("crun", Family::Peer, Network::None),
     kind("bubblewrap", Family::Peer, Network::None),
-    kind("docker-host", Family::Peer, Network::Host),
-    kind("docker-none", Family::Peer, Network::None),
-    kind("docker-bridge", Family::Peer, Network::Bridged),
-    kind("qemu-microvm", Family::Peer, Network::None),
 ];
 
 impl Kind {
@@ -131,7 +127,7 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settin
             "runc" => found(oci::OciRuntime::find("runc", &root, &host)),
             "crun" => found(oci::OciRuntime::find("crun", &root, &host)),
             "bubblewrap" => found(bubblewrap::Bubblewrap::find(&root)),
-            _ => Err(format!("{} is not part of this build", kind.name)),
+            other => Err(format!("nothing makes the sandbox `{other}`")),
         }
     };
     let candidates = KINDS.iter().map(|kind| {
