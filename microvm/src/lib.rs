@@ -10,7 +10,8 @@
 //! 6. **registers**: put the processor into the state in which the guest expects to be entered.
 //! 7. **run** ([`vcpu::Vcpu::run`]): run until the guest ends; [`outcome`] says how.
 //!
-//! Memory, buses, transport, card and run loop know nothing of what guest they serve.
+//! Memory, buses, transport, card and run loop know nothing of what guest they serve. Threads that serve one are [confined](confinement)
+//! before it runs. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this machine's KVM is good for.
 #![deny(unsafe_code)]
 
 pub mod bus;

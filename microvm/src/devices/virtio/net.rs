@@ -200,15 +200,10 @@ impl<F: FrameIo> Net<F> {
         self.receive.set_next_avail(next);
     }
 
-    /// Asks the driver to tell when it adds buffers to the transmit queue, and to the receive queue where that is empty;
-    /// says whether there are some already.
+    /// Asks the driver to tell when it adds frames to send; says whether it has added some already.
     pub fn request_notification(&mut self) -> Result<bool, QueueError> {
         let memory = self.memory.clone();
-        let transmit = self
-            .transmit
-            .enable_notification(&memory)
-            .map_err(|source| QueueError::Ring { queue: "transmit", source })?;
-        Ok(transmit)
+        self.transmit.enable_notification(&memory).map_err(|source| QueueError::Ring { queue: "transmit", source })
     }
 
     /// Asks the driver to tell when it adds receive buffers; says whether it has added some already.
