@@ -39,7 +39,7 @@ fn measure(
     _: &Cell,
     sheet: &mut Sheet,
 ) -> anyhow::Result<()> {
-    let milliseconds = if ground.settings.quick { 100 } else { 1000 };
+    let milliseconds = if ground.settings.quick { 80 } else { 1000 };
     let served = Served::launch(ground, kind, sandbox)?;
     for path in Path::of(kind) {
         for (traffic, [all, middle]) in LOOPS {

@@ -54,7 +54,7 @@ fn measure(
     _: &Cell,
     sheet: &mut Sheet,
 ) -> anyhow::Result<()> {
-    let milliseconds = if ground.settings.quick { 100 } else { 1000 };
+    let milliseconds = if ground.settings.quick { 80 } else { 1000 };
     let served = Served::launch(ground, kind, sandbox)?;
     for wire in [false, true] {
         let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };
