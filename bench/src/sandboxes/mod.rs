@@ -107,7 +107,9 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settin
     let (root, host) = (root_directory::make(agent)?, root_directory::show_host()?);
     let find = |kind: &Kind| -> Found {
         match kind.name {
-            "process" => Ok((Box::new(process::BareProcess::new(Rc::clone(agent))), None)),
+            "process" => found(
+                process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),
+            ),
             "unikernel-process" => unikernel(Housing::Process, &vmm, network),
             "vm-unikernel" if kvm.runs_unikernel() => {
                 unikernel(Housing::VirtualMachine { memory: MEMORY }, &vmm, network)

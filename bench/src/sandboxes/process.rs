@@ -1,22 +1,26 @@
 //! The baseline: the agent as a bare process on the simulated host.
 
-use super::spawn::spawn;
+use super::spawn::{failed, spawn};
 use crate::programs::Program;
-use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
+use anyhow::Context;
+use isobench_runtime::launch::bare;
+use isobench_workload::{Family, Instance, LaunchError, Sandbox, Stage, Stages, Workload, clock};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// No isolation at all.
 #[derive(Debug)]
 pub(super) struct BareProcess {
-    agent: Rc<Program>,
+    program: Arc<OwnedFd>,
     launched: u64,
 }
 
 impl BareProcess {
-    pub(super) fn new(agent: Rc<Program>) -> Self {
-        Self { agent, launched: 0 }
+    pub(super) fn new(agent: &Program) -> anyhow::Result<Self> {
+        let program = agent.file().try_clone_to_owned().context("keep the agent's descriptor")?;
+        Ok(Self { program: Arc::new(program), launched: 0 })
     }
 }
 
@@ -31,23 +35,23 @@ impl Sandbox for BareProcess {
 
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
         self.launched += 1;
-        let arguments = workload.arguments();
-        let mut command = match workload {
-            Workload::Program { arguments } => {
-                let mut command = Command::new(arguments.first().map_or("", String::as_str));
-                command.args(arguments.iter().skip(1));
-                command
-            }
-            _ => {
-                let mut command = Command::new(self.agent.path());
-                command.args(arguments);
-                command
-            }
-        };
+        let name = format!("process-{}", self.launched);
+        if let Workload::Program { arguments } = workload {
+            let mut command = Command::new(arguments.first().map_or("", String::as_str));
+            command.args(arguments.iter().skip(1));
+            return spawn(name, &mut command)?.instance(None);
+        }
         let server = match workload {
             Workload::Serve { port } => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),
             _ => None,
         };
-        spawn(format!("process-{}", self.launched), &mut command)?.instance(server)
+        let arguments = std::iter::once("agent".to_owned()).chain(workload.arguments()).collect();
+        // The same clone3 as our containers, without anything that isolates.
+        let mut stages = Stages::default();
+        stages.stamp(Stage::Started, clock::now());
+        let launched = bare(Arc::clone(&self.program), arguments);
+        stages.stamp(Stage::Created, clock::now());
+        let (process, output) = launched.map_err(|source| failed(&name, "create the process", source))?;
+        Ok(Instance::new(name, process, output, server, stages))
     }
 }
