@@ -1,0 +1,130 @@
+//! Figures taken through the product's own measurement: cells on a testbed.
+
+use crate::{Pair, both};
+use anyhow::{Context, anyhow};
+use isobench::cell::{Cell, Measure};
+use isobench::testbed::{Settings, Testbed};
+use isobench_reports::record::{Outcome, Value};
+use std::cell::RefCell;
+
+/// Where a value stands among what a cell measures.
+#[derive(Clone, Copy)]
+struct Place {
+    experiment: &'static str,
+    sandbox: &'static str,
+    metric: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+    read: fn(&Value) -> Option<f64>,
+}
+
+fn nanoseconds(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(amount) => Some(*amount as f64),
+        _ => None,
+    }
+}
+
+fn mebibytes(value: &Value) -> Option<f64> {
+    nanoseconds(value).map(|bytes| bytes / f64::from(1 << 20))
+}
+
+fn announced(value: &Value) -> Option<f64> {
+    match value {
+        Value::Stages(stages) => stages.iter().find(|stage| stage.stage == "announced").map(|stage| stage.at as f64),
+        _ => None,
+    }
+}
+
+fn rate(value: &Value) -> Option<f64> {
+    match value {
+        Value::Transfer { amount, nanoseconds } => Some(*amount as f64 / *nanoseconds as f64),
+        _ => None,
+    }
+}
+
+pub(crate) fn bridge_against_none() -> anyhow::Result<Pair> {
+    let stages =
+        |sandbox| Place { experiment: "startup", sandbox, metric: "start.stages", parameters: &[], read: announced };
+    pairs(stages("container-bridge"), stages("container-none"))
+}
+
+pub(crate) fn unikernel_against_runc() -> anyhow::Result<Pair> {
+    let ready =
+        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
+    pairs(ready("vm-unikernel"), ready("runc"))
+}
+
+pub(crate) fn unikernel_upload() -> anyhow::Result<Pair> {
+    throughput("tcp.upload")
+}
+
+pub(crate) fn unikernel_download() -> anyhow::Result<Pair> {
+    throughput("tcp.download")
+}
+
+fn throughput(metric: &'static str) -> anyhow::Result<Pair> {
+    let place = |sandbox| Place {
+        experiment: "throughput",
+        sandbox,
+        metric,
+        parameters: &[("path", "host"), ("segmentation", "offload")],
+        read: rate,
+    };
+    pairs(place("vm-unikernel"), place("container-bridge"))
+}
+
+pub(crate) fn monitor_memory() -> anyhow::Result<Pair> {
+    let place = Place {
+        experiment: "memory",
+        sandbox: "vm-unikernel",
+        metric: "memory.vmm-overhead",
+        parameters: &[],
+        read: mebibytes,
+    };
+    let mut testbed = started(&[place])?;
+    Ok(Box::new(move || Ok((measured(&mut testbed, place)?, 1.0))))
+}
+
+fn pairs(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
+    let testbed = RefCell::new(started(&[ours, theirs])?);
+    Ok(Box::new(move || {
+        both(|| measured(&mut testbed.borrow_mut(), ours), || measured(&mut testbed.borrow_mut(), theirs))
+    }))
+}
+
+fn started(places: &[Place]) -> anyhow::Result<Testbed> {
+    let testbed = Testbed::start(&Settings::default())?;
+    for place in places {
+        let record = testbed.sandboxes().iter().find(|record| record.name == place.sandbox);
+        let record = record.with_context(|| format!("there is no sandbox named `{}`", place.sandbox))?;
+        if let Some(reason) = &record.unavailable {
+            return Err(anyhow!("{} cannot be measured here: {reason}", place.sandbox));
+        }
+    }
+    Ok(testbed)
+}
+
+fn measured(testbed: &mut Testbed, place: Place) -> anyhow::Result<f64> {
+    let cell = Cell {
+        experiment: place.experiment.into(),
+        sandbox: place.sandbox.into(),
+        block: 0,
+        position: 0,
+        warm_up: false,
+        program: None,
+    };
+    let measurements = testbed.measure(&cell)?;
+    let found = measurements.iter().find(|measurement| {
+        measurement.metric == place.metric
+            && place
+                .parameters
+                .iter()
+                .all(|(name, value)| measurement.parameters.get(*name).is_some_and(|found| found == value))
+    });
+    let found = found.with_context(|| format!("{} in {} was not measured", place.metric, place.sandbox))?;
+    match &found.outcome {
+        Outcome::Value(value) => (place.read)(value)
+            .with_context(|| format!("{} in {} has another kind of value", place.metric, place.sandbox)),
+        Outcome::Error(error) => Err(anyhow!("{} in {}: {error}", place.metric, place.sandbox)),
+    }
+}

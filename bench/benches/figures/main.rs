@@ -1,0 +1,227 @@
+//! The speeds that the project promises, each measured here and now beside its peer.
+//!
+//! `scripts/figures` runs all, `scripts/figures NAME...` some. Each prints one line of JSON. Both sides of a figure do the
+//! same work, one after the other in each of [`PAIRS`] pairs, in an order that is drawn for each pair, so that drift hits
+//! both alike. A goal is *met* only where the whole 95 % interval of the median paired ratio lies inside it; where the
+//! interval lies wholly outside it is not, and else the figure is *undecided*.
+
+mod cells;
+mod generator;
+mod library;
+mod programs;
+#[path = "../../../runtime/benches/textbook/mod.rs"]
+mod textbook;
+
+use anyhow::Context;
+use isobench::testbed;
+use isobench_reports::statistics::paired::Pairs;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// Pairs of each figure, fixed before any measurement.
+const PAIRS: usize = 30;
+
+/// One speed that is promised.
+struct Figure {
+    name: &'static str,
+    /// What is measured.
+    text: &'static str,
+    /// What it is measured against.
+    against: &'static str,
+    unit: &'static str,
+    goal: Goal,
+    measure: fn() -> anyhow::Result<Pair>,
+}
+
+/// Each call takes one pair: ours and the peer's.
+type Pair = Box<dyn FnMut() -> anyhow::Result<(f64, f64)>>;
+
+/// What the ratio of ours to the peer's must be.
+#[derive(Clone, Copy)]
+enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+const FIGURES: &[Figure] = &[
+    Figure {
+        name: "container.program",
+        text: "isobench-runtime run of a container without a network, program start to end",
+        against: "crun run with the same bundle",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.4),
+        measure: programs::against_crun,
+    },
+    Figure {
+        name: "container.library",
+        text: "container without a network, from its specification to its exit, in process",
+        against: "bare clone3 with the same namespaces, pivot_root, exec and wait of the same static program",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(1.5),
+        measure: library::against_bare_clone,
+    },
+    Figure {
+        name: "container.bridge",
+        text: "container on the bridge, t0 to the agent's ready line",
+        against: "container without a network, t0 to the agent's ready line",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(2.0),
+        measure: cells::bridge_against_none,
+    },
+    Figure {
+        name: "unikernel.start",
+        text: "unikernel VM with its network, t0 to the first TCP answer",
+        against: "runc run of the same idle workload, t0 to its first answer",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.3),
+        measure: cells::unikernel_against_runc,
+    },
+    Figure {
+        name: "unikernel.upload",
+        text: "TCP into the unikernel VM through tap and bridge",
+        against: "TCP into a container on the same bridge",
+        unit: "ratio of B/s",
+        goal: Goal::AtLeast(0.5),
+        measure: cells::unikernel_upload,
+    },
+    Figure {
+        name: "unikernel.download",
+        text: "TCP out of the unikernel VM through tap and bridge",
+        against: "TCP out of a container on the same bridge",
+        unit: "ratio of B/s",
+        goal: Goal::AtLeast(0.5),
+        measure: cells::unikernel_download,
+    },
+    Figure {
+        name: "unikernel.memory",
+        text: "memory of the virtual machine monitor beyond its guest's RAM",
+        against: "one MiB",
+        unit: "MiB",
+        goal: Goal::AtMost(3.0),
+        measure: cells::monitor_memory,
+    },
+    Figure {
+        name: "generator.loopback",
+        text: "TCP by our load generator over loopback",
+        against: "iperf3 over the same path",
+        unit: "ratio of B/s",
+        goal: Goal::AtLeast(0.95),
+        measure: generator::over_loopback,
+    },
+    Figure {
+        name: "generator.bridge",
+        text: "TCP by our load generator over veth and bridge",
+        against: "iperf3 over the same path",
+        unit: "ratio of B/s",
+        goal: Goal::AtLeast(0.95),
+        measure: generator::over_bridge,
+    },
+];
+
+/// One line of the output.
+#[derive(Serialize)]
+struct Line {
+    name: &'static str,
+    text: &'static str,
+    value: Option<f64>,
+    low: Option<f64>,
+    high: Option<f64>,
+    n: usize,
+    unit: &'static str,
+    against: &'static str,
+    goal: String,
+    met: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn main() -> ExitCode {
+    // The testbed is made from this same program.
+    if std::env::args().nth(1).as_deref() == Some(testbed::SUBCOMMAND) {
+        return testbed::host::main();
+    }
+    // cargo bench adds --bench.
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let Some(unknown) = names.iter().find(|name| FIGURES.iter().all(|figure| figure.name != **name)) {
+        let known: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
+        println!("there is no figure named `{unknown}`; there are {}", known.join(", "));
+        return ExitCode::from(2);
+    }
+    let mut failed = false;
+    for figure in FIGURES.iter().filter(|figure| names.is_empty() || names.iter().any(|name| name == figure.name)) {
+        let line = measured(figure);
+        failed |= line.error.is_some();
+        println!("{}", serde_json::to_string(&line).unwrap_or_default());
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+fn measured(figure: &Figure) -> Line {
+    let goal = match figure.goal {
+        Goal::AtMost(limit) => format!("at most {limit}"),
+        Goal::AtLeast(limit) => format!("at least {limit}"),
+    };
+    let mut line = Line {
+        name: figure.name,
+        text: figure.text,
+        value: None,
+        low: None,
+        high: None,
+        n: 0,
+        unit: figure.unit,
+        against: figure.against,
+        goal,
+        met: "undecided",
+        error: None,
+    };
+    match estimate(figure) {
+        Ok((value, low, high)) => {
+            line.value = Some(value);
+            line.low = Some(low);
+            line.high = Some(high);
+            line.n = PAIRS;
+            line.met = figure.goal.met(low, high);
+        }
+        Err(error) => line.error = Some(format!("{error:#}")),
+    }
+    line
+}
+
+fn estimate(figure: &Figure) -> anyhow::Result<(f64, f64, f64)> {
+    let mut pair = (figure.measure)()?;
+    // The first pair warms caches and neighbour tables and is not counted.
+    pair()?;
+    let pairs = (0..PAIRS).map(|_| pair()).collect::<anyhow::Result<Vec<_>>>()?;
+    let estimate =
+        Pairs::ratios(&pairs).and_then(|pairs| pairs.estimate(0.95)).context("a measured value is not above zero")?;
+    let (low, high) = estimate.interval.context("too few pairs for an interval")?;
+    Ok((estimate.value, low, high))
+}
+
+impl Goal {
+    fn met(self, low: f64, high: f64) -> &'static str {
+        let (inside, outside) = match self {
+            Self::AtMost(limit) => (high <= limit, low > limit),
+            Self::AtLeast(limit) => (low >= limit, high < limit),
+        };
+        match (inside, outside) {
+            (true, _) => "yes",
+            (_, true) => "no",
+            _ => "undecided",
+        }
+    }
+}
+
+/// Runs both sides in an order drawn by chance.
+fn both<T>(
+    mut first: impl FnMut() -> anyhow::Result<T>,
+    mut second: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, T)> {
+    if fastrand::bool() {
+        let first = first()?;
+        Ok((first, second()?))
+    } else {
+        let second = second()?;
+        Ok((first()?, second))
+    }
+}
