@@ -12,6 +12,7 @@ use crate::programs::Program;
 use crate::sandboxes::spawn;
 use crate::sandboxes::{Candidate, Kind};
 use crate::testbed::Settings;
+use crate::testbed::affinity::Affinity;
 use crate::testbed::network::HostNetwork;
 use anyhow::Context;
 use isobench_reports::record::{Outcome, SandboxRecord, Value};
@@ -83,7 +84,9 @@ impl Experiment {
 pub(crate) struct Ground {
     pub(crate) settings: Settings,
     pub(crate) agent: Rc<Program>,
+    pub(crate) vmm: Rc<Program>,
     pub(crate) network: HostNetwork,
+    pub(crate) affinity: Option<Affinity>,
 }
 
 /// Where a helper of an experiment runs: a load generator, or a server to connect to.

@@ -55,6 +55,9 @@ impl Served {
         let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
         instance.await_ready(ground.settings.deadline)?;
         ground.network.fix_congestion_control_of(&instance)?;
+        if let Some(affinity) = ground.affinity {
+            affinity.pin_server(&instance, kind.family)?;
+        }
         let published = match (kind.network, instance.server()) {
             (Network::Bridged, Some(SocketAddr::V4(server))) => {
                 Some(ground.network.firewall.publish(Protocol::Tcp, PUBLISHED, server)?)
@@ -91,6 +94,9 @@ impl Served {
             Path::Loopback if self.network == Network::Host => ground.agent(Place::Host, &drive(loopback))?,
             Path::Loopback => sandbox.launch(&drive(loopback))?,
         };
+        if let Some(affinity) = ground.affinity {
+            affinity.pin_generator(&generator)?;
+        }
         let outcome: DriveOutcome = answer(generator, ground.settings.deadline + Duration::from_millis(milliseconds))?;
         match outcome.error {
             None => Ok(outcome),

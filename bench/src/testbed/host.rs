@@ -3,6 +3,7 @@
 //! Its life is one recipe: leave the machine's namespaces, become the first process of the new ones, furnish them, find the
 //! sandboxes, then answer the parent's orders until it says stop or is gone.
 
+use super::affinity::Affinity;
 use super::channel::Channel;
 use super::{
     Order, Reply, SUBCOMMAND, Settings, Started, cgroups, inventory::Inventory, machine, namespaces,
@@ -112,6 +113,8 @@ fn serve() -> anyhow::Result<()> {
     let mut machine = machine::facts(host.rootless);
     // No launch pays for the copy: it is made once for the whole testbed, and so it is told.
     machine.facts.insert("agent-copied-once-ns".into(), host.ground.agent.copied().as_nanos().to_string());
+    let filtered = if host.ground.network.filters_bridged_packets { "filtered" } else { "not filtered" };
+    machine.facts.insert("bridged-packets".into(), filtered.into());
     channel.send(&Reply::Started(Box::new(Started { machine, sandboxes })))?;
     while let Some(order) = channel.receive()? {
         let reply = match order {
@@ -141,9 +144,10 @@ impl Host {
         namespaces::furnish()?;
         cgroups::show(&settings.run)?;
         let network = HostNetwork::new()?;
-        let agent = Rc::new(Program::agent(&namespaces::directory("programs")?)?);
-        let candidates = sandboxes::find(&agent, &network, &settings)?;
-        Ok(Self { rootless, ground: Ground { settings, agent, network }, candidates, complaints })
+        let programs = namespaces::directory("programs")?;
+        let (agent, vmm) = (Rc::new(Program::agent(&programs)?), Rc::new(Program::vmm(&programs)?));
+        let candidates = sandboxes::find(&agent, &vmm, &network, &settings)?;
+        Ok(Self { rootless, ground: Ground { settings, agent, vmm, network, affinity: Affinity::choose() }, candidates, complaints })
     }
 
     fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {

@@ -1,5 +1,6 @@
 //! Facts of the machine and of the testbed that bear on a figure.
 
+use super::affinity::Affinity;
 use isobench_reports::record::Machine;
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,8 @@ pub(crate) fn facts(rootless: bool) -> Machine {
             facts.insert(name.to_owned(), if name == "swap" { swap(&value) } else { value });
         }
     }
+    let affinity = Affinity::choose().map_or("one CPU for all".to_owned(), Affinity::describe);
+    facts.insert("affinity".to_owned(), affinity);
     Machine {
         // The testbed has a host name of its own; the parent fills in the machine's.
         host: String::new(),

@@ -6,6 +6,7 @@
 //! when the testbed ends, even by SIGKILL, its pid namespace ends all that runs in it and the kernel frees the rest.
 
 pub(crate) mod cgroups;
+pub(crate) mod affinity;
 mod channel;
 pub mod host;
 mod inventory;

@@ -43,6 +43,9 @@ pub(crate) struct HostNetwork {
     pub(crate) custom: BridgeNetwork,
     /// The algorithm that every TCP sender on both sides uses.
     pub(crate) congestion_control: String,
+    /// Whether what the bridges forward passes the firewall like routed packets, which costs each one of them.
+    pub(crate) filters_bridged_packets: bool,
+    _spared: Option<sysctl::Changed>,
 }
 
 impl HostNetwork {
@@ -73,7 +76,20 @@ impl HostNetwork {
         let firewall = Firewall::create("isobench")?;
         let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
         let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
-        Ok(Self { netlink, client, firewall, bridge, custom, congestion_control })
+        // Where the module br_netfilter is loaded, as dockerd does, a figure on a bridge would also be one on the firewall. An
+        // ordinary user may be refused; then the record tells.
+        let spared = sysctl::spare_bridged_packets(netlink.namespace()).ok().flatten();
+        let filters_bridged_packets = sysctl::filters_bridged_packets(netlink.namespace());
+        Ok(Self {
+            netlink,
+            client,
+            firewall,
+            bridge,
+            custom,
+            congestion_control,
+            filters_bridged_packets,
+            _spared: spared,
+        })
     }
 
     /// The namespace in which the outside client lives.
