@@ -2,6 +2,7 @@
 //! reason. Anything else kills the process (seccomp(2)), so that a guest that has found a hole in the monitor finds little
 //! behind it.
 
+use crate::system;
 use kvm_bindings::KVMIO;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -15,7 +16,7 @@ pub struct ConfinementError(#[from] seccompiler::Error);
 /// A thread's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Runs a vCPU whose devices are all started.
+    /// Runs a vCPU whose devices have their threads.
     Vcpu,
     /// Moves frames.
     Network,
@@ -23,15 +24,18 @@ pub enum Role {
 
 /// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
 /// give back what it holds, and to end.
-const COMMON: [i64; 21] = [
+const COMMON: [i64; 23] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_futex,
+    // Whoever waits at a channel yields before he sleeps.
+    libc::SYS_sched_yield,
     libc::SYS_brk,
     libc::SYS_mmap,
     libc::SYS_munmap,
+    libc::SYS_mremap,
     libc::SYS_mprotect,
     libc::SYS_madvise,
     libc::SYS_clock_gettime,
@@ -58,12 +62,15 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
     }
     match role {
         Role::Vcpu => {
-            // Calls on KVM's descriptors: those whose number has KVM's type in its second byte.
-            rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(KVMIO) << 8)?]);
+            // Calls on KVM's descriptors: those whose number has KVM's type in its second byte. And the one call on a tap
+            // that a card makes when its driver is ready.
+            let of_kvm = argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(KVMIO) << 8)?;
+            let offload = argument(SeccompCmpOp::Eq, system::SET_TAP_OFFLOAD)?;
+            rules.insert(libc::SYS_ioctl, vec![of_kvm, offload]);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
         }
-        Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev, libc::SYS_sched_yield].iter().map(always)),
+        Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev].iter().map(always)),
     }
     let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
         .map_err(seccompiler::Error::from)?;

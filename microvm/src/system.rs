@@ -58,6 +58,9 @@ mod tun {
     nix::ioctl_write_ptr!(set_header_size, b'T', 216, nix::libc::c_int);
 }
 
+/// The number of the call behind [`set_tap_offload`].
+pub(crate) const SET_TAP_OFFLOAD: u64 = nix::request_code_write!(b'T', 208, size_of::<libc::c_int>()) as u64;
+
 /// Opens a tap of this name in the caller's network namespace, with a header before each frame
 /// ([`tuntap.rst`](https://docs.kernel.org/networking/tuntap.html)).
 pub(crate) fn open_tap(name: &str) -> io::Result<OwnedFd> {

@@ -17,6 +17,7 @@ mod processor;
 pub mod sandbox;
 
 use crate::bus::{Bus, Overlap};
+use crate::confinement::{self, ConfinementError, Role};
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
 use crate::devices::virtio::tap::{Tap, TapError};
@@ -63,6 +64,9 @@ pub struct Config {
     pub deadline: Option<Duration>,
     /// How long the card's I/O thread looks for frames before it sleeps.
     pub spin: Duration,
+    /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
+    /// does nothing else.
+    pub confined: bool,
 }
 
 /// A guest's addresses.
@@ -135,6 +139,9 @@ pub enum LinuxError {
         /// Its length.
         length: usize,
     },
+    /// The thread could not be confined.
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     /// The zero page could not be written.
     #[error("write the boot parameters")]
     BootParameters(#[source] linux_loader::configurator::Error),
@@ -199,6 +206,9 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static)
     processor::set_features(machine.kvm(), &vcpu)?;
     processor::set_registers(&vcpu)?;
     // 7. run
+    if config.confined {
+        confinement::confine(Role::Vcpu)?;
+    }
     transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
     let mut vcpu = Vcpu::new(vcpu);
     let stop = vcpu.run(&mut ports, &mut registers, config.deadline)?;

@@ -36,6 +36,7 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
         memory: MEMORY,
         deadline: None,
         spin: Duration::from_micros(50),
+        confined: true,
     };
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
     while let Some(word) = words.next() {

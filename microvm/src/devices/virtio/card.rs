@@ -37,15 +37,16 @@ pub struct Card {
     memory: GuestMemoryMmap,
     interrupt: Interrupt,
     kick: EventFd,
-    spin: Duration,
     tap: Option<Tap>,
-    worker: Option<Worker>,
+    worker: Worker,
 }
 
 impl Card {
     /// A card after reset. `spin` is how long its I/O thread looks for more work before it sleeps.
     pub fn new(tap: Tap, mac: [u8; 6], memory: GuestMemoryMmap, spin: Duration) -> io::Result<Self> {
         let interrupt = Interrupt::new()?;
+        let kick = EventFd::new(EFD_NONBLOCK)?;
+        let worker = Worker::start(kick.try_clone()?, interrupt.clone(), spin)?;
         let identity = Identity {
             device: VIRTIO_ID_NET,
             features: FEATURES,
@@ -56,10 +57,9 @@ impl Card {
             transport: Transport::new(identity, interrupt.clone()),
             memory,
             interrupt,
-            kick: EventFd::new(EFD_NONBLOCK)?,
-            spin,
+            kick,
             tap: Some(tap),
-            worker: None,
+            worker,
         })
     }
 
@@ -85,16 +85,8 @@ impl Card {
         tap.set_offload(offload)?;
         let mut queues = self.transport.queues().into_iter();
         let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) else { return Err(CardError::NoTap) };
-        let net = Net::new(tap, self.memory.clone(), receive, transmit, merged);
-        let kick = self.kick.try_clone().map_err(CardError::Thread)?;
-        self.worker = Some(Worker::start(net, kick, self.interrupt.clone(), self.spin).map_err(CardError::Thread)?);
+        self.worker.give(Net::new(tap, self.memory.clone(), receive, transmit, merged));
         Ok(())
-    }
-
-    fn stop(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            self.tap = worker.stop();
-        }
     }
 }
 
@@ -105,14 +97,11 @@ enum CardError {
     NoTap,
     #[error(transparent)]
     Tap(#[from] TapError),
-    #[error("start the I/O thread")]
-    Thread(#[source] io::Error),
 }
 
 impl Device for Card {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let failed = self.worker.as_ref().is_some_and(Worker::has_failed);
-        if failed && self.transport.status() & status::DEVICE_NEEDS_RESET == 0 {
+        if self.worker.has_failed() && self.transport.status() & status::DEVICE_NEEDS_RESET == 0 {
             self.transport.needs_reset();
         }
         self.transport.read(offset, data);
@@ -130,14 +119,8 @@ impl Device for Card {
                 // Full means pending.
                 let _ = self.kick.write(1);
             }
-            Effect::Reset => self.stop(),
+            Effect::Reset => self.tap = self.worker.stop().or(self.tap.take()),
         }
         Reaction::Continue
-    }
-}
-
-impl Drop for Card {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

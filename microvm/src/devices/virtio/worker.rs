@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
@@ -18,33 +19,50 @@ use vmm_sys_util::eventfd::EventFd;
 /// Stack of the thread: it moves vectors, not frames.
 const STACK: usize = 128 << 10;
 
-/// A running I/O thread.
+/// An I/O thread: it is started with its card, so that whoever activates the card need not be allowed to start threads, and moves
+/// frames whenever it is given queues.
 #[derive(Debug)]
 pub(super) struct Worker {
     kick: EventFd,
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
-    thread: JoinHandle<Tap>,
+    running: bool,
+    nets: Option<Sender<Net<Tap>>>,
+    taps: Receiver<Tap>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// Starts moving frames.
-    pub(super) fn start(net: Net<Tap>, kick: EventFd, interrupt: Interrupt, spin: Duration) -> io::Result<Self> {
+    /// Starts the thread, which waits.
+    pub(super) fn start(kick: EventFd, interrupt: Interrupt, spin: Duration) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
+        let (nets, given) = mpsc::channel();
+        let (give_back, taps) = mpsc::channel();
         let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
         let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
-            let mut net = net;
-            // The kernel does not confine, the driver broke its queues, or the tap's link is gone: the device needs a reset (VIRTIO 1.2, 2.1.2).
             let confined = confinement::confine(Role::Network).is_ok();
-            if !confined || run(&mut net, &kicked, &interrupt, spin, &stopped).is_err() {
-                has_failed.store(true, Ordering::SeqCst);
-                interrupt.configuration_change();
+            for mut net in given {
+                // The kernel does not confine, the driver broke its queues, or the tap's link is gone: the device needs a
+                // reset (VIRTIO 1.2, 2.1.2).
+                if !confined || run(&mut net, &kicked, &interrupt, spin, &stopped).is_err() {
+                    has_failed.store(true, Ordering::SeqCst);
+                    interrupt.configuration_change();
+                }
+                // Nobody wants it back when the card is dropped.
+                let _ = give_back.send(net.into_frames());
             }
-            net.into_frames()
         })?;
-        Ok(Self { kick, stop, failed, thread })
+        Ok(Self { kick, stop, failed, running: false, nets: Some(nets), taps, thread: Some(thread) })
+    }
+
+    /// Has frames moved between these queues and their tap, until [`Worker::stop`].
+    pub(super) fn give(&mut self, net: Net<Tap>) {
+        self.stop.store(false, Ordering::SeqCst);
+        self.failed.store(false, Ordering::SeqCst);
+        // Where the thread is gone, nothing comes back either, and the card is found without a tap at the next start.
+        self.running = self.nets.as_ref().is_some_and(|nets| nets.send(net).is_ok());
     }
 
     /// Whether it has stopped by itself.
@@ -52,11 +70,25 @@ impl Worker {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Stops and gives the tap back.
-    pub(super) fn stop(self) -> Option<Tap> {
+    /// Stops moving frames and gives the tap back, where it had one.
+    pub(super) fn stop(&mut self) -> Option<Tap> {
+        if !std::mem::take(&mut self.running) {
+            return None;
+        }
         self.stop.store(true, Ordering::SeqCst);
         let _ = self.kick.write(1);
-        self.thread.join().ok()
+        self.taps.recv().ok()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+        // The thread ends when there is nobody left to give it work.
+        self.nets = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
