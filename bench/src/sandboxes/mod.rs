@@ -12,7 +12,7 @@ pub(crate) use spawn::spawn;
 
 use crate::programs::Program;
 use crate::testbed::network::HostNetwork;
-use crate::testbed::Settings;
+use crate::testbed::{Settings, directory};
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel;
 use isobench_microvm::sandbox::{Housing, MEMORY};
@@ -97,21 +97,12 @@ impl Candidate {
     }
 }
 
-/// Our own containers with no network mode given: the runtime chooses.
-pub(crate) fn without_mode(agent: &Program, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
-    container::Containers::new(agent)?.with_mode("container", None, network)
-}
-
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
 /// Finds every sandbox of the vocabulary on this testbed.
-pub(crate) fn find(
-    agent: &Rc<Program>,
-    vmm: &Rc<Program>,
-    network: &HostNetwork,
-    settings: &Settings,
-) -> anyhow::Result<Vec<Candidate>> {
+pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settings) -> anyhow::Result<Vec<Candidate>> {
+    let vmm = Rc::new(Program::vmm(&directory("programs")?)?);
     let kvm = judge();
     let containers = container::Containers::new(agent)?;
     let (root, host) = (root_directory::make(agent)?, root_directory::show_host()?);
@@ -120,12 +111,12 @@ pub(crate) fn find(
             "process" => found(
                 process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),
             ),
-            "unikernel-process" => unikernel(Housing::Process, vmm, network),
+            "unikernel-process" => unikernel(Housing::Process, &vmm, network),
             "vm-unikernel" if kvm.runs_unikernel() => {
-                unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, network)
+                unikernel(Housing::VirtualMachine { memory: MEMORY }, &vmm, network)
             }
             "vm-linux" if kvm.runs_linux() => match settings.kernel.clone().or_else(kernel::find) {
-                Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, network)
+                Some(kernel) => virtual_machine::linux(&kernel, &vmm, agent, network)
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
                 None => {
@@ -151,19 +142,6 @@ pub(crate) fn find(
         Candidate { kind, version, emulation, sandbox }
     });
     Ok(candidates.collect())
-}
-
-/// The unikernel with packets as large as on a wire both ways.
-pub(crate) fn with_wire_packets(
-    kind: &Kind,
-    vmm: &Rc<Program>,
-    network: &HostNetwork,
-) -> anyhow::Result<Box<dyn Sandbox>> {
-    let housing = match kind.family {
-        Family::Unikernel => Housing::VirtualMachine { memory: MEMORY },
-        _ => Housing::Process,
-    };
-    Ok(Box::new(virtual_machine::unikernel(housing, vmm, network)?.with_wire_packets()))
 }
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, network: &HostNetwork) -> Found {
