@@ -12,12 +12,14 @@ use isobench_microvm::sandbox::{AttachError, Attachment};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use isobench_workload::{Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, server};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
@@ -30,15 +32,16 @@ type Test = fn() -> Result<(), Failed>;
 type GuestTest = fn(&Path) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let everywhere: [(&str, Test); 6] = [
+    let everywhere: [(&str, Test); 7] = [
         ("a_missing_kernel_is_one_sentence", a_missing_kernel_is_one_sentence),
         ("a_foreign_kernel_is_one_sentence", a_foreign_kernel_is_one_sentence),
         ("a_truncated_kernel_is_told", a_truncated_kernel_is_told),
         ("no_kernel_file_brings_the_loader_down", no_kernel_file_brings_the_loader_down),
+        ("an_agent_that_cannot_be_read_is_one_sentence", an_agent_that_cannot_be_read_is_one_sentence),
         ("an_initramfs_that_does_not_fit_is_told", an_initramfs_that_does_not_fit_is_told),
         ("a_program_of_ones_own_is_refused", a_program_of_ones_own_is_refused),
     ];
-    let guests: [(&str, GuestTest); 7] = [
+    let guests: [(&str, GuestTest); 8] = [
         ("exits_with_status_0_and_every_stage", exits_with_status_0_and_every_stage),
         ("serves_confined_and_leaves_nothing", serves_confined_and_leaves_nothing),
         ("drives_traffic_to_a_process_on_the_bridge", drives_traffic_to_a_process_on_the_bridge),
@@ -46,8 +49,12 @@ fn main() -> ExitCode {
         ("ends_at_its_deadline", ends_at_its_deadline),
         ("a_failing_agent_is_told", a_failing_agent_is_told),
         ("a_kernel_panic_is_told", a_kernel_panic_is_told),
+        ("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
     ];
     let mut trials: Vec<Trial> = everywhere.map(|(name, test)| Trial::test(name, test)).into();
+    let root = nix::unistd::geteuid().is_root();
+    let no_kvm = Trial::test("no_kvm_is_one_sentence", no_kvm_is_one_sentence).with_ignored_flag(!root);
+    trials.push(if root { no_kvm } else { no_kvm.with_kind("needs root to hide /dev") });
     let machine = obstacle();
     // Our kernel boots four times faster, so where it has been built only what depends on the kernel is tested with both.
     let (ours, cloud) = (cache().join("microvm/vmlinux"), cache().join("cloud/vmlinuz"));
@@ -112,7 +119,7 @@ fn attach() -> Result<Attachment, AttachError> {
 
 /// A guest on a bridge in a network namespace of this test's own.
 fn launched(kernel: &Path, workload: &Workload) -> Result<Instance, Failed> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
     ip("link set lo up")?;
     ip("link add bridge0 type bridge")?;
     ip("address add 172.17.0.1/16 dev bridge0")?;
@@ -334,12 +341,67 @@ fn a_truncated_kernel_is_told() -> Result<(), Failed> {
     let mut short = bz_image();
     short.truncate(1024 + 32);
     let error = Kernel::from_bytes(path, short).err().ok_or("a cut bzImage was taken")?;
-    check(error.to_string() == "the kernel kernel is truncated: it has 1056 bytes of 1088", error.to_string())?;
+    check(
+        error.to_string().starts_with("the kernel kernel is truncated, it has 1056 bytes of 1088: "),
+        error.to_string(),
+    )?;
     Kernel::from_bytes(path, elf())?.load(&memory)?;
-    let mut short = elf();
-    short.truncate(125);
-    let loaded = Kernel::from_bytes(path, short)?.load(&memory);
-    check(matches!(loaded, Err(KernelError::Load { .. })), format!("{loaded:?}"))
+    for (length, wanted) in [(100, 120), (125, 136)] {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), &elf()[..length])?;
+        let sentence =
+            format!("is truncated, it has {length} bytes of {wanted}: get it again (scripts/guest-kernel fetch)");
+        one_sentence(file.path(), &sentence)?;
+    }
+    Ok(())
+}
+
+fn an_agent_that_cannot_be_read_is_one_sentence() -> Result<(), Failed> {
+    let file = tempfile::NamedTempFile::new()?;
+    let refused = |agent: &str, cause: &str| {
+        let sentence = format!("read the agent {agent} (cargo build -p isobench-workload makes one): {cause}");
+        let told = ending(&["--kernel", VMM, "--agent", agent], 1, &sentence)?;
+        check(told.lines().count() == 1, told)
+    };
+    refused("/nonexistent/agent", "No such file")?;
+    refused("/", "Is a directory")?;
+    refused(text(file.path()), "it is empty")
+}
+
+fn too_little_memory_is_one_sentence(kernel: &Path) -> Result<(), Failed> {
+    // Larger than what is left beside the kernel.
+    let agent = tempfile::NamedTempFile::new()?;
+    agent.as_file().set_len(100 << 20)?;
+    let words = ["--kernel", text(kernel), "--agent", text(agent.path()), "--memory", "64M"];
+    let told = ending(&words, 1, "give the guest more memory")?;
+    check(told.lines().count() == 1, told)?;
+    for (size, sentence) in [("16M", "at least 33554432"), ("65M", "a multiple of 2 MiB")] {
+        let told = ending(&["--kernel", text(kernel), "--agent", VMM, "--memory", size], 1, sentence)?;
+        check(told.lines().count() == 1, told)?;
+    }
+    Ok(())
+}
+
+/// Whether a machine without KVM is told what to do; in a mount namespace of its own, without devices.
+fn no_kvm_is_one_sentence() -> Result<(), Failed> {
+    let kernel = tempfile::NamedTempFile::new()?;
+    std::fs::write(kernel.path(), elf())?;
+    let null = std::fs::File::open("/dev/null")?;
+    let attempt = move || -> Result<Output, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| told(&error))?;
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).map_err(|error| told(&error))?;
+        mount(Some("none"), "/dev", Some("tmpfs"), MsFlags::empty(), nothing).map_err(|error| told(&error))?;
+        let mut command = Command::new(VMM);
+        command.arg("linux").arg("--kernel").arg(kernel.path()).args(["--agent", VMM]).stdin(null);
+        command.output().map_err(|error| told(&error))
+    };
+    // A thread of its own: the others keep their devices.
+    let output = std::thread::spawn(attempt).join().map_err(|_| "the thread panicked")??;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.code() == Some(1) && text.lines().count() == 1, format!("{}: {text}", output.status))?;
+    check(text.starts_with("isobench-vmm: open /dev/kvm: this kernel has no KVM; load the module kvm_intel"), text)
 }
 
 /// Whatever is done to a kernel file, it is refused or loaded within guest memory; nothing else happens.

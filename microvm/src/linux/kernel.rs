@@ -43,7 +43,9 @@ pub enum KernelError {
         why: &'static str,
     },
     /// A part is missing.
-    #[error("the kernel {path} is truncated: it has {found} bytes of {wanted}")]
+    #[error(
+        "the kernel {path} is truncated, it has {found} bytes of {wanted}: get it again (scripts/guest-kernel fetch)"
+    )]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -53,7 +55,7 @@ pub enum KernelError {
         wanted: u64,
     },
     /// It can't be loaded.
-    #[error("load the kernel {path} into {memory} bytes of memory")]
+    #[error("load the kernel {path} into {memory} bytes of memory: give the guest more, or another kernel")]
     Load {
         /// The file.
         path: PathBuf,
@@ -108,6 +110,10 @@ impl Kernel {
         let foreign = |why| KernelError::Foreign { path: path.to_owned(), why };
         let format = if bytes.starts_with(b"\x7fELF") {
             check_elf(&bytes).map_err(foreign)?;
+            let (found, wanted) = (bytes.len() as u64, elf_size(&bytes));
+            if found < wanted {
+                return Err(KernelError::Truncated { path: path.to_owned(), found, wanted });
+            }
             Format::Elf
         } else if bytes.get(MAGIC..MAGIC + 4) == Some(b"HdrS")
             && bytes.get(BOOT_FLAG..BOOT_FLAG + 2) == Some(&[0x55, 0xaa])
@@ -195,6 +201,28 @@ fn check_elf(bytes: &[u8]) -> Result<(), &'static str> {
         (2, 1, 2, _) => Err("it is for another processor"),
         _ => Err("it is no 64-bit ELF executable"),
     }
+}
+
+/// How long an ELF file whose header is whole must be to hold its program headers and all that they name.
+fn elf_size(bytes: &[u8]) -> u64 {
+    let table = long(bytes, 32).unwrap_or(0);
+    let (size, count) =
+        (u64::from(bytes[54]) | u64::from(bytes[55]) << 8, u64::from(bytes[56]) | u64::from(bytes[57]) << 8);
+    let mut wanted = table.saturating_add(size * count);
+    for index in 0..count {
+        let header = usize::try_from(table.saturating_add(size * index)).unwrap_or(usize::MAX);
+        let field = |at: usize| long(bytes, header.saturating_add(at));
+        // p_offset and p_filesz; a header outside the file is missed by the table's own size.
+        if let (Some(offset), Some(length)) = (field(8), field(32)) {
+            wanted = wanted.max(offset.saturating_add(length));
+        }
+    }
+    wanted
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    let word = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_le_bytes(word.try_into().ok()?))
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

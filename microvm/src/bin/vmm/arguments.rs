@@ -4,8 +4,10 @@ use isobench_guest::contract::{Network, Task};
 use isobench_microvm::system::inherited_fd;
 use isobench_microvm::unikernel::Config;
 use std::ffi::OsString;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a command line can't be followed.
@@ -26,6 +28,15 @@ pub(crate) enum ArgumentError {
         value: String,
         /// What is wanted.
         wanted: &'static str,
+    },
+    /// The agent's file can't be read.
+    #[error("read the agent {} (cargo build -p isobench-workload makes one)", path.display())]
+    Agent {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
     /// Options that need one another.
     #[error("a guest that serves needs --tap-fd, --mac and --address")]

@@ -7,7 +7,7 @@ use isobench_microvm::system::inherited_fd;
 use isobench_workload::Stages;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -62,7 +62,9 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
         let wrong = |wanted| ArgumentError::Value { option, value: value.clone(), wanted };
         match option {
             "--kernel" => config.kernel = raw.into(),
-            "--agent" => config.agent = read_agent(&raw).map_err(|_| wrong("a file that can be read"))?,
+            "--agent" => {
+                config.agent = read_agent(&raw).map_err(|source| ArgumentError::Agent { path: raw.into(), source })?;
+            }
             "--tap-fd" => {
                 let number = value.parse().map_err(|_| wrong("a file descriptor"))?;
                 tap = Some(inherited_fd(number).map_err(|_| wrong("an open file descriptor"))?);
@@ -83,8 +85,11 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
             _ => config.spin = Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?),
         }
     }
-    if config.kernel.as_os_str().is_empty() || config.agent.is_empty() {
-        return Err(ArgumentError::Missing("--kernel or --agent"));
+    if config.kernel.as_os_str().is_empty() {
+        return Err(ArgumentError::Missing("--kernel"));
+    }
+    if config.agent.is_empty() {
+        return Err(ArgumentError::Missing("--agent"));
     }
     config.network = match (tap, card, place) {
         (Some(tap), Some(mac), Some((address, prefix))) => Some((tap, Network { mac, address, prefix, gateway })),
@@ -94,8 +99,8 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
     Ok(config)
 }
 
-fn read_agent(path: &OsString) -> std::io::Result<Vec<u8>> {
+fn read_agent(path: &OsString) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST_AGENT).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    if bytes.is_empty() { Err(io::Error::other("it is empty")) } else { Ok(bytes) }
 }
