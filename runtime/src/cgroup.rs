@@ -199,10 +199,11 @@ impl Cgroup {
         self.unified.as_ref().map(AsFd::as_fd)
     }
 
-    /// For version 1: the files in which the child writes itself down, opened while they can be reached.
+    /// For version 1: the files in which the child writes itself down, opened while they can be reached. It is `tasks`, in
+    /// which a thread may move itself without the lock that `cgroup.procs` takes.
     pub(crate) fn open_joins(&self) -> Result<Vec<OwnedFd>, Error> {
         let files = self.directories.iter().filter(|(controller, _)| controller.is_some()).map(|(_, path)| {
-            let path = path.join("cgroup.procs");
+            let path = path.join("tasks");
             let opened = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
             opened.map_err(Error::system("open", path.display().to_string()))
         });

@@ -18,15 +18,17 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
+    /// Join the control groups of version 1.
+    JoinCgroups = 1,
     /// Map the user that launched to root of the new user namespace.
-    MapUser = 1,
+    MapUser,
     /// Join namespaces of others.
     JoinNamespaces,
     /// Set the host name.
     NameHost,
     /// Change to the new root, make its mounts and leave the old root behind.
     ChangeRoot,
-    /// Wait until the launching process has joined the cgroup and attached the network; make the cgroup namespace.
+    /// Wait until the launching process has attached the network.
     AwaitHost,
     /// Configure the network from inside.
     ConfigureNetwork,
@@ -47,7 +49,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
+        Self::JoinCgroups,
         Self::MapUser,
         Self::JoinNamespaces,
         Self::NameHost,
@@ -67,6 +70,7 @@ impl Step {
 impl std::fmt::Display for Step {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
+            Self::JoinCgroups => "join cgroup",
             Self::MapUser => "map the user",
             Self::JoinNamespaces => "join namespace",
             Self::NameHost => "set the host name",
@@ -98,7 +102,7 @@ pub(crate) struct Shared {
     /// [`Self::BUSY`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when the child leaves
     /// (`CLONE_CHILD_CLEARTID`).
     present: AtomicU32,
-    /// 0 until the parent has joined the cgroup and attached the network, then 1; 2 where that failed.
+    /// 0 until the parent has attached the network, then 1; 2 where that failed.
     connected: AtomicU32,
     step: AtomicU32,
     item: AtomicU32,
@@ -138,7 +142,7 @@ impl Shared {
         }
     }
 
-    /// The parent's word that the cgroup is joined and the network attached, or never will be.
+    /// The parent's word that the network is attached, or never will be.
     pub(crate) fn connect(&self, succeeded: bool) {
         self.connected.store(if succeeded { 1 } else { 2 }, Ordering::Release);
         let _ = futex::wake(&self.connected, futex::Flags::empty(), 1);
@@ -186,6 +190,7 @@ pub(crate) fn become_program(plan: &Plan, shared: &Shared) -> Failure {
 
 fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     let at = |step: Step| move |(item, errno): (usize, Errno)| Failure { step, item, errno };
+    join_cgroups(plan).map_err(at(Step::JoinCgroups))?;
     map_user(plan).map_err(at(Step::MapUser))?;
     join_namespaces(plan).map_err(at(Step::JoinNamespaces))?;
     name_host(plan).map_err(at(Step::NameHost))?;
@@ -211,6 +216,18 @@ pub(crate) fn open(path: &std::ffi::CStr, flags: OFlags) -> Result<ManuallyDrop<
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map(ManuallyDrop::new)
 }
 
+/// Version 1 only; with version 2 clone3 has created the process in its cgroup.
+///
+/// A thread that moves itself alone, by `0` in `tasks`, needs no lock that stops all forks and exits of the machine. Moving
+/// a process by its number in `cgroup.procs` takes that lock, which waits for a grace period of RCU, milliseconds a
+/// hierarchy (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c). This process has one thread, so both do the same.
+fn join_cgroups(plan: &Plan) -> StepResult {
+    for (item, tasks) in plan.cgroup_joins.iter().enumerate() {
+        rustix::io::write(tasks, b"0").map_err(|errno| (item, errno))?;
+    }
+    Ok(())
+}
+
 /// [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html): an ordinary user may map its own
 /// user and group once setgroups is denied.
 fn map_user(plan: &Plan) -> StepResult {
@@ -225,24 +242,15 @@ fn join_namespaces(plan: &Plan) -> StepResult {
     for (item, namespace) in plan.joined_namespaces.iter().enumerate() {
         rustix::thread::move_into_link_name_space(namespace.as_fd(), None).map_err(|errno| (item, errno))?;
     }
-    if plan.cgroup_joins.is_empty() { make_cgroup_namespace(plan) } else { Ok(()) }
-}
-
-/// Only once the process is in its cgroup, so that the namespace's root is that one and not the parent's.
-fn make_cgroup_namespace(plan: &Plan) -> StepResult {
+    // The process is in its cgroups, so that the namespace's root is those and not the parent's.
     if plan.cgroup_namespace {
         system::unshare_cgroup().map_err(|errno| (plan.joined_namespaces.len(), errno))?;
     }
     Ok(())
 }
 
-/// In version 1 the launching process joins the cgroups for the child, because each costs a grace period of RCU, which
-/// passes while the child builds its root.
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
-    if plan.awaits_host() {
-        shared.await_connection().map_err(|errno| (0, errno))?;
-    }
-    if plan.cgroup_joins.is_empty() { Ok(()) } else { make_cgroup_namespace(plan) }
+    if plan.awaits_host() { shared.await_connection().map_err(|errno| (0, errno)) } else { Ok(()) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {

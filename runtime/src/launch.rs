@@ -10,7 +10,7 @@ use isobench_workload::{Output, Process};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,13 +36,13 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     let (pid, pidfd, running) = cloned.map_err(Error::system("create", "the process (clone3)"))?;
     let process = Process::from_pidfd(pid, pidfd);
 
-    // join, attach: what only this process can do for the child, while the child builds its root.
-    if plan.awaits_host() {
-        let done = join_cgroup(&plan, &process).and_then(|()| attach(endpoint.as_ref(), pid));
-        shared.connect(done.is_ok());
-        if let Err(error) = done {
+    // attach: what only this process can do for the child, while the child builds its root.
+    if let Some(endpoint) = &endpoint {
+        let attached = endpoint.attach(&PeerNamespace::Process(pid));
+        shared.connect(attached.is_ok());
+        if let Err(error) = attached {
             drop(running);
-            return Err(reap(process, error));
+            return Err(reap(process, error.into()));
         }
     }
 
@@ -73,21 +73,6 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     }
 }
 
-/// Version 1 only; with version 2 clone3 has created the process in its cgroup.
-fn join_cgroup(plan: &Plan, process: &Process) -> Result<(), Error> {
-    let number = process.pid().to_string();
-    for processes in &plan.cgroup_joins {
-        let joined = rustix::io::write(processes, number.as_bytes());
-        joined.map_err(Error::system("join cgroup for process", &*number))?;
-    }
-    Ok(())
-}
-
-/// The host's side of the network.
-fn attach(endpoint: Option<&Endpoint>, pid: Pid) -> Result<(), Error> {
-    endpoint.map_or(Ok(()), |endpoint| Ok(endpoint.attach(&PeerNamespace::Process(pid))?))
-}
-
 /// Launches a process with no isolation at all, by the same clone3; its standard output is a pipe.
 pub fn bare(program: Arc<OwnedFd>, arguments: Vec<String>) -> Result<(Process, Output), Error> {
     let mut specification = Specification::bare(Program::Descriptor(program), arguments);
@@ -115,7 +100,9 @@ fn reap(mut process: Process, error: Error) -> Error {
 
 fn describe(plan: &Plan, failure: Failure) -> Error {
     let Failure { step, item, errno } = failure;
+    let cgroup = |item| plan.cgroup.as_ref()?.paths().nth(item).map(|path| path.display().to_string());
     let object = match step {
+        Step::JoinCgroups => cgroup(item),
         Step::MapUser => plan.user_map.get(item).map(|(path, _)| path.to_string_lossy().into_owned()),
         Step::ChangeRoot => plan.root.as_ref().map(|root| root.describe(item)),
         Step::JoinNamespaces if item == plan.joined_namespaces.len() => Some("of its own for cgroups".into()),

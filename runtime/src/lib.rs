@@ -9,28 +9,28 @@
 //! 2. **create** (`system::clone3`): one [clone3(2)](https://man7.org/linux/man-pages/man2/clone3.2.html) makes the process
 //!    in its new namespaces, with version 2 also in its [cgroup]. It *shares* this process's memory until exec, on a stack
 //!    of its own: nothing is copied, so that a launch costs the same whatever this process holds.
-//! 3. **join_cgroup**: only for version 1, where it costs grace periods of RCU that pass meanwhile.
-//! 4. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile too.
-//! 5. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
+//! 3. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile.
+//! 4. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
 //!    becoming the program or by its end; which of the two it was stands in the block beside it. No pipe is needed.
-//! 6. **settle** ([`network::Endpoint::await_carrier`]): the bridge catches up with the new link, so that no first packet is
+//! 5. **settle** ([`network::Endpoint::await_carrier`]): the bridge catches up with the new link, so that no first packet is
 //!    lost.
 //!
 //! In the new process (`child::become_program`), which only makes system calls on what was laid out:
 //!
-//! 1. **map_user**: an ordinary user becomes root of a new user namespace.
-//! 2. **join_namespaces**: another container's network; and a cgroup namespace.
-//! 3. **name_host**.
-//! 4. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
-//! 5. **await_host**: until steps 3 and 4 above are done.
-//! 6. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
-//! 7. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
-//! 8. **limit_resources**: limits, a session and a keyring of its own.
-//! 9. **await_start**: only where creating and starting are two orders.
-//! 10. **drop_capabilities** ([`capabilities`]).
-//! 11. **refuse_privileges**: no exec can gain any from now on.
-//! 12. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
-//! 13. **execute**: the program becomes process 1 of the container.
+//! 1. **join_cgroups**: only with version 1; from here on its own cgroup pays for all that it does.
+//! 2. **map_user**: an ordinary user becomes root of a new user namespace.
+//! 3. **join_namespaces**: another container's network; and a cgroup namespace.
+//! 4. **name_host**.
+//! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
+//! 6. **await_host**: until step 3 above is done.
+//! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
+//! 8. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
+//! 9. **limit_resources**: limits, a session and a keyring of its own.
+//! 10. **await_start**: only where creating and starting are two orders.
+//! 11. **drop_capabilities** ([`capabilities`]).
+//! 12. **refuse_privileges**: no exec can gain any from now on.
+//! 13. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
+//! 14. **execute**: the program becomes process 1 of the container.
 //!
 //! ```
 //! use isobench_runtime::{NetworkMode, Plan, Program, Specification, launch};
@@ -74,4 +74,4 @@ pub use child::Step;
 pub use error::Error;
 pub use launch::{Launched, launch};
 pub use plan::{Namespaces, NetworkMode, Plan, Program, Root, Specification, Stream, User};
-pub use sandbox::{ContainerSandbox, SandboxNetwork};
+pub use sandbox::{ContainerSandbox, Mode, SandboxNetwork};

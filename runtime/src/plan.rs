@@ -332,7 +332,7 @@ impl Plan {
 
     /// Whether the child has to wait for something that only the launching process can do for it.
     pub(crate) fn awaits_host(&self) -> bool {
-        !self.cgroup_joins.is_empty() || matches!(self.network, NetworkPlan::Attached(_))
+        matches!(self.network, NetworkPlan::Attached(_))
     }
 
     /// The cgroup into which clone3 itself puts the child (version 2).

@@ -1,7 +1,7 @@
 //! Container runtimes as programs: the same bundle, from the start of the program to its end.
 
 use crate::{Pair, both};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use isobench_workload::clock;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -45,17 +45,12 @@ impl Bundle {
             std::fs::create_dir_all(root.join(folder)).with_context(|| format!("make {folder} in the bundle"))?;
         }
         std::fs::copy(&agent, root.join("agent")).with_context(|| format!("copy {agent} into the bundle"))?;
-        let status = Command::new(runtime)
-            .args(["spec", "--bundle"])
-            .arg(directory.path())
-            .status()
-            .with_context(|| format!("start {runtime}"))?;
-        if !status.success() {
-            bail!("{runtime} spec ended with {status}");
-        }
+        let output =
+            Command::new(runtime).arg("spec").output().with_context(|| format!("start {runtime}"))?;
+        ensure!(output.status.success(), "{runtime} spec ended with {}", output.status);
         let path = directory.path().join("config.json");
         let mut config: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&path).context("read config.json")?).context("parse config.json")?;
+            serde_json::from_slice(&output.stdout).context("parse the configuration that spec printed")?;
         config["process"]["args"] = serde_json::json!(["/agent", "exit"]);
         config["process"]["terminal"] = serde_json::json!(false);
         std::fs::write(&path, serde_json::to_vec(&config)?).context("write config.json")?;
