@@ -16,6 +16,43 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A network mode by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The launching process's own network.
+    Host,
+    /// That of another container.
+    Container,
+    /// Nothing but `lo`.
+    None,
+    /// The default bridge, which is also what a container gets for which no mode is given.
+    #[default]
+    Bridge,
+    /// A network with a subnet of one's own choice.
+    Custom,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 5] = [Self::Host, Self::Container, Self::None, Self::Bridge, Self::Custom];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Container => "container",
+            Self::None => "none",
+            Self::Bridge => "bridge",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// The mode of this name, where there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
 /// The network of every container that a sandbox launches.
 #[derive(Clone, Debug)]
 pub enum SandboxNetwork {
