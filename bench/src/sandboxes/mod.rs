@@ -11,8 +11,8 @@ mod virtual_machine;
 pub(crate) use spawn::spawn;
 
 use crate::programs::Program;
+use crate::testbed::Settings;
 use crate::testbed::network::HostNetwork;
-use crate::testbed::{Settings, directory};
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel;
 use isobench_microvm::sandbox::{Housing, MEMORY};
@@ -101,8 +101,12 @@ impl Candidate {
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
 /// Finds every sandbox of the vocabulary on this testbed.
-pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settings) -> anyhow::Result<Vec<Candidate>> {
-    let vmm = Rc::new(Program::vmm(&directory("programs")?)?);
+pub(crate) fn find(
+    agent: &Rc<Program>,
+    vmm: &Rc<Program>,
+    network: &HostNetwork,
+    settings: &Settings,
+) -> anyhow::Result<Vec<Candidate>> {
     let kvm = judge();
     let containers = container::Containers::new(agent)?;
     let (root, host) = (root_directory::make(agent)?, root_directory::show_host()?);
@@ -111,12 +115,12 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settin
             "process" => found(
                 process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),
             ),
-            "unikernel-process" => unikernel(Housing::Process, &vmm, network),
+            "unikernel-process" => unikernel(Housing::Process, vmm, network),
             "vm-unikernel" if kvm.runs_unikernel() => {
-                unikernel(Housing::VirtualMachine { memory: MEMORY }, &vmm, network)
+                unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, network)
             }
             "vm-linux" if kvm.runs_linux() => match settings.kernel.clone().or_else(kernel::find) {
-                Some(kernel) => virtual_machine::linux(&kernel, &vmm, agent, network)
+                Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, network)
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
                 None => {
@@ -142,6 +146,19 @@ pub(crate) fn find(agent: &Rc<Program>, network: &HostNetwork, settings: &Settin
         Candidate { kind, version, emulation, sandbox }
     });
     Ok(candidates.collect())
+}
+
+/// The unikernel with packets as large as on a wire both ways.
+pub(crate) fn with_wire_packets(
+    kind: &Kind,
+    vmm: &Rc<Program>,
+    network: &HostNetwork,
+) -> anyhow::Result<Box<dyn Sandbox>> {
+    let housing = match kind.family {
+        Family::Unikernel => Housing::VirtualMachine { memory: MEMORY },
+        _ => Housing::Process,
+    };
+    Ok(Box::new(virtual_machine::unikernel(housing, vmm, network)?.with_wire_packets()))
 }
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, network: &HostNetwork) -> Found {
