@@ -3,9 +3,11 @@
 use super::traffic::Served;
 use super::{Experiment, Ground, Place, Point, Sheet, answer, ended};
 use crate::cell::Cell;
-use crate::sandboxes::{Kind, Network};
-use crate::testbed::network::{CLIENT, HOST, PUBLISHED};
+use crate::sandboxes::{self, Kind, Network};
+use crate::testbed::network::{CLIENT, HOST, HostNetwork, PUBLISHED};
 use isobench_reports::record::{Outcome, Value};
+use isobench_runtime::Mode;
+use isobench_runtime::network::BridgeNetwork;
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, client, protocol::PORT};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -24,6 +26,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
         "network.connects",
         "network.port-conflict",
         "network.source-address",
+        "network.default-mode",
         "network.range",
         "network.publish",
     ],
@@ -54,7 +57,17 @@ fn points(kind: &Kind) -> Vec<Point> {
     if kind.network == Network::Bridged {
         names.extend(["network.range", "network.publish"]);
     }
+    if tells_default_mode(kind) {
+        names.push(DEFAULT_MODE);
+    }
     names.into_iter().map(Point::plain).chain(["outside", "gateway"].map(connects)).collect()
+}
+
+const DEFAULT_MODE: &str = "network.default-mode";
+
+/// What a runtime does when no mode is given is asked once, beside the mode that it is said to be.
+fn tells_default_mode(kind: &Kind) -> bool {
+    kind.name == "container-bridge"
 }
 
 fn connects(target: &str) -> Point {
@@ -103,6 +116,15 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
     let host: Finding = answer(ground.agent(Place::Host, &Workload::Probe(Probe::default()))?, deadline)?;
     serving.end()?;
 
+    if tells_default_mode(kind) {
+        let mut unnamed = sandboxes::without_mode(&ground.agent, &ground.network)?;
+        let seen: Finding = answer(unnamed.launch(&Workload::Probe(Probe::default()))?, deadline)?;
+        let outcome = match mode(&seen, &host, &ground.network) {
+            Some(mode) => Outcome::Value(Value::Texts(vec![mode.name().to_owned()])),
+            None => Outcome::Error(format!("its network is that of no mode: {:?}, {:?}", seen.addresses, seen.routes)),
+        };
+        sheet.write(&Point::plain(DEFAULT_MODE), 0, outcome);
+    }
     let mut texts = |metric, texts: &[String]| sheet.value(&Point::plain(metric), Value::Texts(texts.to_vec()));
     texts("network.interfaces", &inside.interfaces);
     texts("network.addresses", &inside.addresses);
@@ -163,6 +185,19 @@ fn gateway(ground: &Ground, kind: &Kind) -> Ipv4Addr {
         "container-custom" => ground.network.custom.settings().gateway,
         _ if kind.network == Network::Host => HOST,
         _ => ground.network.bridge.settings().gateway,
+    }
+}
+
+/// The mode that gives such a network.
+fn mode(seen: &Finding, host: &Finding, network: &HostNetwork) -> Option<Mode> {
+    let ranges = ranges(&seen.routes);
+    let is = |network: &BridgeNetwork| ranges == [network.settings().subnet.to_string()];
+    match () {
+        () if seen.namespace != 0 && seen.namespace == host.namespace => Some(Mode::Host),
+        () if seen.interfaces == ["lo"] => Some(Mode::None),
+        () if is(&network.bridge) => Some(Mode::Bridge),
+        () if is(&network.custom) => Some(Mode::Custom),
+        () => None,
     }
 }
 

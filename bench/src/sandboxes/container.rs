@@ -3,10 +3,10 @@
 use crate::programs::Program;
 use crate::testbed::cgroups;
 use crate::testbed::network::HostNetwork;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use isobench_runtime::cgroup::{Cgroups, Limits};
 use isobench_runtime::network::{BridgeNetwork, Namespace};
-use isobench_runtime::{ContainerSandbox, SandboxNetwork};
+use isobench_runtime::{ContainerSandbox, Mode, SandboxNetwork};
 use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,14 +29,24 @@ impl Containers {
 
     /// The sandbox of a name such as `container-bridge`.
     pub(super) fn sandbox(&self, name: &str, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
+        let mode = name.strip_prefix("container-").and_then(Mode::named);
+        self.with_mode(name, Some(mode.with_context(|| format!("there is no network mode for `{name}`"))?), network)
+    }
+
+    /// A sandbox with this mode, or with the runtime's own choice where none is given.
+    pub(super) fn with_mode(
+        &self,
+        name: &str,
+        mode: Option<Mode>,
+        network: &HostNetwork,
+    ) -> anyhow::Result<Box<dyn Sandbox>> {
         let attached = |network: &BridgeNetwork| SandboxNetwork::Bridge { network: network.clone(), publish: None };
-        let network = match name {
-            "container-host" => SandboxNetwork::Host,
-            "container-none" => SandboxNetwork::None,
-            "container-bridge" => attached(&network.bridge),
-            "container-custom" => attached(&network.custom),
-            "container-container" => return Ok(Box::new(self.joining(name, attached(&network.bridge))?)),
-            _ => bail!("there is no network mode for `{name}`"),
+        let network = match mode.unwrap_or_default() {
+            Mode::Host => SandboxNetwork::Host,
+            Mode::None => SandboxNetwork::None,
+            Mode::Bridge => attached(&network.bridge),
+            Mode::Custom => attached(&network.custom),
+            Mode::Container => return Ok(Box::new(self.joining(name, attached(&network.bridge))?)),
         };
         Ok(Box::new(self.with(name, network)))
     }

@@ -97,6 +97,11 @@ impl Candidate {
     }
 }
 
+/// Our own containers with no network mode given: the runtime chooses.
+pub(crate) fn without_mode(agent: &Program, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
+    container::Containers::new(agent)?.with_mode("container", None, network)
+}
+
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
