@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Long enough for an answer from the same machine, short enough for an address that nobody has.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Short enough for an address that nobody has, and long enough for two packets that are lost: the kernel asks for a link
+/// address, and sends a SYN, again after a second (RFC 6298), and a bridge may drop what a program sends in its first moment.
+const PATIENCE: Duration = Duration::from_millis(3500);
 
 /// Looks at the network and tries what is asked.
 pub(crate) fn look(questions: &Probe) -> Finding {
