@@ -74,8 +74,6 @@ fn each_cell(experiment: &Experiment) -> Result<(), Failed> {
         let left = testbed.inventory()?.beyond(&before);
         for Measurement { metric, parameters, outcome, .. } in &measurements {
             match outcome {
-                // On a machine that does something else as well, that may give back more memory than a cell takes.
-                Outcome::Error(error) if metric == "memory.host" && error.contains("fell by") => println!("  {error}"),
                 Outcome::Error(error) => failures.push(format!("{}: {metric} {parameters:?}: {error}", sandbox.name)),
                 Outcome::Value(value) => println!("  {metric} {parameters:?} {}", short(value)),
             }

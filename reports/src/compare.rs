@@ -13,7 +13,10 @@ use crate::statistics::bootstrap::unpaired_ratio;
 use crate::statistics::holm::holm;
 use crate::statistics::rank_sum::rank_sum;
 use crate::statistics::{Estimate, median};
-use crate::summary::{Data, LEVEL, Parameters, Series, block_medians, summary};
+use crate::summary::{Data, LEVEL, Parameters, Series, block_medians, lines, summary};
+
+/// The metric that is compared by its slope.
+const HOST_MEMORY: &str = "memory.host";
 
 /// Two runs, series by series.
 #[derive(Clone, Debug)]
@@ -73,15 +76,13 @@ pub enum Change {
 impl Comparison {
     /// Compares two runs. Facts, and states of the machine, are left out.
     pub fn new(old: &Records, new: &Records) -> Self {
-        let (before, after) = (summary(old), summary(new));
+        let (before, after) = (quantities(&summary(old)), quantities(&summary(new)));
         let mut rows: Vec<Row> = Vec::new();
         let mut lost = Vec::new();
-        for series in &before {
-            let Some(old_blocks) = comparable(series) else { continue };
-            let counterpart = after.iter().find(|candidate| name(candidate) == name(series));
-            match counterpart.map(|counterpart| (counterpart, comparable(counterpart))) {
-                Some((_, Some(new_blocks))) => rows.extend(row(series, &old_blocks, &new_blocks)),
-                Some((_, None)) => lost.push(name(series)),
+        for quantity in before.iter().filter(|quantity| !quantity.blocks.is_empty()) {
+            match after.iter().find(|candidate| candidate.name == quantity.name) {
+                Some(counterpart) if counterpart.blocks.is_empty() => lost.push(quantity.name.clone()),
+                Some(counterpart) => rows.extend(row(quantity, &counterpart.blocks)),
                 None => {}
             }
         }
@@ -107,20 +108,37 @@ impl Comparison {
     }
 }
 
-/// Values by block of a series that has some and whose metric can become worse.
-fn comparable(series: &Series) -> Option<Vec<f64>> {
-    metrics::find(&series.metric).filter(|metric| metric.better != Better::Neither)?;
-    let Data::Numbers(numbers) = &series.data else { return None };
-    let blocks: Vec<f64> = block_medians(&numbers.points).into_values().collect();
-    (!blocks.is_empty()).then_some(blocks)
+/// What can become worse, with its value in each block; it has none where all samples failed.
+struct Quantity {
+    name: Name,
+    unit: &'static str,
+    blocks: Vec<f64>,
 }
 
-fn row(series: &Series, old: &[f64], new: &[f64]) -> Option<Row> {
-    let higher = metrics::find(&series.metric)?.better == Better::Higher;
-    let (worse, better) = if higher { (old, new) } else { (new, old) };
+/// The quantities of a run. Memory of the whole host at two different hours says nothing: of that it is the slope over the
+/// number of instances, and that has no parameters.
+fn quantities(series: &[Series]) -> Vec<Quantity> {
+    let medians = series.iter().filter(|series| series.metric != HOST_MEMORY).filter_map(|series| {
+        metrics::find(&series.metric).filter(|metric| metric.better != Better::Neither)?;
+        let Data::Numbers(numbers) = &series.data else { return None };
+        let blocks = block_medians(&numbers.points).into_values().collect();
+        Some(Quantity { name: name(series), unit: series.unit, blocks })
+    });
+    let lines = lines(series);
+    let slopes = lines.iter().filter(|line| line.metric == HOST_MEMORY).filter_map(|line| {
+        let series = series.iter().find(|series| series.metric == line.metric && series.sandbox == line.sandbox)?;
+        let name = Name { parameters: Parameters::new(), ..name(series) };
+        Some(Quantity { name, unit: series.unit, blocks: line.slopes.clone() })
+    });
+    medians.chain(slopes).collect()
+}
+
+fn row(quantity: &Quantity, new: &[f64]) -> Option<Row> {
+    let (metric, old) = (metrics::find(&quantity.name.metric)?, quantity.blocks.as_slice());
+    let (worse, better) = if metric.better == Better::Higher { (old, new) } else { (new, old) };
     Some(Row {
-        name: name(series),
-        unit: series.unit,
+        name: quantity.name.clone(),
+        unit: quantity.unit,
         old: median(old)?,
         new: median(new)?,
         cost: unpaired_ratio(worse, better, LEVEL),

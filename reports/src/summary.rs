@@ -132,8 +132,11 @@ pub struct Line {
     pub sandbox: String,
     /// The metric's name, such as `memory.host`.
     pub metric: String,
-    /// All samples, in bytes, ordered by instances, then block.
+    /// All samples with instances, in bytes, ordered by instances, then block. Where a block has a sample with none, they
+    /// are what there is beyond it.
     pub points: Vec<LinePoint>,
+    /// Bytes per instance in each block.
+    pub slopes: Vec<f64>,
     /// Bytes per instance: median over the blocks' slopes with its 95 % interval.
     pub slope: Option<Estimate>,
     /// Bytes at zero instances on the line through the median slope: the median over the blocks' intercepts.
@@ -313,6 +316,7 @@ pub fn lines(series: &[Series]) -> Vec<Line> {
                 sandbox: series.sandbox.clone(),
                 metric: series.metric.clone(),
                 points: Vec::new(),
+                slopes: Vec::new(),
                 slope: None,
                 intercept: None,
             }),
@@ -325,20 +329,33 @@ pub fn lines(series: &[Series]) -> Vec<Line> {
         }));
     }
     for line in &mut lines {
+        rebase(&mut line.points);
         line.points.sort_by_key(|point| (point.instances, point.block));
         let blocks: Vec<_> = block_slopes(&line.points).into_values().collect();
-        let slopes: Vec<f64> = blocks.iter().map(|line| line.slope).collect();
+        line.slopes = blocks.iter().map(|line| line.slope).collect();
         let intercepts: Vec<f64> = blocks.iter().map(|line| line.intercept).collect();
-        line.slope = median_estimate(&slopes, LEVEL);
+        line.slope = median_estimate(&line.slopes, LEVEL);
         line.intercept = median(&intercepts);
+        line.points.retain(|point| point.instances > 0);
     }
     lines
 }
 
-/// The line through each block's points, warm-ups left out.
+/// Takes each block's sample with no instances off all of its samples. No slope changes, and no sample is left out: one may
+/// be below nought.
+fn rebase(points: &mut [LinePoint]) {
+    let none = points.iter().filter(|point| point.instances == 0);
+    let baselines: BTreeMap<u32, f64> = none.map(|point| (point.block, point.value)).collect();
+    for point in points {
+        point.value -= baselines.get(&point.block).copied().unwrap_or_default();
+    }
+}
+
+/// The line through each block's points with instances, warm-ups left out. The first instance may bring what all others
+/// share, so the step from none to one is no part of what one more takes.
 pub fn block_slopes(points: &[LinePoint]) -> BTreeMap<u32, crate::statistics::slope::Line> {
     let mut blocks: BTreeMap<u32, Vec<(f64, f64)>> = BTreeMap::new();
-    for point in points.iter().filter(|point| !point.warm_up) {
+    for point in points.iter().filter(|point| !point.warm_up && point.instances > 0) {
         blocks.entry(point.block).or_default().push((f64::from(point.instances), point.value));
     }
     blocks.into_iter().filter_map(|(block, points)| Some((block, theil_sen(&points)?))).collect()

@@ -78,3 +78,24 @@ fn another_machine_is_told_of() {
     let comparison = compare(&run(2e6, 1e9, 1), &new);
     assert_eq!(comparison.machine, [("kernel", String::new(), "6.99".into())]);
 }
+
+#[test]
+fn memory_of_the_host_is_compared_by_its_slope() {
+    let run = |used: f64, each: f64| {
+        let mut records = Synthetic::new();
+        for block in 1..=8_u32 {
+            for instances in [0_u32, 1, 2, 4] {
+                let value = used + f64::from(instances) * (each + f64::from(block));
+                let parameters = owned(&[("instances", &instances.to_string())]);
+                records.number("process", block, "memory.host", &parameters, value);
+            }
+        }
+        records
+    };
+    let busier = compare(&run(5e8, 1e5), &run(9e8, 1e5));
+    assert_eq!(busier.rows.len(), 1, "{busier:?}");
+    assert_eq!(busier.rows[0].change, Change::NoneShown, "what else the machine does is no regression");
+    let heavier = compare(&run(9e8, 1e5), &run(5e8, 2e5));
+    assert_eq!(heavier.rows[0].change, Change::Worse);
+    assert!(heavier.rows[0].name.parameters.is_empty() && (heavier.rows[0].cost.unwrap().value - 2.0).abs() < 0.01);
+}

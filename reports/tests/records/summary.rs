@@ -132,3 +132,28 @@ fn memory_is_a_line_whose_slope_is_bytes_for_each_instance() {
     assert_eq!(lines[0].points.len(), 36);
     assert!(lines[0].points.is_sorted_by_key(|point| (point.instances, point.block)));
 }
+
+/// Absolute memory in use, while something else on the machine gives back or takes some.
+#[test]
+fn memory_that_something_else_gives_back_is_noise_and_no_bias() {
+    let mut records = Synthetic::new();
+    for block in 1..=9_u32 {
+        for instances in [0_u32, 1, 2, 4, 8] {
+            // Much is freed before the sample at two instances in some blocks, and taken in others.
+            let other = if instances >= 2 { [0.0, -90e6, 60e6][block as usize % 3] } else { 0.0 };
+            let value = 700e6 + f64::from(block) * 1e6 + f64::from(instances) * 1e5 + other;
+            let parameters = owned(&[("instances", &instances.to_string())]);
+            records.number("container-none", block, "memory.host", &parameters, value);
+        }
+    }
+    let lines = lines(&summary(&records.0));
+    let slope = lines[0].slope.unwrap();
+    let (low, high) = slope.interval.unwrap();
+    assert!(low <= 1e5 && 1e5 <= high && low < 0.0 && high > 2e5, "the noise is in the interval: {slope:?}");
+    assert!((slope.value - 1e5).abs() < 1.0, "{slope:?}");
+    let undisturbed: Vec<f64> =
+        lines[0].points.iter().filter(|point| point.block == 3).map(|point| point.value).collect();
+    assert_eq!(undisturbed, [1e5, 2e5, 4e5, 8e5], "each block's own baseline is taken off");
+    let freed = lines[0].points.iter().filter(|point| point.value < 0.0).count();
+    assert_eq!(freed, 3 * 3, "a sample below nought is shown");
+}
