@@ -121,6 +121,7 @@ chart-throughput-axis = TCP 吞吐量，单流
 chart-throughput-section = TCP 吞吐量，{ $path }
 chart-latency-axis = 往返时间，对数刻度
 chart-latency-section = 闭环 TCP 往返，{ $path }
+chart-latency-note = unikernel 和虚拟机的监控程序在没有数据包时，会先用 50 µs 一直查看有没有下一个，之后才空出 CPU。往返时间因此更小，代价是 CPU 一直被占用；进程和容器则不占用。
 chart-group-upload = 上行（流向沙箱）
 chart-group-download = 下行
 chart-segmentation-offload = 分段卸载

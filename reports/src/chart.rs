@@ -33,6 +33,8 @@ pub struct Chart {
     pub title: String,
     /// What is drawn.
     pub section: String,
+    /// What a reader must know before he compares.
+    pub note: Option<String>,
     /// The same data as a table.
     pub table: Table,
     /// The whole chart with its title, on light paper: what the SVG file holds.
@@ -136,6 +138,6 @@ impl Heading {
             self.paint(canvas);
             paint(canvas, head);
         });
-        Chart { name, title: self.title, section: self.section, table, svg, head }
+        Chart { name, title: self.title, section: self.section, note: None, table, svg, head }
     }
 }

@@ -29,6 +29,9 @@ pub fn markdown(view: &View<'_>, messages: &Messages, charts: &[Chart]) -> Strin
     for chart in charts {
         heading(&mut text, 3, &chart.title);
         paragraph(&mut text, &format!("![{}](charts/{}.svg)", escape(&chart.section), chart.name));
+        if let Some(note) = &chart.note {
+            paragraph(&mut text, &escape(note));
+        }
         table(&mut text, &chart.table);
     }
     modes(&mut text, view, messages);

@@ -47,7 +47,11 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     let body = heights.iter().sum::<f64>() + AXIS - 6.0;
     let scale = Scale::logarithmic(lowest * 0.94, highest * 1.06, (LEFT, RIGHT));
     let table = table(view, messages, &curves);
-    Some(heading.finish(format!("latency-{path}"), body, table, |canvas, head| {
+    let spins = |curve: &Curve<'_>| {
+        matches!(curve.family, Family::Unikernel | Family::Linux) || curve.sandbox == "unikernel-process"
+    };
+    let note = curves.iter().any(spins).then(|| messages.text("chart-latency-note"));
+    let chart = heading.finish(format!("latency-{path}"), body, table, |canvas, head| {
         let mut top = head;
         for (family, height) in families.iter().zip(&heights) {
             paint_panel(
@@ -65,7 +69,8 @@ fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
             canvas.text(&quantity::tick(tick, "ns"), (scale.at(tick), bottom + 18.0), SMALL.middle());
         }
         canvas.text(&messages.text("chart-latency-axis"), (LEFT, bottom + 42.0), LABEL);
-    }))
+    });
+    Some(Chart { note, ..chart })
 }
 
 fn curve<'a>(view: &'a View<'_>, sandbox: &'a str, path: &str) -> Option<Curve<'a>> {

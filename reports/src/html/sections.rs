@@ -191,6 +191,7 @@ fn charts_section(charts: &[Chart], messages: &Messages) -> Option<Markup> {
             figure id={ "chart-" (chart.name) "-" (tag) } {
                 figcaption { h3 { (chart.title) } p { (chart.section) } }
                 (PreEscaped(chart.for_page()))
+                @if let Some(note) = &chart.note { p { (note) } }
                 details { summary { (messages.text("chart-data")) } (table(&chart.table)) }
             }
         }
