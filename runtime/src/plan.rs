@@ -9,6 +9,7 @@ use crate::root::{self, Mount, RootPlan};
 use crate::seccomp::Filter;
 use crate::system::Strings;
 use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::Mode;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CapabilitySet;
 use std::ffi::{CStr, CString};
@@ -144,6 +145,8 @@ pub struct Specification {
     pub resource_limits: Vec<(Resource, Rlimit)>,
     /// Its user, where that is not the caller or root of the user namespace.
     pub user: Option<User>,
+    /// Its file mode creation mask, where it has a root of its own.
+    pub umask: u32,
     /// Standard input.
     pub input: Stream,
     /// Standard output.
@@ -159,44 +162,45 @@ impl Specification {
     /// privileges are refused as well.
     pub fn container(program: Program, arguments: Vec<String>) -> Self {
         Self {
-            program,
-            arguments,
-            environment: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
-            working_directory: "/".into(),
-            root: Root::Empty,
             mounts: Mount::standard(),
             masked_paths: root::masked(),
             read_only_paths: root::READ_ONLY.map(String::from).to_vec(),
             namespaces: Namespaces::standard(),
-            joined_namespaces: Vec::new(),
             network: NetworkMode::None,
             host_name: Some("container".into()),
             capabilities: Some(Capabilities::STANDARD),
             no_new_privileges: true,
             seccomp: Some(Filter::standard()),
-            cgroup: None,
-            resource_limits: Vec::new(),
-            user: None,
-            input: Stream::Inherit,
-            output: Stream::Inherit,
-            error: Stream::Inherit,
-            start_order: None,
+            ..Self::bare(program, arguments)
         }
     }
 
     /// A process with no isolation at all.
     pub fn bare(program: Program, arguments: Vec<String>) -> Self {
         Self {
+            program,
+            arguments,
+            environment: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+            working_directory: "/".into(),
+            root: Root::Empty,
             mounts: Vec::new(),
             masked_paths: Vec::new(),
             read_only_paths: Vec::new(),
             namespaces: Namespaces::NONE,
+            joined_namespaces: Vec::new(),
             network: NetworkMode::Host,
             host_name: None,
             capabilities: None,
             no_new_privileges: false,
             seccomp: None,
-            ..Self::container(program, arguments)
+            cgroup: None,
+            resource_limits: Vec::new(),
+            user: None,
+            umask: 0o022,
+            input: Stream::Inherit,
+            output: Stream::Inherit,
+            error: Stream::Inherit,
+            start_order: None,
         }
     }
 
@@ -243,6 +247,7 @@ pub struct Plan {
     pub(crate) cgroup_joins: Vec<OwnedFd>,
     pub(crate) user_map: Vec<(&'static CStr, Vec<u8>)>,
     pub(crate) user: Option<UserPlan>,
+    pub(crate) umask: Mode,
     pub(crate) host_name: Option<Vec<u8>>,
     pub(crate) network: NetworkPlan,
     pub(crate) endpoint: Option<Endpoint>,
@@ -309,6 +314,7 @@ impl Plan {
             cgroup_joins,
             user_map: if namespaces.user { user_map() } else { Vec::new() },
             user: asked.user.map(|user| user_plan(user, namespaces.user)),
+            umask: Mode::from_raw_mode(asked.umask & 0o777),
             host_name: asked.host_name.map(String::into_bytes),
             network,
             endpoint,

@@ -361,7 +361,7 @@ pub(crate) fn change_root(plan: &Plan) -> StepResult {
     if root.read_only {
         system::set_read_only(tree.as_fd(), false).map_err(fixed(5))?;
     }
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(plan.umask);
     rustix::process::chdir(&*root.working_directory).map_err(fixed(6))?;
     // A path such as /proc/self/fd/7 leads out through a descriptor that is still open (CVE-2024-21626).
     if system::working_directory_is_reachable().map_err(fixed(6))? { Ok(()) } else { Err(fixed(6)(Errno::XDEV)) }

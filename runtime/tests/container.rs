@@ -418,7 +418,7 @@ fn bundles_run_by_the_oci_command_line() -> Result<(), Failed> {
     check(code == Some(9), format_args!("{code:?} {said} {complaint}"))?;
     check(said.starts_with("bundled\n1\n") && said.contains("Invalid argument"), &said)?;
     check(said.ends_with("NoNewPrivs:\t1\nSeccomp:\t2\n"), &said)?;
-    check(!Path::new("/run/isobench").join(&id).exists(), "its state is still there")?;
+    check(!Path::new("/run/isobench").join(format!("{id}.json")).exists(), "its state is still there")?;
     let (_, complaint, code) = runtime(&["state", &id])?;
     check(code == Some(125) && complaint.contains("does not exist"), complaint)?;
     let (_, complaint, code) = runtime(&["run", "--bundle", "/no/such", &id])?;

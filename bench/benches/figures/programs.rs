@@ -31,8 +31,8 @@ fn timed(program: &str, bundle: &Bundle, number: u32) -> anyhow::Result<f64> {
     Ok((ended - begun) as f64)
 }
 
-/// A bundle whose container runs `isobench-agent exit`, with what `isobench-runtime spec` puts into it: Docker's
-/// namespaces, capabilities, masks and system call filter, and no network.
+/// A bundle whose container runs `isobench-agent exit`, with what `isobench-runtime spec` puts into it: all namespaces but
+/// that of users, three capabilities, masked paths, a cgroup without limits, and no network; no system call filter.
 struct Bundle(tempfile::TempDir);
 
 impl Bundle {
@@ -45,8 +45,7 @@ impl Bundle {
             std::fs::create_dir_all(root.join(folder)).with_context(|| format!("make {folder} in the bundle"))?;
         }
         std::fs::copy(&agent, root.join("agent")).with_context(|| format!("copy {agent} into the bundle"))?;
-        let output =
-            Command::new(runtime).arg("spec").output().with_context(|| format!("start {runtime}"))?;
+        let output = Command::new(runtime).arg("spec").output().with_context(|| format!("start {runtime}"))?;
         ensure!(output.status.success(), "{runtime} spec ended with {}", output.status);
         let path = directory.path().join("config.json");
         let mut config: serde_json::Value =

@@ -1,7 +1,7 @@
 //! The commands, each a function.
 
 use super::configuration::{self, Configured};
-use super::state::{Answer, Directory, Record, Status, start_time};
+use super::state::{Answer, Place, Record, Status, start_time};
 use crate::cgroup::{self, Cgroup, Cgroups, Limits};
 use crate::error::Error;
 use crate::launch::launch;
@@ -24,17 +24,17 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Runs a container to its end; the result is its exit code.
 pub fn run(id: &str, bundle: &Path) -> Result<i32, Error> {
     let signals = block_signals()?;
-    let directory = Directory::create(id)?;
-    let result = run_in(&directory, id, bundle, &signals);
-    let removed = directory.remove();
+    let place = Place::create(id)?;
+    let result = run_in(&place, id, bundle, &signals);
+    let removed = place.remove();
     let code = result?;
     removed.map(|()| code)
 }
 
-fn run_in(directory: &Directory, id: &str, bundle: &Path, signals: &SignalFd) -> Result<i32, Error> {
+fn run_in(place: &Place, id: &str, bundle: &Path, signals: &SignalFd) -> Result<i32, Error> {
     let (specification, cgroup) = prepare(id, configuration::read(bundle)?)?;
     let mut process = launch(Plan::validate(specification)?)?.process;
-    directory.write(&record(id, bundle, process.pid(), cgroup.as_deref()))?;
+    place.write(&record(id, bundle, process.pid(), cgroup.as_deref()))?;
     let code = forward_signals(&mut process, signals)?;
     if let Some(cgroup) = cgroup.and_then(Arc::into_inner) {
         cgroup.remove(DEADLINE)?;
@@ -44,13 +44,13 @@ fn run_in(directory: &Directory, id: &str, bundle: &Path, signals: &SignalFd) ->
 
 /// Makes a container that waits to be started.
 pub fn create(id: &str, bundle: &Path, pid_file: Option<&Path>) -> Result<(), Error> {
-    let directory = Directory::create(id)?;
-    create_in(&directory, id, bundle, pid_file).inspect_err(|_| drop(directory.remove()))
+    let place = Place::create(id)?;
+    create_in(&place, id, bundle, pid_file).inspect_err(|_| drop(place.remove()))
 }
 
-fn create_in(directory: &Directory, id: &str, bundle: &Path, pid_file: Option<&Path>) -> Result<(), Error> {
+fn create_in(place: &Place, id: &str, bundle: &Path, pid_file: Option<&Path>) -> Result<(), Error> {
     let (mut specification, cgroup) = prepare(id, configuration::read(bundle)?)?;
-    let fifo = directory.start_fifo();
+    let fifo = place.start_fifo();
     let named = || fifo.display().to_string();
     rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
         .map_err(Error::system("make", named()))?;
@@ -58,7 +58,7 @@ fn create_in(directory: &Directory, id: &str, bundle: &Path, pid_file: Option<&P
     let opened = rustix::fs::open(&fifo, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     specification.start_order = Some(opened.map_err(Error::system("open", named()))?);
     let process = launch(Plan::validate(specification)?)?.process;
-    directory.write(&record(id, bundle, process.pid(), cgroup.as_deref()))?;
+    place.write(&record(id, bundle, process.pid(), cgroup.as_deref()))?;
     if let Some(path) = pid_file {
         std::fs::write(path, process.pid().to_string()).map_err(Error::io("write", path.display().to_string()))?;
     }
@@ -72,13 +72,13 @@ fn create_in(directory: &Directory, id: &str, bundle: &Path, pid_file: Option<&P
 
 /// Starts a container that was created.
 pub fn start(id: &str) -> Result<(), Error> {
-    let (directory, record) = Directory::find(id)?;
-    match directory.status(&record) {
+    let (place, record) = Place::find(id)?;
+    match place.status(&record) {
         Status::Created => {}
         Status::Running => return Err(Error::invalid(format!("the container {id}"), "has been started already")),
         Status::Stopped => return Err(Error::invalid(format!("the container {id}"), "has ended: delete it")),
     }
-    let fifo = directory.start_fifo();
+    let fifo = place.start_fifo();
     let named = || fifo.display().to_string();
     let opened = rustix::fs::open(&fifo, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
     let order = opened.map_err(Error::system("open", named()))?;
@@ -88,8 +88,8 @@ pub fn start(id: &str) -> Result<(), Error> {
 
 /// Prints the state of a container.
 pub fn state(id: &str) -> Result<String, Error> {
-    let (directory, record) = Directory::find(id)?;
-    let status = directory.status(&record);
+    let (place, record) = Place::find(id)?;
+    let status = place.status(&record);
     let pid = if status == Status::Stopped { 0 } else { record.pid };
     let answer = Answer { oci_version: "1.2.0", id, status, pid, bundle: &record.bundle };
     serde_json::to_string_pretty(&answer).map_err(|error| Error::invalid("the state", error.to_string()))
@@ -98,7 +98,7 @@ pub fn state(id: &str) -> Result<String, Error> {
 /// Sends a signal to a container's first process.
 pub fn kill(id: &str, signal: &str) -> Result<(), Error> {
     let signal = parse_signal(signal)?;
-    let (_, record) = Directory::find(id)?;
+    let (_, record) = Place::find(id)?;
     match hold(&record) {
         Some(pidfd) => pidfd_send_signal(&pidfd, signal).map_err(Error::system("signal container", id)),
         None => Err(Error::invalid(format!("the container {id}"), "is not running")),
@@ -107,7 +107,7 @@ pub fn kill(id: &str, signal: &str) -> Result<(), Error> {
 
 /// Removes what is left of a container; with `force` it is killed first.
 pub fn delete(id: &str, force: bool) -> Result<(), Error> {
-    let (directory, record) = Directory::find(id)?;
+    let (place, record) = Place::find(id)?;
     if let Some(pidfd) = hold(&record) {
         if !force {
             return Err(Error::invalid(
@@ -122,7 +122,7 @@ pub fn delete(id: &str, force: bool) -> Result<(), Error> {
     for path in &record.cgroups {
         cgroup::remove_path(path, DEADLINE)?;
     }
-    directory.remove()
+    place.remove()
 }
 
 /// A configuration to begin with.

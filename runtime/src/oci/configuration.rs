@@ -41,24 +41,81 @@ fn unsupported<T>(what: &str) -> Result<T, Error> {
     Err(Error::invalid(format!("{what} in config.json"), "is not supported"))
 }
 
+/// What is not supported in the process and its surroundings, and whether it is asked for. A value that changes nothing is
+/// no request.
+fn absent(spec: &Spec, process: &runtime::Process, linux: &runtime::Linux) -> [(&'static str, bool); 19] {
+    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    [
+        ("process.terminal", process.terminal() == Some(true)),
+        // It would change the launching process's as well, whose memory the child shares until exec.
+        ("process.oomScoreAdj", process.oom_score_adj().is_some_and(|score| score != own_oom_score())),
+        ("process.apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty())),
+        ("process.selinuxLabel", process.selinux_label().as_ref().is_some_and(|label| !label.is_empty())),
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+        ("domainname", spec.domainname().as_ref().is_some_and(|name| !name.is_empty())),
+        ("hooks", spec.hooks().is_some()),
+        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.sysctl", linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.devices", linux.devices().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
+        // The root is always private to the container.
+        ("linux.rootfsPropagation", !matches!(propagation, "" | "private" | "rprivate" | "slave" | "rslave")),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+    ]
+}
+
+/// The same for what `linux.resources` limits.
+fn absent_resources(linux: &runtime::Linux) -> impl IntoIterator<Item = (&'static str, bool)> + use<> {
+    let Some(resources) = linux.resources() else { return Vec::new() };
+    let mut all = vec![
+        ("linux.resources.blockIO", resources.block_io().is_some()),
+        ("linux.resources.hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.resources.network", resources.network().is_some()),
+        ("linux.resources.rdma", resources.rdma().as_ref().is_some_and(|all| !all.is_empty())),
+        ("linux.resources.unified", resources.unified().as_ref().is_some_and(|all| !all.is_empty())),
+    ];
+    if let Some(memory) = resources.memory() {
+        all.extend([
+            ("linux.resources.memory.reservation", memory.reservation().is_some_and(|bytes| bytes > 0)),
+            ("linux.resources.memory.swap", memory.swap().is_some_and(|bytes| bytes > 0)),
+            ("linux.resources.memory.kernel", memory.kernel().is_some_and(|bytes| bytes > 0)),
+            ("linux.resources.memory.kernelTCP", memory.kernel_tcp().is_some_and(|bytes| bytes > 0)),
+            ("linux.resources.memory.swappiness", memory.swappiness().is_some()),
+            ("linux.resources.memory.disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ]);
+    }
+    if let Some(cpu) = resources.cpu() {
+        all.extend([
+            ("linux.resources.cpu.shares", cpu.shares().is_some_and(|shares| shares > 0)),
+            ("linux.resources.cpu.idle", cpu.idle().is_some_and(|idle| idle != 0)),
+            ("linux.resources.cpu.burst", cpu.burst().is_some_and(|burst| burst > 0)),
+            ("linux.resources.cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|time| time > 0)),
+            ("linux.resources.cpu.realtimePeriod", cpu.realtime_period().is_some_and(|time| time > 0)),
+            ("linux.resources.cpu.cpus", cpu.cpus().as_ref().is_some_and(|list| !list.is_empty())),
+            ("linux.resources.cpu.mems", cpu.mems().as_ref().is_some_and(|list| !list.is_empty())),
+        ]);
+    }
+    all
+}
+
+fn own_oom_score() -> i32 {
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 fn translate(spec: &Spec, bundle: &Path) -> Result<Configured, Error> {
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("config.json", "has no process"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("config.json", "has no linux section"))?;
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json", "has no root"))?;
-    if process.terminal() == Some(true) {
-        return unsupported("process.terminal");
-    }
-    if spec.hooks().is_some() {
-        return unsupported("hooks");
-    }
-    if process.apparmor_profile().is_some() || process.selinux_label().is_some() {
-        return unsupported("a security label (AppArmor, SELinux)");
-    }
-    if linux.sysctl().as_ref().is_some_and(|all| !all.is_empty()) {
-        return unsupported("linux.sysctl");
-    }
-    if linux.devices().as_ref().is_some_and(|all| !all.is_empty()) {
-        return unsupported("linux.devices");
+    let mut passed_over = absent(spec, process, linux).into_iter().chain(absent_resources(linux));
+    if let Some((name, _)) = passed_over.find(|(_, asked)| *asked) {
+        return unsupported(name);
     }
 
     let arguments = process.args().clone().unwrap_or_default();
@@ -90,6 +147,7 @@ fn translate(spec: &Spec, bundle: &Path) -> Result<Configured, Error> {
     if user.uid() != 0 || user.gid() != 0 || !groups.is_empty() {
         specification.user = Some(User { user: user.uid(), group: user.gid(), groups });
     }
+    specification.umask = user.umask().unwrap_or(specification.umask);
     namespaces(linux, &mut specification)?;
 
     let mut cgroup_mount = None;
@@ -262,4 +320,54 @@ fn translate_mount(mount: &runtime::Mount, bundle: &Path) -> Result<Mount, Error
         MountKind::FileSystem { name, options }
     };
     Ok(Mount { target, kind, flags, read_only: flags.contains(MountFlags::RDONLY) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: &str) -> String {
+        let mut config = serde_json::to_value(Spec::default()).unwrap();
+        let change: serde_json::Value = serde_json::from_str(change).unwrap();
+        merge(&mut config, &change);
+        let spec: Spec = serde_json::from_value(config).unwrap();
+        translate(&spec, Path::new("/")).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn merge(into: &mut serde_json::Value, change: &serde_json::Value) {
+        match (into, change) {
+            (serde_json::Value::Object(into), serde_json::Value::Object(change)) => {
+                for (name, value) in change {
+                    merge(into.entry(name.clone()).or_insert(serde_json::Value::Null), value);
+                }
+            }
+            (into, value) => *into = value.clone(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_passed_over() {
+        for (change, name) in [
+            (r#"{"process":{"terminal":true}}"#, "process.terminal"),
+            (r#"{"process":{"terminal":false,"oomScoreAdj":901}}"#, "process.oomScoreAdj"),
+            (r#"{"process":{"terminal":false},"domainname":"example"}"#, "domainname"),
+            (r#"{"process":{"terminal":false},"linux":{"rootfsPropagation":"shared"}}"#, "linux.rootfsPropagation"),
+            (
+                r#"{"process":{"terminal":false},"linux":{"resources":{"cpu":{"shares":512}}}}"#,
+                "linux.resources.cpu.shares",
+            ),
+            (
+                r#"{"process":{"terminal":false},"linux":{"resources":{"memory":{"swap":4096}}}}"#,
+                "linux.resources.memory.swap",
+            ),
+            (
+                r#"{"process":{"terminal":false},"linux":{"resources":{"unified":{"memory.high":"1"}}}}"#,
+                "linux.resources.unified",
+            ),
+        ] {
+            assert_eq!(refusal(change), format!("{name} in config.json is not supported"));
+        }
+        let harmless = r#"{"process":{"terminal":false,"user":{"umask":63}},"linux":{"rootfsPropagation":"rslave"}}"#;
+        assert_eq!(refusal(harmless), "");
+    }
 }

@@ -1,7 +1,10 @@
-//! What is known of a container that lives on: one directory with one file, under /run/isobench or `$XDG_RUNTIME_DIR`.
+//! What is known of a container that lives on: one file, under /run/isobench or `$XDG_RUNTIME_DIR`.
+//!
+//! Not a directory for each: where /run lies on a disk, removing one waits for the disk to discard its block, while a small
+//! file that is removed soon never has any.
 
 use crate::error::Error;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -37,11 +40,11 @@ pub(super) struct Answer<'a> {
     pub(super) bundle: &'a Path,
 }
 
-/// A container's directory.
+/// A container's place: its name as a path, to which the ends of its files' names are added.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+pub(super) struct Place(PathBuf);
 
-impl Directory {
+impl Place {
     fn top() -> PathBuf {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
         PathBuf::from(runtime.unwrap_or_else(|| "/run".into())).join("isobench")
@@ -63,26 +66,35 @@ impl Directory {
 
     /// Takes a name that is free.
     pub(super) fn create(id: &str) -> Result<Self, Error> {
-        let directory = Self::of(id)?;
-        let mode = Mode::from_raw_mode(0o700);
-        let mut made = rustix::fs::mkdir(&directory.0, mode);
+        let place = Self::of(id)?;
+        let path = place.record();
+        let take = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map(drop)
+        };
+        let mut made = take();
         if made == Err(Errno::NOENT) {
             let top = Self::top();
-            rustix::fs::mkdir(&top, mode).map_err(Error::system("make", top.display().to_string()))?;
-            made = rustix::fs::mkdir(&directory.0, mode);
+            rustix::fs::mkdir(&top, Mode::from_raw_mode(0o700))
+                .map_err(Error::system("make", top.display().to_string()))?;
+            made = take();
         }
         match made {
-            Ok(()) => Ok(directory),
+            Ok(()) => Ok(place),
             Err(Errno::EXIST) => Err(Error::invalid(format!("the container {id}"), "exists already")),
-            Err(errno) => Err(Error::system("make", directory.0.display().to_string())(errno)),
+            Err(errno) => Err(Error::system("make", path.display().to_string())(errno)),
         }
     }
 
     /// Finds a container.
     pub(super) fn find(id: &str) -> Result<(Self, Record), Error> {
-        let directory = Self::of(id)?;
-        let path = directory.0.join("state.json");
+        let place = Self::of(id)?;
+        let path = place.record();
         let bytes = match std::fs::read(&path) {
+            // The name is taken by a command that has not made the container yet.
+            Ok(bytes) if bytes.is_empty() => {
+                return Err(Error::invalid(format!("the container {id}"), "is being made"));
+            }
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::invalid(format!("the container {id}"), "does not exist"));
@@ -91,25 +103,37 @@ impl Directory {
         };
         let record = serde_json::from_slice(&bytes)
             .map_err(|error| Error::invalid(path.display().to_string(), format!("is damaged: {error}")))?;
-        Ok((directory, record))
+        Ok((place, record))
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
-        let path = self.0.join("state.json");
+        let path = self.record();
         let bytes = serde_json::to_vec(record).map_err(|error| Error::invalid("the state", error.to_string()))?;
-        std::fs::write(&path, bytes).map_err(Error::io("write", path.display().to_string()))
+        // The file is empty: truncating it would make ext4 put it on the disk as soon as it is closed.
+        let failed = |errno| Error::system("write", path.display().to_string())(errno);
+        let file = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+        rustix::io::write(&file, &bytes).map(drop).map_err(failed)
     }
 
     /// The fifo on which a created container waits; it is there until the container is started.
     pub(super) fn start_fifo(&self) -> PathBuf {
-        self.0.join("start")
+        self.with(".start")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.with(".json")
+    }
+
+    fn with(&self, end: &str) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(end);
+        path.into()
     }
 
     pub(super) fn remove(&self) -> Result<(), Error> {
-        for name in ["start", "state.json"] {
-            let _ = std::fs::remove_file(self.0.join(name));
-        }
-        std::fs::remove_dir(&self.0).map_err(Error::io("remove", self.0.display().to_string()))
+        let _ = rustix::fs::unlink(self.start_fifo());
+        let path = self.record();
+        rustix::fs::unlink(&path).map_err(Error::system("remove", path.display().to_string()))
     }
 
     pub(super) fn status(&self, record: &Record) -> Status {
@@ -142,9 +166,9 @@ mod tests {
     #[test]
     fn names_cannot_leave_the_directory() {
         for bad in ["", "..", ".hidden", "a/b", "a b"] {
-            assert!(Directory::of(bad).is_err(), "{bad}");
+            assert!(Place::of(bad).is_err(), "{bad}");
         }
-        assert!(Directory::of("web-1.2_x+y").is_ok());
+        assert!(Place::of("web-1.2_x+y").is_ok());
     }
 
     #[test]
