@@ -52,6 +52,12 @@ pub(crate) fn new_veth(veth: &Veth<'_>, namespace: &PeerNamespace<'_>) -> Messag
         link = link.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments));
         peer = peer.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments));
     }
+    // By default both ends get a queue for each CPU, of which all but one are then given up: two grace periods of RCU
+    // (veth_init_queues in drivers/net/veth.c). Asked for, the one queue is there at once.
+    for queues in [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)] {
+        link = link.append_extra_attribute(queues.clone());
+        peer = peer.append_extra_attribute(queues);
+    }
     Message::NewLink(link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build())
 }
 
