@@ -118,7 +118,10 @@ pub const METRICS: &[Definition] = &[
         Kind::Integer,
         "From the order to end until process, control group, links, address and ports are seen to be absent.",
     ),
-    memory("memory.host", "Memory in use on the whole host, by whatever it is; what an instance takes is the slope over their number."),
+    memory(
+        "memory.host",
+        "Memory in use on the whole host, by whatever it is; what an instance takes is the slope over their number.",
+    ),
     memory("memory.pss", "Proportional set size of all processes of the instances."),
     memory("memory.cgroup", "Memory accounted to the control groups of the instances."),
     memory("memory.vmm-overhead", "Proportional set size of one virtual machine monitor, less its guest's memory."),
