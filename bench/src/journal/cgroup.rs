@@ -1,14 +1,20 @@
 //! Removing control groups of dead runs, in both versions of the hierarchy.
 
 use super::CGROUP_PARENT;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Groups of runs, live or dead: the children of every `isobench` group that we may have made.
+/// Groups of runs, live or dead: the children of every `isobench` group that we may have made. What another user left is not
+/// an ordinary user's to remove.
 pub(super) fn of_runs() -> Vec<PathBuf> {
-    parents().iter().flat_map(|parent| children(parent)).collect()
+    let user = geteuid();
+    let groups = parents().into_iter().flat_map(|parent| children(&parent));
+    groups
+        .filter(|path| user.is_root() || path.metadata().is_ok_and(|metadata| metadata.uid() == user.as_raw()))
+        .collect()
 }
 
 /// Removes `isobench` groups that no run uses any more.
