@@ -54,6 +54,16 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// The sentence, with the command that mends it.
+    pub fn with_remedy(&self) -> String {
+        match &self.remedy {
+            Some(command) => format!("{}: `{command}`", self.sentence),
+            None => self.sentence.clone(),
+        }
+    }
+}
+
 /// Looks at everything, at once.
 pub fn examine() -> Vec<Finding> {
     std::thread::scope(|scope| {

@@ -34,7 +34,12 @@ fn judged(verdict: &Verdict) -> Finding {
         // The processor has it, and something between it and this machine keeps it back.
         Verdict::Software { hardware: true, .. } => Finding::limited(SUBJECT, verdict.to_string(), load_module()),
         Verdict::Software { hardware: false, .. } => Finding::limited(SUBJECT, verdict.to_string(), None),
-        Verdict::None(_) => Finding::missing(SUBJECT, verdict.to_string(), load_module()),
+        // It could be opened: a container, for one, may show another device at that path.
+        Verdict::None(_) => Finding::missing(
+            SUBJECT,
+            format!("{verdict}, though there is a /dev/kvm: see that it is the kernel's, `mknod /dev/kvm c 10 232`"),
+            load_module(),
+        ),
     }
 }
 

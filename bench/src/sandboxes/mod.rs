@@ -10,10 +10,11 @@ mod virtual_machine;
 
 pub(crate) use spawn::spawn;
 
+use crate::doctor;
 use crate::programs::Program;
 use crate::testbed::Settings;
 use crate::testbed::network::HostNetwork;
-use isobench_microvm::judge::judge;
+use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::linux::kernel;
 use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
@@ -132,7 +133,10 @@ pub(crate) fn find(
                     Err("there is no guest kernel: get one by `scripts/guest-kernel`, or give --kernel FILE".into())
                 }
             },
-            "vm-unikernel" | "vm-linux" => Err(kvm.to_string()),
+            "vm-unikernel" | "vm-linux" => Err(match &kvm {
+                Verdict::None(_) => doctor::kvm().with_remedy(),
+                Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
+            }),
             name if name.starts_with("container-") => {
                 containers.sandbox(name, network).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
             }
