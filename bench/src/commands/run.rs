@@ -311,7 +311,13 @@ impl Directory {
         };
         let directory = Self { path: path.to_owned(), made };
         if !made {
-            let unusable = |error| BadInput::because(&format!("cannot use {} for the output", path.display()), error);
+            let unusable = |error| {
+                let shown = path.display();
+                BadInput::because(
+                    &format!("cannot write to {shown}: give a directory that you may write with --out"),
+                    error,
+                )
+            };
             let mut entries = std::fs::read_dir(path).map_err(unusable)?;
             if entries.next().is_some() {
                 let shown = path.display();
