@@ -61,9 +61,18 @@ pub(crate) fn enter(run: &str) -> anyhow::Result<()> {
 /// What a group needs from its parent before it can hold processes: controllers in version 2, CPUs and memory nodes in a
 /// cpuset of version 1. What is not there or not allowed is done without.
 fn inherit(group: &Path, parent: &Path) {
+    allow_controllers(parent);
+    inherit_cpus(group, parent);
+}
+
+/// Lets the children of a group of version 2 have controllers.
+fn allow_controllers(parent: &Path) {
     for controller in ["+cpuset", "+cpu", "+io", "+memory", "+hugetlb", "+pids"] {
         let _ = fs::write(parent.join("cgroup.subtree_control"), controller);
     }
+}
+
+fn inherit_cpus(group: &Path, parent: &Path) {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         if group.join("tasks").exists() && fs::read_to_string(group.join(name)).is_ok_and(|own| own.trim().is_empty()) {
             let _ = fs::read(parent.join(name)).and_then(|value| fs::write(group.join(name), value));
@@ -78,8 +87,11 @@ pub(crate) fn step_aside(run: &str) -> anyhow::Result<()> {
         let own = branch.join(OWN);
         if branch.exists() {
             fs::create_dir(&own).with_context(|| format!("make cgroup {}", own.display()))?;
-            inherit(&own, &branch);
+            inherit_cpus(&own, &branch);
             join(&own).with_context(|| format!("join cgroup {}", own.display()))?;
+            // Not before: a group that holds a process and whose children have the controller cpu or pids is the root of a
+            // tree of threads, and its children take no processes (cgroups(7), "Thread mode").
+            allow_controllers(&branch);
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ pub(crate) fn facts(rootless: bool) -> Machine {
         memory: kibibytes(&text("/proc/meminfo"), "MemTotal").unwrap_or_default() * 1024,
         cgroups: cgroups(Path::new("/sys/fs/cgroup")).to_owned(),
         kvm: String::new(),
-        emulated: emulated(&processors),
+        emulated: is_emulated(),
         rootless,
         facts,
     }
@@ -76,8 +76,9 @@ fn swap(table: &str) -> String {
 }
 
 /// Whether this machine is QEMU without acceleration: it says so in the hypervisor's CPUID leaf (target/i386/cpu.c).
-fn emulated(processors: &str) -> bool {
-    if !field(processors, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")) {
+pub(crate) fn is_emulated() -> bool {
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !field(&processors, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")) {
         return false;
     }
     let leaf = std::arch::x86_64::__cpuid(0x4000_0000);

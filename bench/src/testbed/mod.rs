@@ -52,7 +52,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            deadline: Duration::from_secs(10),
+            // A virtual machine in an emulated one boots a hundred times more slowly.
+            deadline: Duration::from_secs(if machine::is_emulated() { 120 } else { 10 }),
             kernel: None,
             run: journal::own_name().unwrap_or_else(|_| format!("{}-0", std::process::id())),
             quick: true,
