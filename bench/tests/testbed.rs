@@ -183,6 +183,8 @@ fn leaves_nothing() -> Result<(), Failed> {
     let settings = settings();
     let mut testbed = Testbed::start(&settings)?;
     testbed.measure(&cell("startup", "container-bridge"))?;
+    let bridged = testbed.machine().facts.get("bridged-packets").map(String::as_str);
+    assert_eq!(bridged, Some("not filtered"), "a figure on a bridge would also be one on the firewall");
     assert!(branches(&settings.run) > 0, "the testbed has control groups of its own");
     testbed.stop()?;
     assert_eq!(branches(&settings.run), 0, "control groups of the run are left");

@@ -1,7 +1,7 @@
 //! A run in numbers, as JSON for programs.
 
 use isobench_reports::reader::Records;
-use isobench_reports::summary::{Data, Parameters, Series, summary};
+use isobench_reports::summary::{Data, Line, Parameters, Series, lines, summary};
 use isobench_reports::verdict::{self, Verdict};
 use serde::Serialize;
 use std::path::Path;
@@ -28,6 +28,8 @@ struct Result {
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     parameters: Parameters,
     unit: &'static str,
+    /// What the number of a block is: the value itself, or the slope over the number of instances.
+    statistic: &'static str,
     /// Median over blocks.
     median: Option<f64>,
     /// Bounds of its 95 % interval; none below 6 blocks.
@@ -50,13 +52,15 @@ struct Answer {
 impl Summary {
     pub(super) fn new(records: &Records, page: &Path) -> Self {
         let run = &records.run;
+        let series = summary(records);
+        let slopes = lines(&series);
         Self {
             report: page.display().to_string(),
             started: run.started.clone(),
             program: run.program.clone(),
             host: run.machine.host.clone(),
             seed: run.plan.seed,
-            results: summary(records).iter().filter_map(result).collect(),
+            results: series.iter().filter_map(result).chain(slopes.iter().filter_map(slope)).collect(),
             verdicts: verdict::evaluate(records).into_iter().map(answer).collect(),
         }
     }
@@ -71,10 +75,28 @@ fn result(series: &Series) -> Option<Result> {
         metric: series.metric.clone(),
         parameters: series.parameters.clone(),
         unit: series.unit,
+        statistic: "value",
         median: numbers.estimate.map(|estimate| estimate.value),
         interval: numbers.estimate.and_then(|estimate| estimate.interval),
         blocks: numbers.estimate.map_or(0, |estimate| estimate.blocks),
         failures: series.failures.len(),
+    })
+}
+
+/// Memory of one more instance.
+fn slope(line: &Line) -> Option<Result> {
+    let estimate = line.slope?;
+    Some(Result {
+        experiment: "memory".to_owned(),
+        sandbox: line.sandbox.clone(),
+        metric: line.metric.clone(),
+        parameters: Parameters::new(),
+        unit: "B",
+        statistic: "slope over instances",
+        median: Some(estimate.value),
+        interval: estimate.interval,
+        blocks: estimate.blocks,
+        failures: 0,
     })
 }
 
