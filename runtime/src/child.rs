@@ -42,6 +42,8 @@ pub enum Step {
     RefusePrivileges,
     /// Install the system call filter.
     FilterSystemCalls,
+    /// Wait until the network carries packets.
+    AwaitNetwork,
     /// Wait for the order to start.
     AwaitStart,
     /// Become the program.
@@ -49,7 +51,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::JoinCgroups,
         Self::MapUser,
         Self::JoinNamespaces,
@@ -62,6 +64,7 @@ impl Step {
         Self::DropCapabilities,
         Self::RefusePrivileges,
         Self::FilterSystemCalls,
+        Self::AwaitNetwork,
         Self::AwaitStart,
         Self::Execute,
     ];
@@ -82,6 +85,7 @@ impl std::fmt::Display for Step {
             Self::DropCapabilities => "drop capabilities",
             Self::RefusePrivileges => "refuse new privileges",
             Self::FilterSystemCalls => "install the system call filter",
+            Self::AwaitNetwork => "wait for the network",
             Self::AwaitStart => "wait for the order to start",
             Self::Execute => "execute",
         })
@@ -99,11 +103,11 @@ pub(crate) struct Failure {
 /// The memory in which parent and child talk: a few words.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// [`Self::BUSY`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when the child leaves
-    /// (`CLONE_CHILD_CLEARTID`).
+    /// [`Self::BUSY`], [`Self::CONFIGURED`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when
+    /// the child leaves (`CLONE_CHILD_CLEARTID`).
     present: AtomicU32,
-    /// 0 until the parent has attached the network, then 1; 2 where that failed.
-    connected: AtomicU32,
+    /// How far the parent is with the network: 0, [`Self::ATTACHED`], [`Self::SETTLED`], or [`Self::FAILED`].
+    network: AtomicU32,
     step: AtomicU32,
     item: AtomicU32,
     errno: AtomicI32,
@@ -111,7 +115,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     const BUSY: u32 = 1;
-    const WAITING: u32 = 2;
+    const CONFIGURED: u32 = 2;
+    const WAITING: u32 = 3;
+
+    const ATTACHED: u32 = 1;
+    const SETTLED: u32 = 2;
+    const FAILED: u32 = 3;
 
     /// How long the child waits for its parent: one that was killed never answers, and the child must not stay behind.
     const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -137,28 +146,62 @@ impl Shared {
 
     /// Waits until the child waits for its order to start, or has left.
     pub(crate) fn await_set_up(&self) {
-        while self.present.load(Ordering::Acquire) == Self::BUSY {
-            let _ = futex::wait(&self.present, futex::Flags::empty(), Self::BUSY, None);
+        self.await_beyond(Self::CONFIGURED);
+    }
+
+    /// Waits until the child has configured its network, or has left.
+    pub(crate) fn await_configuration(&self) {
+        self.await_beyond(Self::BUSY);
+    }
+
+    fn await_beyond(&self, state: u32) {
+        loop {
+            match self.present.load(Ordering::Acquire) {
+                present if (1..=state).contains(&present) => {
+                    let _ = futex::wait(&self.present, futex::Flags::empty(), present, None);
+                }
+                _ => return,
+            }
         }
     }
 
-    /// The parent's word that the network is attached, or never will be.
-    pub(crate) fn connect(&self, succeeded: bool) {
-        self.connected.store(if succeeded { 1 } else { 2 }, Ordering::Release);
-        let _ = futex::wake(&self.connected, futex::Flags::empty(), 1);
+    /// The child's word of how far it is.
+    fn reach(&self, state: u32) {
+        self.present.store(state, Ordering::Release);
+        let _ = futex::wake(&self.present, futex::Flags::empty(), 1);
     }
 
-    fn await_connection(&self) -> Result<(), Errno> {
+    /// The parent's word that the network is attached.
+    pub(crate) fn attached(&self) {
+        self.tell(Self::ATTACHED);
+    }
+
+    /// The parent's word that the network carries packets.
+    pub(crate) fn settled(&self) {
+        self.tell(Self::SETTLED);
+    }
+
+    /// The parent's word that there will be no network.
+    pub(crate) fn give_up(&self) {
+        self.tell(Self::FAILED);
+    }
+
+    fn tell(&self, state: u32) {
+        self.network.store(state, Ordering::Release);
+        let _ = futex::wake(&self.network, futex::Flags::empty(), 1);
+    }
+
+    fn await_network(&self, state: u32) -> Result<(), Errno> {
         loop {
-            match self.connected.load(Ordering::Acquire) {
-                0 => {
-                    let waited = futex::wait(&self.connected, futex::Flags::empty(), 0, Some(&Self::PATIENCE));
+            match self.network.load(Ordering::Acquire) {
+                Self::FAILED => return Err(Errno::CANCELED),
+                present if present < state => {
+                    let waited = futex::wait(&self.network, futex::Flags::empty(), present, Some(&Self::PATIENCE));
                     if waited == Err(Errno::TIMEDOUT) {
                         return Err(Errno::TIMEDOUT);
                     }
                 }
-                1 => return Ok(()),
-                _ => return Err(Errno::CANCELED),
+                _ => return Ok(()),
             }
         }
     }
@@ -196,9 +239,10 @@ fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     name_host(plan).map_err(at(Step::NameHost))?;
     root::change_root(plan).map_err(at(Step::ChangeRoot))?;
     await_host(plan, shared).map_err(at(Step::AwaitHost))?;
-    configure_network(plan).map_err(at(Step::ConfigureNetwork))?;
+    configure_network(plan, shared).map_err(at(Step::ConfigureNetwork))?;
     redirect_streams(plan).map_err(at(Step::RedirectStreams))?;
     limit_resources(plan).map_err(at(Step::LimitResources))?;
+    await_network(plan, shared).map_err(at(Step::AwaitNetwork))?;
     await_start(plan, shared).map_err(at(Step::AwaitStart))?;
     if plan.filter_needs_privilege() {
         filter_system_calls(plan).map_err(at(Step::FilterSystemCalls))?;
@@ -250,7 +294,17 @@ fn join_namespaces(plan: &Plan) -> StepResult {
 }
 
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
-    if plan.awaits_host() { shared.await_connection().map_err(|errno| (0, errno)) } else { Ok(()) }
+    await_state(plan, shared, Shared::ATTACHED)
+}
+
+/// The bridge forwards only some time after the container's end is up; a program that ran before would lose its first packet
+/// and wait a second for the next one.
+fn await_network(plan: &Plan, shared: &Shared) -> StepResult {
+    await_state(plan, shared, Shared::SETTLED)
+}
+
+fn await_state(plan: &Plan, shared: &Shared, state: u32) -> StepResult {
+    if plan.awaits_host() { shared.await_network(state).map_err(|errno| (0, errno)) } else { Ok(()) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {
@@ -260,7 +314,7 @@ fn name_host(plan: &Plan) -> StepResult {
     }
 }
 
-fn configure_network(plan: &Plan) -> StepResult {
+fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
     let failed = |errno| (0, errno);
     match &plan.network {
         NetworkPlan::Untouched => Ok(()),
@@ -270,7 +324,11 @@ fn configure_network(plan: &Plan) -> StepResult {
             let socket = ManuallyDrop::new(socket.map_err(failed)?);
             system::loopback_up(socket.as_fd()).map_err(failed)
         }
-        NetworkPlan::Attached(configuration) => configuration.apply().map_err(|(step, errno)| (step as usize, errno)),
+        NetworkPlan::Attached(configuration) => {
+            configuration.apply().map_err(|(step, errno)| (step as usize, errno))?;
+            shared.reach(Shared::CONFIGURED);
+            Ok(())
+        }
     }
 }
 
@@ -306,8 +364,7 @@ fn limit_resources(plan: &Plan) -> StepResult {
 /// Where creating and starting are two orders: tells the creator that all is set up, then waits for one byte.
 fn await_start(plan: &Plan, shared: &Shared) -> StepResult {
     let Some(order) = &plan.start_order else { return Ok(()) };
-    shared.present.store(Shared::WAITING, Ordering::Release);
-    let _ = futex::wake(&shared.present, futex::Flags::empty(), 1);
+    shared.reach(Shared::WAITING);
     let mut byte = [0_u8];
     loop {
         match rustix::io::read(order, &mut byte) {

@@ -36,14 +36,19 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     let (pid, pidfd, running) = cloned.map_err(Error::system("create", "the process (clone3)"))?;
     let process = Process::from_pidfd(pid, pidfd);
 
-    // attach: what only this process can do for the child, while the child builds its root.
+    // attach, settle: what only this process can do for the child, while the child builds its root and limits itself.
     if let Some(endpoint) = &endpoint {
-        let attached = endpoint.attach(&PeerNamespace::Process(pid));
-        shared.connect(attached.is_ok());
-        if let Err(error) = attached {
+        let connected = endpoint.attach(&PeerNamespace::Process(pid)).and_then(|()| {
+            shared.attached();
+            shared.await_configuration();
+            if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
+        });
+        if let Err(error) = connected {
+            shared.give_up();
             drop(running);
             return Err(reap(process, error.into()));
         }
+        shared.settled();
     }
 
     // watch: the shared word says when the child has become the program, and the shared block why it has not.
@@ -66,11 +71,7 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
         return Err(reap(process, describe(&plan, failure)));
     }
 
-    // settle: the bridge catches up with the link while the program starts, so that no first packet is lost.
-    match endpoint.as_ref().map_or(Ok(()), Endpoint::await_carrier) {
-        Ok(()) => Ok(Launched { process, endpoint }),
-        Err(source) => Err(reap(process, source.into())),
-    }
+    Ok(Launched { process, endpoint })
 }
 
 /// Launches a process with no isolation at all, by the same clone3; its standard output is a pipe.

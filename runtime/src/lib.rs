@@ -10,10 +10,10 @@
 //!    in its new namespaces, with version 2 also in its [cgroup]. It *shares* this process's memory until exec, on a stack
 //!    of its own: nothing is copied, so that a launch costs the same whatever this process holds.
 //! 3. **attach** ([`network::Endpoint::attach`]): connect the host's side of the network, meanwhile.
-//! 4. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
+//! 4. **settle** ([`network::Endpoint::await_carrier`]): the bridge catches up with the new link, so that the program's first
+//!    packet is not lost.
+//! 5. **watch** (`Shared::await_departure`): the kernel clears a shared word when the process leaves the shared memory, by
 //!    becoming the program or by its end; which of the two it was stands in the block beside it. No pipe is needed.
-//! 5. **settle** ([`network::Endpoint::await_carrier`]): the bridge catches up with the new link, so that no first packet is
-//!    lost.
 //!
 //! In the new process (`child::become_program`), which only makes system calls on what was laid out:
 //!
@@ -26,11 +26,12 @@
 //! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
 //! 8. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
 //! 9. **limit_resources**: limits, a session and a keyring of its own.
-//! 10. **await_start**: only where creating and starting are two orders.
-//! 11. **drop_capabilities** ([`capabilities`]).
-//! 12. **refuse_privileges**: no exec can gain any from now on.
-//! 13. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
-//! 14. **execute**: the program becomes process 1 of the container.
+//! 10. **await_network**: until step 4 above is done.
+//! 11. **await_start**: only where creating and starting are two orders.
+//! 12. **drop_capabilities** ([`capabilities`]).
+//! 13. **refuse_privileges**: no exec can gain any from now on.
+//! 14. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
+//! 15. **execute**: the program becomes process 1 of the container.
 //!
 //! ```
 //! use isobench_runtime::{NetworkMode, Plan, Program, Specification, launch};
