@@ -62,6 +62,14 @@ pub struct Machine {
     pub facts: BTreeMap<String, String>,
 }
 
+impl Machine {
+    /// What emulates everything that is measured here, where something does.
+    #[must_use]
+    pub fn emulation(&self) -> Option<&'static str> {
+        self.emulated.then_some("emulated machine")
+    }
+}
+
 /// What was planned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -147,7 +147,12 @@ impl Host {
         let programs = namespaces::directory("programs")?;
         let (agent, vmm) = (Rc::new(Program::agent(&programs)?), Rc::new(Program::vmm(&programs)?));
         let candidates = sandboxes::find(&agent, &vmm, &network, &settings)?;
-        Ok(Self { rootless, ground: Ground { settings, agent, vmm, network, affinity: Affinity::choose() }, candidates, complaints })
+        Ok(Self {
+            rootless,
+            ground: Ground { settings, agent, vmm, network, affinity: Affinity::choose() },
+            candidates,
+            complaints,
+        })
     }
 
     fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {

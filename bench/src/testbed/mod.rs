@@ -5,8 +5,8 @@
 //! the cost of a fork follows the memory of the process that forks. The machine's own links and firewall are never touched;
 //! when the testbed ends, even by SIGKILL, its pid namespace ends all that runs in it and the kernel frees the rest.
 
-pub(crate) mod cgroups;
 pub(crate) mod affinity;
+pub(crate) mod cgroups;
 mod channel;
 pub mod host;
 mod inventory;

@@ -51,7 +51,7 @@ impl<'a> View<'a> {
     /// What emulates a sandbox, or the whole machine.
     #[must_use]
     pub fn emulation(&self, sandbox: &str) -> Option<&'a str> {
-        let machine = self.records.run.machine.emulated.then_some("emulated machine");
+        let machine = self.records.run.machine.emulation();
         self.find(sandbox).and_then(|sandbox| sandbox.emulation.as_deref()).or(machine)
     }
 

@@ -47,8 +47,8 @@ impl Case {
             return case;
         }
         case.emulation = needed(claim).find_map(|name| find(run, name)?.emulation.clone());
-        if case.emulation.is_none() && run.machine.emulated {
-            case.emulation = Some(run.machine.kvm.clone());
+        if case.emulation.is_none() {
+            case.emulation = run.machine.emulation().map(str::to_owned);
         }
         match &claim.rule {
             Rule::NotTested => {}
@@ -133,7 +133,7 @@ fn obstacle(claim: &Claim, run: &Run) -> Option<(Answer, Reason)> {
         if let Some(why) = sandbox.unavailable.clone() {
             return Some((Answer::NotMeasurable, Reason::Unavailable { sandbox: name.to_owned(), why }));
         }
-        let emulation = sandbox.emulation.clone().or_else(|| run.machine.emulated.then(|| run.machine.kvm.clone()));
+        let emulation = sandbox.emulation.clone().or_else(|| run.machine.emulation().map(str::to_owned));
         if let Some(emulation) = emulation.filter(|_| claim.hardware.iter().any(|needed| needed == name)) {
             return Some((Answer::NotMeasurable, Reason::Emulated { sandbox: name.to_owned(), emulation }));
         }
