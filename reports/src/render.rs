@@ -1,4 +1,4 @@
-//! Everything that people look at, written to a directory: [`write`].
+//! Everything that people look at, written to a directory: [`write()`].
 //!
 //! The same records give the same bytes: nothing here asks for the time, the machine or its fonts.
 

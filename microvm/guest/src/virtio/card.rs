@@ -37,7 +37,7 @@ struct Transmit<'a> {
 }
 
 impl<'a> NetworkCard<'a> {
-    /// Takes over a card that was started ([`crate::virtio::start`]) with these rings, with or without
+    /// Takes over a card that was started ([`crate::virtio::start()`]) with these rings, with or without
     /// segmentation; `None` where there is too little memory for its buffers.
     pub fn new(receive: &'a Ring, transmit: &'a Ring, arena: &mut Arena<'a>, segmentation: bool) -> Option<Self> {
         let mut receive = Receive { queue: DriverQueue::new(receive), buffers: arena.cut_buffers()? };
