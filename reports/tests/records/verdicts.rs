@@ -246,7 +246,7 @@ fn a_claim_on_machines_needs_linux_on_hardware() {
     let mut machine = starts(1.0, 90.0, 0.1);
     machine.0.run.machine.emulated = true;
     assert_eq!(machine.verdict("vm.start").answer, Answer::NotMeasurable);
-    assert_eq!(machine.verdict("vm.start.unikernel").emulation.as_deref(), Some("hardware"));
+    assert_eq!(machine.verdict("vm.start.unikernel").emulation.as_deref(), Some("emulated machine"));
 }
 
 #[test]
