@@ -3,6 +3,7 @@
 use crate::{Pair, both};
 use anyhow::{Context, anyhow};
 use isobench::cell::{Cell, Measure};
+use isobench::journal::Journal;
 use isobench::testbed::{Settings, Testbed};
 use isobench_reports::record::{Outcome, Value};
 use std::cell::RefCell;
@@ -81,50 +82,74 @@ pub(crate) fn monitor_memory() -> anyhow::Result<Pair> {
         parameters: &[],
         read: mebibytes,
     };
-    let mut testbed = started(&[place])?;
-    Ok(Box::new(move || Ok((measured(&mut testbed, place)?, 1.0))))
+    let mut bed = Bed::start(&[place])?;
+    Ok(Box::new(move || Ok((bed.measured(place)?, 1.0))))
 }
 
 fn pairs(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
-    let testbed = RefCell::new(started(&[ours, theirs])?);
-    Ok(Box::new(move || {
-        both(|| measured(&mut testbed.borrow_mut(), ours), || measured(&mut testbed.borrow_mut(), theirs))
-    }))
+    let bed = RefCell::new(Bed::start(&[ours, theirs])?);
+    Ok(Box::new(move || both(|| bed.borrow_mut().measured(ours), || bed.borrow_mut().measured(theirs))))
 }
 
-fn started(places: &[Place]) -> anyhow::Result<Testbed> {
-    let testbed = Testbed::start(&Settings::default())?;
-    for place in places {
-        let record = testbed.sandboxes().iter().find(|record| record.name == place.sandbox);
-        let record = record.with_context(|| format!("there is no sandbox named `{}`", place.sandbox))?;
-        if let Some(reason) = &record.unavailable {
-            return Err(anyhow!("{} cannot be measured here: {reason}", place.sandbox));
+/// A testbed of one figure, and the journal of what it must leave behind nowhere.
+struct Bed {
+    testbed: Option<Testbed>,
+    journal: Option<Journal>,
+}
+
+impl Bed {
+    fn start(places: &[Place]) -> anyhow::Result<Self> {
+        let journal = Journal::open()?;
+        journal.note_control_groups()?;
+        let settings = Settings { run: journal.run().to_owned(), ..Settings::default() };
+        let mut bed = Self { testbed: None, journal: Some(journal) };
+        let testbed = bed.testbed.insert(Testbed::start(&settings)?);
+        for place in places {
+            let record = testbed.sandboxes().iter().find(|record| record.name == place.sandbox);
+            let record = record.with_context(|| format!("there is no sandbox named `{}`", place.sandbox))?;
+            if let Some(reason) = &record.unavailable {
+                return Err(anyhow!("{} cannot be measured here: {reason}", place.sandbox));
+            }
+        }
+        Ok(bed)
+    }
+
+    fn measured(&mut self, place: Place) -> anyhow::Result<f64> {
+        let cell = Cell {
+            experiment: place.experiment.into(),
+            sandbox: place.sandbox.into(),
+            block: 0,
+            position: 0,
+            warm_up: false,
+            program: None,
+        };
+        let testbed = self.testbed.as_mut().context("the testbed has ended")?;
+        let measurements = testbed.measure(&cell)?;
+        let found = measurements.iter().find(|measurement| {
+            measurement.metric == place.metric
+                && place
+                    .parameters
+                    .iter()
+                    .all(|(name, value)| measurement.parameters.get(*name).is_some_and(|found| found == value))
+        });
+        let found = found.with_context(|| format!("{} in {} was not measured", place.metric, place.sandbox))?;
+        match &found.outcome {
+            Outcome::Value(value) => (place.read)(value)
+                .with_context(|| format!("{} in {} has another kind of value", place.metric, place.sandbox)),
+            Outcome::Error(error) => Err(anyhow!("{} in {}: {error}", place.metric, place.sandbox)),
         }
     }
-    Ok(testbed)
 }
 
-fn measured(testbed: &mut Testbed, place: Place) -> anyhow::Result<f64> {
-    let cell = Cell {
-        experiment: place.experiment.into(),
-        sandbox: place.sandbox.into(),
-        block: 0,
-        position: 0,
-        warm_up: false,
-        program: None,
-    };
-    let measurements = testbed.measure(&cell)?;
-    let found = measurements.iter().find(|measurement| {
-        measurement.metric == place.metric
-            && place
-                .parameters
-                .iter()
-                .all(|(name, value)| measurement.parameters.get(*name).is_some_and(|found| found == value))
-    });
-    let found = found.with_context(|| format!("{} in {} was not measured", place.metric, place.sandbox))?;
-    match &found.outcome {
-        Outcome::Value(value) => (place.read)(value)
-            .with_context(|| format!("{} in {} has another kind of value", place.metric, place.sandbox)),
-        Outcome::Error(error) => Err(anyhow!("{} in {}: {error}", place.metric, place.sandbox)),
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let stopped = self.testbed.take().map(Testbed::stop);
+        let leftovers = self.journal.take().map(Journal::close).unwrap_or_default();
+        if let Some(Err(error)) = stopped {
+            println!("stop the testbed: {error:#}");
+        }
+        for leftover in leftovers.iter().filter(|leftover| leftover.error.is_some()) {
+            println!("left behind: {}", leftover.path.display());
+        }
     }
 }
