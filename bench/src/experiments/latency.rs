@@ -12,7 +12,7 @@ use isobench_workload::{DriveOutcome, Sandbox, Traffic};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "latency",
     text: "one-byte round trips on one TCP connection, and new connections with one answer each, one after the other",
-    quick_blocks: 8,
+    quick_blocks: 12,
     takes_program: false,
     metrics: &["tcp.round-trip", "tcp.round-trip.median", "tcp.connection", "tcp.connection.median"],
     points: |kind| {

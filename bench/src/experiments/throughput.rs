@@ -11,7 +11,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "throughput",
     text: "one TCP stream towards the sandbox and one from it, with segmentation offload and in packets as large as on a \
            wire",
-    quick_blocks: 8,
+    quick_blocks: 12,
     takes_program: false,
     metrics: &["tcp.upload", "tcp.download"],
     points: |kind| runs(kind).map(|run| run.point()).collect(),
