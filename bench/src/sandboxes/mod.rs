@@ -158,23 +158,16 @@ pub(crate) fn find(
 }
 
 /// The unikernel with packets as large as on a wire both ways.
-pub(crate) fn with_wire_packets(
-    kind: &Kind,
-    vmm: &Rc<Program>,
-    network: &HostNetwork,
-) -> anyhow::Result<Box<dyn Sandbox>> {
+pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, network: &HostNetwork) -> Box<dyn Sandbox> {
     let housing = match kind.family {
         Family::Unikernel => Housing::VirtualMachine { memory: MEMORY },
         _ => Housing::Process,
     };
-    Ok(Box::new(virtual_machine::unikernel(housing, vmm, network)?.with_wire_packets()))
+    Box::new(virtual_machine::unikernel(housing, vmm, network).with_wire_packets())
 }
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, network: &HostNetwork) -> Found {
-    match virtual_machine::unikernel(housing, vmm, network) {
-        Ok(sandbox) => Ok((Box::new(sandbox), None)),
-        Err(error) => Err(format!("{error:#}")),
-    }
+    Ok((Box::new(virtual_machine::unikernel(housing, vmm, network)), None))
 }
 
 fn found<S: Sandbox + 'static>(found: Result<(S, Option<String>), String>) -> Found {
