@@ -135,13 +135,7 @@ impl Shared {
 
     /// Waits until the child has become the program or ended.
     pub(crate) fn await_departure(&self) {
-        // The kernel wakes without FUTEX_PRIVATE, so the wait must be without it too.
-        loop {
-            match self.present.load(Ordering::Acquire) {
-                0 => return,
-                present => drop(futex::wait(&self.present, futex::Flags::empty(), present, None)),
-            }
-        }
+        self.await_beyond(Self::WAITING);
     }
 
     /// Waits until the child waits for its order to start, or has left.
@@ -154,7 +148,9 @@ impl Shared {
         self.await_beyond(Self::BUSY);
     }
 
+    /// Waits until the child is further than a state, or has left.
     fn await_beyond(&self, state: u32) {
+        // The kernel wakes without FUTEX_PRIVATE when the child leaves, so the wait must be without it too.
         loop {
             match self.present.load(Ordering::Acquire) {
                 present if (1..=state).contains(&present) => {
