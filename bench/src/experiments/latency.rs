@@ -1,13 +1,11 @@
 //! How long a round trip and a connection take, one at a time (a closed loop).
 
 use super::traffic::{Path, Served};
-use super::{Experiment, Ground, Point, Sheet};
-use crate::cell::Cell;
-use crate::sandboxes::Kind;
+use super::{Experiment, Point, Scene};
 use anyhow::bail;
 use isobench_reports::record::{Outcome, Value};
 use isobench_reports::statistics::distribution;
-use isobench_workload::{DriveOutcome, Sandbox, Traffic};
+use isobench_workload::{DriveOutcome, Traffic};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "latency",
@@ -32,13 +30,8 @@ fn point(metric: &'static str, path: Path) -> Point {
     Point::with(metric, &[("path", path.name())])
 }
 
-fn measure(
-    ground: &mut Ground,
-    kind: &Kind,
-    sandbox: &mut dyn Sandbox,
-    _: &Cell,
-    sheet: &mut Sheet,
-) -> anyhow::Result<()> {
+fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
+    let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let milliseconds = if ground.settings.quick { 80 } else { 1000 };
     let served = Served::launch(ground, kind, sandbox)?;
     for path in Path::of(kind) {

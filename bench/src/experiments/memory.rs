@@ -1,8 +1,7 @@
 //! What one more idle instance costs: memory of the whole host over the number of instances, and its parts.
 
-use super::{Experiment, Ground, Point, Sheet, ended};
-use crate::cell::Cell;
-use crate::sandboxes::{Kind, Network};
+use super::{Experiment, Ground, Point, Scene, Sheet, ended};
+use crate::sandboxes::Network;
 use crate::testbed::memory::{self, Snapshot};
 use isobench_reports::record::Value;
 use isobench_workload::{Instance, Sandbox, Workload, protocol::PORT};
@@ -30,13 +29,8 @@ fn point(metric: &'static str, instances: u32) -> Point {
     Point::with(metric, &[("instances", &instances.to_string())])
 }
 
-fn measure(
-    ground: &mut Ground,
-    kind: &Kind,
-    sandbox: &mut dyn Sandbox,
-    _: &Cell,
-    sheet: &mut Sheet,
-) -> anyhow::Result<()> {
+fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
+    let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let before = Snapshot::take()?;
     let mut instances: Vec<Instance> = Vec::new();
     // One that serves is idle as long as nobody asks; those that share a port cannot all serve.

@@ -38,7 +38,7 @@ pub struct Experiment {
     pub metrics: &'static [&'static str],
     /// The points that one cell of it yields in a sandbox: none where it does not apply.
     points: fn(&Kind) -> Vec<Point>,
-    measure: fn(&mut Ground, &Kind, &mut dyn Sandbox, &Cell, &mut Sheet) -> anyhow::Result<()>,
+    measure: fn(Scene<'_>) -> anyhow::Result<()>,
 }
 
 /// Every experiment, in the order of the report.
@@ -63,7 +63,10 @@ impl Experiment {
     pub(crate) fn measure(&self, ground: &mut Ground, candidate: &mut Candidate, cell: &Cell) -> Vec<Measurement> {
         let mut sheet = Sheet::default();
         let outcome = match &mut candidate.sandbox {
-            Ok(sandbox) => (self.measure)(ground, candidate.kind, sandbox.as_mut(), cell, &mut sheet),
+            Ok(sandbox) => {
+                let (kind, sandbox) = (candidate.kind, sandbox.as_mut());
+                (self.measure)(Scene { ground, kind, sandbox, cell, sheet: &mut sheet })
+            }
             Err(reason) => Err(anyhow::anyhow!(reason.clone())),
         };
         let reason = match outcome {
@@ -77,6 +80,15 @@ impl Experiment {
         }
         sheet.measurements
     }
+}
+
+/// One cell in the hands of its experiment: where it is measured, what is measured, and the sheet for what comes of it.
+pub(crate) struct Scene<'a> {
+    pub(crate) ground: &'a mut Ground,
+    pub(crate) kind: &'a Kind,
+    pub(crate) sandbox: &'a mut dyn Sandbox,
+    pub(crate) cell: &'a Cell,
+    pub(crate) sheet: &'a mut Sheet,
 }
 
 /// What an experiment stands on: the simulated host's side.

@@ -1,8 +1,7 @@
 //! What network a sandbox has: facts seen from inside and from outside, each beside its control.
 
 use super::traffic::Served;
-use super::{Experiment, Ground, Place, Point, Sheet, answer, ended};
-use crate::cell::Cell;
+use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
 use crate::sandboxes::{self, Kind, Network};
 use crate::testbed::network::{CLIENT, HOST, HostNetwork, PUBLISHED};
 use isobench_reports::record::{Outcome, Value};
@@ -74,13 +73,8 @@ fn connects(target: &str) -> Point {
     Point::with("network.connects", &[("target", target)])
 }
 
-fn measure(
-    ground: &mut Ground,
-    kind: &Kind,
-    sandbox: &mut dyn Sandbox,
-    _: &Cell,
-    sheet: &mut Sheet,
-) -> anyhow::Result<()> {
+fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
+    let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let deadline = ground.settings.deadline;
     let mut servers = Vec::new();
     for (place, port) in [(Place::Outside, PORT), (Place::Host, GATEWAY_PORT)] {

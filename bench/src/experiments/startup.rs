@@ -1,11 +1,10 @@
 //! How long a sandbox takes from t0 until it is ready, and from the order to end until nothing of it is left.
 
-use super::{Experiment, Ground, Point, Sheet, ended};
-use crate::cell::Cell;
-use crate::sandboxes::{Kind, Network};
+use super::{Experiment, Point, Scene, ended};
+use crate::sandboxes::Network;
 use anyhow::{Context, bail};
 use isobench_reports::record::{StageTime, Value};
-use isobench_workload::{Instance, OutputError, Sandbox, Stage, Workload, clock, protocol::PORT};
+use isobench_workload::{Instance, OutputError, Stage, Workload, clock, protocol::PORT};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "startup",
@@ -21,13 +20,8 @@ const STAGES: &str = "start.stages";
 const READY: &str = "start.ready";
 const GONE: &str = "start.gone";
 
-fn measure(
-    ground: &mut Ground,
-    kind: &Kind,
-    sandbox: &mut dyn Sandbox,
-    cell: &Cell,
-    sheet: &mut Sheet,
-) -> anyhow::Result<()> {
+fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
+    let Scene { ground, kind, sandbox, cell, sheet } = scene;
     let deadline = ground.settings.deadline;
     let workload = match &cell.program {
         Some(program) => Workload::Program { arguments: program.clone() },

@@ -1,11 +1,10 @@
 //! What one TCP stream carries towards a sandbox and from it.
 
 use super::traffic::{Path, Served};
-use super::{Experiment, Ground, Point, Sheet};
-use crate::cell::Cell;
+use super::{Experiment, Point, Scene};
 use crate::sandboxes::{self, Kind, Network};
 use isobench_reports::record::{Outcome, Value};
-use isobench_workload::{Family, Sandbox, Traffic};
+use isobench_workload::{Family, Traffic};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "throughput",
@@ -48,13 +47,8 @@ fn runs(kind: &Kind) -> impl Iterator<Item = Run> {
     })
 }
 
-fn measure(
-    ground: &mut Ground,
-    kind: &Kind,
-    sandbox: &mut dyn Sandbox,
-    _: &Cell,
-    sheet: &mut Sheet,
-) -> anyhow::Result<()> {
+fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
+    let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let milliseconds = if ground.settings.quick { 80 } else { 1000 };
     let mut served = Served::launch(ground, kind, sandbox)?;
     for wire in [false, true] {
