@@ -2,12 +2,15 @@
 //! hybrid of both, found from what is mounted.
 #![forbid(unsafe_code)]
 
+mod removal;
+
+pub use removal::{end_tree, remove_tree};
+
 use crate::error::Error;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use removal::{Members, remove_directory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -239,12 +242,7 @@ impl Cgroup {
     /// Kills everything inside: by one write where the kernel offers it, else one by one.
     pub fn kill(&self) -> Result<(), Error> {
         for (_, path) in &self.directories {
-            if write(&path.join("cgroup.kill"), "1").is_ok() {
-                continue;
-            }
-            for pidfd in members(path) {
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            }
+            removal::kill(path);
         }
         Ok(())
     }
@@ -254,7 +252,7 @@ impl Cgroup {
         self.removed = true;
         let end = Instant::now() + deadline;
         for (_, path) in &self.directories {
-            remove_directory(path, end)?;
+            remove_directory(path, end, Members::Await)?;
         }
         Ok(())
     }
@@ -268,43 +266,6 @@ impl Drop for Cgroup {
             }
         }
     }
-}
-
-/// Removes a cgroup that another process made, by one of its directories.
-pub(crate) fn remove_path(path: &Path, deadline: Duration) -> Result<(), Error> {
-    remove_directory(path, Instant::now() + deadline)
-}
-
-fn remove_directory(path: &Path, end: Instant) -> Result<(), Error> {
-    loop {
-        // Opened before the attempt, so that no change between the two is missed.
-        let events = rustix::fs::open(path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
-        if let Some(events) = &events {
-            let _ = rustix::io::read(events, &mut [0_u8; 256]);
-        }
-        match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) if Instant::now() < end => {}
-            Err(errno) => return Err(Error::system("remove cgroup", path.display().to_string())(errno)),
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        if let Some(events) = &events {
-            let _ = poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&timeout));
-        } else {
-            for member in members(path) {
-                let _ = poll(&mut [PollFd::new(&member, PollFlags::IN)], Some(&timeout));
-            }
-            rustix::thread::sched_yield();
-        }
-    }
-}
-
-/// The processes in a cgroup, each held so that its number cannot come to mean another.
-fn members(path: &Path) -> Vec<OwnedFd> {
-    let listed = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    let numbers = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-    numbers.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect()
 }
 
 /// What the two files of /proc say.

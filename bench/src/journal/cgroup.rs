@@ -1,7 +1,7 @@
 //! Removing control groups of dead runs, in both versions of the hierarchy.
 
 use super::CGROUP_PARENT;
-use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
+use rustix::process::geteuid;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,48 +34,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     {
         return Err(io::Error::other("it is not named as a control group of ours is"));
     }
-    // The kernel removes a killed process from its group some time after the signal: wait 1, 2, 4... ms, 2 s in all.
-    let mut pause = Duration::from_millis(1);
-    loop {
-        kill(path)?;
-        match remove_tree(path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && pause < Duration::from_secs(2) => {
-                std::thread::sleep(pause);
-                pause *= 2;
-            }
-            result => return result,
-        }
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    for child in children(path) {
-        remove_tree(&child)?;
-    }
-    absent_is_well(std::fs::remove_dir(path))
-}
-
-/// `cgroup.kill` where the kernel has it (v2, Linux 5.14), else a signal to each process.
-fn kill(path: &Path) -> io::Result<()> {
-    if path.join("cgroup.kill").exists() {
-        return absent_is_well(std::fs::write(path.join("cgroup.kill"), "1"));
-    }
-    for child in children(path) {
-        kill(&child)?;
-    }
-    let processes = match std::fs::read_to_string(path.join("cgroup.procs")) {
-        Ok(processes) => processes,
-        Err(error) => return absent_is_well(Err(error)),
-    };
-    for process in processes.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
-        let Ok(handle) = pidfd_open(process, PidfdFlags::empty()) else { continue };
-        // The number may have been given to another process since it was read; the handle stays with one.
-        let still = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-        if still.lines().any(|line| line.parse() == Ok(process.as_raw_pid())) {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
-        }
-    }
-    Ok(())
+    isobench_runtime::cgroup::end_tree(path, Duration::from_secs(5)).map_err(io::Error::other)
 }
 
 fn children(path: &Path) -> Vec<PathBuf> {
@@ -85,15 +44,6 @@ fn children(path: &Path) -> Vec<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .collect()
-}
-
-fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A file of a group that is being removed answers so.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
-        result => result,
-    }
 }
 
 /// Every directory where the `isobench` group of ours may be: below the root of each hierarchy and below our own group.

@@ -7,13 +7,12 @@
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
 
 use anyhow::Context;
-use isobench_runtime::cgroup::PARENT;
+use isobench_runtime::cgroup::{PARENT, end_tree, remove_tree};
 use rustix::mount::mount_bind;
-use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The leaf in which the testbed's own processes are: a group of version 2 cannot have both processes and children with
 /// controllers.
@@ -137,28 +136,15 @@ pub(crate) fn list() -> anyhow::Result<Vec<String>> {
     Ok(groups)
 }
 
+/// How long what was killed may take to leave its group.
+const DEADLINE: Duration = Duration::from_secs(5);
+
 /// Ends what is left in a group of this name in each hierarchy, and removes it.
 pub(crate) fn remove_named(name: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {
-        let group = hierarchy.join(name);
-        let begun = Instant::now();
-        while group.exists() {
-            for process in processes(&group) {
-                let _ = kill_process(process, Signal::KILL);
-            }
-            // A killed process leaves its group some time after the signal.
-            match remove_tree(&group) {
-                Err(_) if begun.elapsed() < Duration::from_secs(5) => std::thread::sleep(Duration::from_millis(1)),
-                result => result.with_context(|| format!("remove cgroup {}", group.display()))?,
-            }
-        }
+        end_tree(&hierarchy.join(name), DEADLINE)?;
     }
     Ok(())
-}
-
-fn processes(group: &Path) -> Vec<Pid> {
-    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
 }
 
 /// Removes the branch of a run whose processes are gone, with all groups below it, and our parent if nobody else uses it.
@@ -167,28 +153,10 @@ fn processes(group: &Path) -> Vec<Pid> {
 /// Where a group is still in use.
 pub fn remove(run: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {
-        let branch = branch(&hierarchy, run);
-        if branch.exists() {
-            let begun = Instant::now();
-            let removed = loop {
-                // A process that was killed leaves its group a little later than it is reaped.
-                match remove_tree(&branch) {
-                    Err(_) if begun.elapsed() < Duration::from_secs(2) => std::thread::sleep(Duration::from_millis(2)),
-                    result => break result,
-                }
-            };
-            removed.with_context(|| format!("remove cgroup {}", branch.display()))?;
-        }
+        remove_tree(&branch(&hierarchy, run), DEADLINE)?;
         let _ = fs::remove_dir(hierarchy.join(PARENT));
     }
     Ok(())
-}
-
-fn remove_tree(group: &Path) -> io::Result<()> {
-    for child in children(group) {
-        remove_tree(&child)?;
-    }
-    fs::remove_dir(group)
 }
 
 fn children(group: &Path) -> Vec<PathBuf> {

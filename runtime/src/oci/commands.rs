@@ -120,7 +120,7 @@ pub fn delete(id: &str, force: bool) -> Result<(), Error> {
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).map_err(Error::system("wait for container", id))?;
     }
     for path in &record.cgroups {
-        cgroup::remove_path(path, DEADLINE)?;
+        cgroup::remove_tree(path, DEADLINE)?;
     }
     place.remove()
 }
