@@ -13,7 +13,7 @@ use crate::sandboxes::spawn;
 use crate::sandboxes::{Candidate, Kind};
 use crate::testbed::Settings;
 use crate::testbed::affinity::Affinity;
-use crate::testbed::network::HostNetwork;
+use crate::testbed::network::{HostNetwork, OwnNetworks};
 use anyhow::Context;
 use isobench_reports::record::{Outcome, SandboxRecord, Value};
 use isobench_workload::{Instance, Sandbox, Workload};
@@ -98,6 +98,7 @@ pub(crate) struct Ground {
     pub(crate) agent: Rc<Program>,
     pub(crate) vmm: Rc<Program>,
     pub(crate) network: HostNetwork,
+    pub(crate) networks: OwnNetworks,
     pub(crate) affinity: Option<Affinity>,
 }
 

@@ -3,7 +3,7 @@
 use super::traffic::Served;
 use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
 use crate::sandboxes::{self, Kind, Network};
-use crate::testbed::network::{CLIENT, HOST, HostNetwork, PUBLISHED};
+use crate::testbed::network::{CLIENT, HOST, OwnNetworks, PUBLISHED};
 use isobench_reports::record::{Outcome, Value};
 use isobench_runtime::Mode;
 use isobench_runtime::network::BridgeNetwork;
@@ -111,9 +111,9 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
     serving.end()?;
 
     if tells_default_mode(kind) {
-        let mut unnamed = sandboxes::without_mode(&ground.agent, &ground.network)?;
+        let mut unnamed = sandboxes::without_mode(&ground.agent, &ground.networks)?;
         let seen: Finding = answer(unnamed.launch(&Workload::Probe(Probe::default()))?, deadline)?;
-        let outcome = match mode(&seen, &host, &ground.network) {
+        let outcome = match mode(&seen, &host, &ground.networks) {
             Some(mode) => Outcome::Value(Value::Texts(vec![mode.name().to_owned()])),
             None => Outcome::Error(format!("its network is that of no mode: {:?}, {:?}", seen.addresses, seen.routes)),
         };
@@ -176,21 +176,21 @@ fn alone(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Instance>
 /// The simulated host's address on a sandbox's way out.
 fn gateway(ground: &Ground, kind: &Kind) -> Ipv4Addr {
     match kind.name {
-        "container-custom" => ground.network.custom.settings().gateway,
+        "container-custom" => ground.networks.custom.settings().gateway,
         _ if kind.network == Network::Host => HOST,
-        _ => ground.network.bridge.settings().gateway,
+        _ => ground.networks.bridge.settings().gateway,
     }
 }
 
 /// The mode that gives such a network.
-fn mode(seen: &Finding, host: &Finding, network: &HostNetwork) -> Option<Mode> {
+fn mode(seen: &Finding, host: &Finding, networks: &OwnNetworks) -> Option<Mode> {
     let ranges = ranges(&seen.routes);
     let is = |network: &BridgeNetwork| ranges == [network.settings().subnet.to_string()];
     match () {
         () if seen.namespace != 0 && seen.namespace == host.namespace => Some(Mode::Host),
         () if seen.interfaces == ["lo"] => Some(Mode::None),
-        () if is(&network.bridge) => Some(Mode::Bridge),
-        () if is(&network.custom) => Some(Mode::Custom),
+        () if is(&networks.bridge) => Some(Mode::Bridge),
+        () if is(&networks.custom) => Some(Mode::Custom),
         () => None,
     }
 }

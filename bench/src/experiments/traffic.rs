@@ -60,7 +60,7 @@ impl Served {
         }
         let published = match (kind.network, instance.server()) {
             (Network::Bridged, Some(SocketAddr::V4(server))) => {
-                Some(ground.network.firewall.publish(Protocol::Tcp, PUBLISHED, server)?)
+                Some(ground.networks.firewall.publish(Protocol::Tcp, PUBLISHED, server)?)
             }
             _ => None,
         };

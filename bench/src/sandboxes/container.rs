@@ -2,7 +2,7 @@
 
 use crate::programs::Program;
 use crate::testbed::cgroups;
-use crate::testbed::network::HostNetwork;
+use crate::testbed::network::OwnNetworks;
 use anyhow::Context;
 use isobench_runtime::cgroup::{Cgroups, Limits};
 use isobench_runtime::network::{BridgeNetwork, Namespace};
@@ -28,9 +28,9 @@ impl Containers {
     }
 
     /// The sandbox of a name such as `container-bridge`.
-    pub(super) fn sandbox(&self, name: &str, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
+    pub(super) fn sandbox(&self, name: &str, networks: &OwnNetworks) -> anyhow::Result<Box<dyn Sandbox>> {
         let mode = name.strip_prefix("container-").and_then(Mode::named);
-        self.with_mode(name, Some(mode.with_context(|| format!("there is no network mode for `{name}`"))?), network)
+        self.with_mode(name, Some(mode.with_context(|| format!("there is no network mode for `{name}`"))?), networks)
     }
 
     /// A sandbox with this mode, or with the runtime's own choice where none is given.
@@ -38,15 +38,15 @@ impl Containers {
         &self,
         name: &str,
         mode: Option<Mode>,
-        network: &HostNetwork,
+        networks: &OwnNetworks,
     ) -> anyhow::Result<Box<dyn Sandbox>> {
         let attached = |network: &BridgeNetwork| SandboxNetwork::Bridge { network: network.clone(), publish: None };
         let network = match mode.unwrap_or_default() {
             Mode::Host => SandboxNetwork::Host,
             Mode::None => SandboxNetwork::None,
-            Mode::Bridge => attached(&network.bridge),
-            Mode::Custom => attached(&network.custom),
-            Mode::Container => return Ok(Box::new(self.joining(name, attached(&network.bridge))?)),
+            Mode::Bridge => attached(&networks.bridge),
+            Mode::Custom => attached(&networks.custom),
+            Mode::Container => return Ok(Box::new(self.joining(name, attached(&networks.bridge))?)),
         };
         Ok(Box::new(self.with(name, network)))
     }

@@ -13,7 +13,7 @@ pub(crate) use spawn::spawn;
 use crate::doctor;
 use crate::programs::Program;
 use crate::testbed::Settings;
-use crate::testbed::network::HostNetwork;
+use crate::testbed::network::OwnNetworks;
 use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::linux::kernel;
 use isobench_microvm::sandbox::{Housing, MEMORY};
@@ -99,8 +99,8 @@ impl Candidate {
 }
 
 /// Our own containers with no network mode given: the runtime chooses.
-pub(crate) fn without_mode(agent: &Program, network: &HostNetwork) -> anyhow::Result<Box<dyn Sandbox>> {
-    container::Containers::new(agent)?.with_mode("container", None, network)
+pub(crate) fn without_mode(agent: &Program, networks: &OwnNetworks) -> anyhow::Result<Box<dyn Sandbox>> {
+    container::Containers::new(agent)?.with_mode("container", None, networks)
 }
 
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
@@ -110,7 +110,7 @@ type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 pub(crate) fn find(
     agent: &Rc<Program>,
     vmm: &Rc<Program>,
-    network: &HostNetwork,
+    networks: &OwnNetworks,
     settings: &Settings,
 ) -> anyhow::Result<Vec<Candidate>> {
     let kvm = judge();
@@ -121,12 +121,12 @@ pub(crate) fn find(
             "process" => found(
                 process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),
             ),
-            "unikernel-process" => unikernel(Housing::Process, vmm, network),
+            "unikernel-process" => unikernel(Housing::Process, vmm, networks),
             "vm-unikernel" if kvm.runs_unikernel() => {
-                unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, network)
+                unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks)
             }
             "vm-linux" if kvm.runs_linux() => match settings.kernel.clone().or_else(kernel::find) {
-                Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, network)
+                Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, networks)
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
                 None => {
@@ -138,7 +138,7 @@ pub(crate) fn find(
                 Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
             }),
             name if name.starts_with("container-") => {
-                containers.sandbox(name, network).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
+                containers.sandbox(name, networks).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
             }
             "runc" => found(oci::OciRuntime::find("runc", &root, &host)),
             "crun" => found(oci::OciRuntime::find("crun", &root, &host)),
@@ -158,16 +158,16 @@ pub(crate) fn find(
 }
 
 /// The unikernel with packets as large as on a wire both ways.
-pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, network: &HostNetwork) -> Box<dyn Sandbox> {
+pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, networks: &OwnNetworks) -> Box<dyn Sandbox> {
     let housing = match kind.family {
         Family::Unikernel => Housing::VirtualMachine { memory: MEMORY },
         _ => Housing::Process,
     };
-    Box::new(virtual_machine::unikernel(housing, vmm, network).with_wire_packets())
+    Box::new(virtual_machine::unikernel(housing, vmm, networks).with_wire_packets())
 }
 
-fn unikernel(housing: Housing, vmm: &Rc<Program>, network: &HostNetwork) -> Found {
-    Ok((Box::new(virtual_machine::unikernel(housing, vmm, network)), None))
+fn unikernel(housing: Housing, vmm: &Rc<Program>, networks: &OwnNetworks) -> Found {
+    Ok((Box::new(virtual_machine::unikernel(housing, vmm, networks)), None))
 }
 
 fn found<S: Sandbox + 'static>(found: Result<(S, Option<String>), String>) -> Found {

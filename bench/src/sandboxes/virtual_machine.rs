@@ -1,7 +1,7 @@
 //! Our own virtual machines, and the unikernel's code as a plain process beside them: each on a tap of the default bridge.
 
 use crate::programs::Program;
-use crate::testbed::network::HostNetwork;
+use crate::testbed::network::OwnNetworks;
 use isobench_microvm::linux::{self, sandbox::LinuxSandbox};
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, UnikernelSandbox};
 use isobench_runtime::network::BridgeNetwork;
@@ -14,10 +14,10 @@ use std::rc::Rc;
 pub(super) fn unikernel(
     housing: Housing,
     vmm: &Rc<Program>,
-    network: &HostNetwork,
+    networks: &OwnNetworks,
 ) -> UnikernelSandbox<impl FnMut() -> Result<Attachment, AttachError> + use<>> {
     let (program, path) = (Rc::clone(vmm), vmm.path());
-    let network = network.bridge.clone();
+    let network = networks.bridge.clone();
     UnikernelSandbox::new(housing, path, move || {
         // The path leads to the program only as long as it is held.
         let _held = &program;
@@ -30,12 +30,12 @@ pub(super) fn linux(
     kernel: &Path,
     vmm: &Rc<Program>,
     agent: &Rc<Program>,
-    network: &HostNetwork,
+    networks: &OwnNetworks,
 ) -> anyhow::Result<LinuxSandbox<impl FnMut() -> Result<Attachment, AttachError> + use<>>> {
     let held = (Rc::clone(vmm), Rc::clone(agent));
     // The monitor opens the agent itself, so that the path must lead there from another process.
     let agent = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), agent.file().as_raw_fd()));
-    let network = network.bridge.clone();
+    let network = networks.bridge.clone();
     Ok(LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, linux::sandbox::MEMORY, move || {
         let _held = &held;
         attach(&network)

@@ -6,8 +6,10 @@
 use super::affinity::Affinity;
 use super::channel::Channel;
 use super::{
-    Order, Reply, SUBCOMMAND, Settings, Started, cgroups, inventory::Inventory, machine, namespaces,
-    network::HostNetwork,
+    Order, Reply, SUBCOMMAND, Settings, Started, cgroups,
+    inventory::Inventory,
+    machine, namespaces,
+    network::{HostNetwork, OwnNetworks},
 };
 use crate::cell::{Cell, Measurement};
 use crate::experiments::{self, Ground};
@@ -113,7 +115,7 @@ fn serve() -> anyhow::Result<()> {
     let mut machine = machine::facts(host.rootless);
     // No launch pays for the copy: it is made once for the whole testbed, and so it is told.
     machine.facts.insert("agent-copied-once-ns".into(), host.ground.agent.copied().as_nanos().to_string());
-    let filtered = if host.ground.network.filters_bridged_packets { "filtered" } else { "not filtered" };
+    let filtered = if host.ground.network.filters_bridged_packets() { "filtered" } else { "not filtered" };
     machine.facts.insert("bridged-packets".into(), filtered.into());
     channel.send(&Reply::Started(Box::new(Started { machine, sandboxes })))?;
     while let Some(order) = channel.receive()? {
@@ -144,12 +146,13 @@ impl Host {
         namespaces::furnish()?;
         cgroups::show(&settings.run)?;
         let network = HostNetwork::new()?;
+        let networks = OwnNetworks::create(&network)?;
         let programs = namespaces::directory("programs")?;
         let (agent, vmm) = (Rc::new(Program::agent(&programs)?), Rc::new(Program::vmm(&programs)?));
-        let candidates = sandboxes::find(&agent, &vmm, &network, &settings)?;
+        let candidates = sandboxes::find(&agent, &vmm, &networks, &settings)?;
         Ok(Self {
             rootless,
-            ground: Ground { settings, agent, vmm, network, affinity: Affinity::choose() },
+            ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose() },
             candidates,
             complaints,
         })

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{
-    BridgeNetwork, Firewall, Namespace, Netlink, PeerNamespace, Veth, bridge_network::Settings, inside, sysctl,
+    BridgeNetwork, Firewall, Namespace, Netlink, PeerNamespace, Veth, bridge_network::Settings, sysctl,
 };
 use isobench_workload::Instance;
 use std::net::Ipv4Addr;
@@ -35,17 +35,8 @@ const UNBOUNDED: u32 = 65_535;
 pub(crate) struct HostNetwork {
     netlink: Netlink,
     client: Netlink,
-    /// The simulated host's firewall, where ports are published.
-    pub(crate) firewall: Firewall,
-    /// The default bridge network.
-    pub(crate) bridge: BridgeNetwork,
-    /// A network with a subnet of its own.
-    pub(crate) custom: BridgeNetwork,
     /// The algorithm that every TCP sender on both sides uses.
     pub(crate) congestion_control: String,
-    /// Whether what the bridges forward passes the firewall like routed packets, which costs each one of them.
-    pub(crate) filters_bridged_packets: bool,
-    _spared: Option<sysctl::Changed>,
 }
 
 impl HostNetwork {
@@ -73,23 +64,12 @@ impl HostNetwork {
             side.bring_up(index)?;
         }
         let congestion_control = fix_congestion_control(&[netlink.namespace(), client.namespace()])?;
-        let firewall = Firewall::create("isobench")?;
-        let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
-        let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
-        // Where the module br_netfilter is loaded, as dockerd does, a figure on a bridge would also be one on the firewall. An
-        // ordinary user may be refused; then the record tells.
-        let spared = sysctl::spare_bridged_packets(netlink.namespace()).ok().flatten();
-        let filters_bridged_packets = sysctl::filters_bridged_packets(netlink.namespace());
-        Ok(Self {
-            netlink,
-            client,
-            firewall,
-            bridge,
-            custom,
-            congestion_control,
-            filters_bridged_packets,
-            _spared: spared,
-        })
+        Ok(Self { netlink, client, congestion_control })
+    }
+
+    /// Whether what the bridges forward passes the firewall like routed packets, which costs each one of them.
+    pub(crate) fn filters_bridged_packets(&self) -> bool {
+        sysctl::filters_bridged_packets(self.netlink.namespace())
     }
 
     /// The namespace in which the outside client lives.
@@ -114,7 +94,7 @@ impl HostNetwork {
         let mut inner = None;
         if !namespace.same(self.netlink.namespace())? {
             let mut netlink = Netlink::open_in(&namespace)?;
-            netlink.limit_segments(inside::INTERFACE, 1)?;
+            limit_segments(&mut netlink, 1)?;
             inner = Some(netlink);
         }
         let limited = Limited(inner);
@@ -128,20 +108,45 @@ impl HostNetwork {
     /// Takes [`HostNetwork::limit_packets`] back.
     pub(crate) fn lift_limit(&mut self, limited: Limited) -> anyhow::Result<()> {
         if let Some(mut netlink) = limited.0 {
-            netlink.limit_segments(inside::INTERFACE, UNBOUNDED)?;
+            limit_segments(&mut netlink, UNBOUNDED)?;
         }
         self.limit_segments(UNBOUNDED)
     }
 
     fn limit_segments(&mut self, segments: u32) -> anyhow::Result<()> {
-        for side in [&mut self.netlink, &mut self.client] {
-            for link in side.links()? {
-                if link.index != LOOPBACK {
-                    side.limit_segments(link.index, segments)?;
-                }
-            }
-        }
-        Ok(())
+        [&mut self.netlink, &mut self.client].into_iter().try_for_each(|side| limit_segments(side, segments))
+    }
+}
+
+/// Bounds the packets of every link in a namespace; over lo there is no wire.
+fn limit_segments(side: &mut Netlink, segments: u32) -> anyhow::Result<()> {
+    for link in side.links()?.iter().filter(|link| link.index != LOOPBACK) {
+        side.limit_segments(link.index, segments)?;
+    }
+    Ok(())
+}
+
+/// The networks that our own sandboxes join on the simulated host, and the firewall where their ports are published.
+#[derive(Debug)]
+pub(crate) struct OwnNetworks {
+    /// Where ports are published.
+    pub(crate) firewall: Firewall,
+    /// The default bridge network.
+    pub(crate) bridge: BridgeNetwork,
+    /// A network with a subnet of its own.
+    pub(crate) custom: BridgeNetwork,
+    _spared: Option<sysctl::Changed>,
+}
+
+impl OwnNetworks {
+    pub(crate) fn create(host: &HostNetwork) -> anyhow::Result<Self> {
+        let firewall = Firewall::create("isobench")?;
+        let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+        let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
+        // Where the module br_netfilter is loaded, as dockerd does, a figure on a bridge would also be one on the firewall. An
+        // ordinary user may be refused; then the record tells.
+        let spared = sysctl::spare_bridged_packets(host.netlink.namespace()).ok().flatten();
+        Ok(Self { firewall, bridge, custom, _spared: spared })
     }
 }
 
