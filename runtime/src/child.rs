@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 use crate::plan::{NetworkPlan, Plan, ProgramPlan};
-use crate::{capabilities, root, system};
+use crate::{capabilities, root, system, terminal};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -36,10 +37,14 @@ pub enum Step {
     RedirectStreams,
     /// Set resource limits and the session.
     LimitResources,
+    /// Open a terminal of its own.
+    OpenTerminal,
     /// Drop capabilities and become the user.
     DropCapabilities,
     /// Refuse new privileges.
     RefusePrivileges,
+    /// Ask to be killed with the launching thread.
+    TieToParent,
     /// Install the system call filter.
     FilterSystemCalls,
     /// Wait until the network carries packets.
@@ -51,7 +56,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::JoinCgroups,
         Self::MapUser,
         Self::JoinNamespaces,
@@ -61,8 +66,10 @@ impl Step {
         Self::ConfigureNetwork,
         Self::RedirectStreams,
         Self::LimitResources,
+        Self::OpenTerminal,
         Self::DropCapabilities,
         Self::RefusePrivileges,
+        Self::TieToParent,
         Self::FilterSystemCalls,
         Self::AwaitNetwork,
         Self::AwaitStart,
@@ -82,8 +89,10 @@ impl std::fmt::Display for Step {
             Self::ConfigureNetwork => "configure the network",
             Self::RedirectStreams => "redirect standard stream",
             Self::LimitResources => "limit resources",
+            Self::OpenTerminal => "open a terminal",
             Self::DropCapabilities => "drop capabilities",
             Self::RefusePrivileges => "refuse new privileges",
+            Self::TieToParent => "tie its life to its parent's",
             Self::FilterSystemCalls => "install the system call filter",
             Self::AwaitNetwork => "wait for the network",
             Self::AwaitStart => "wait for the order to start",
@@ -238,6 +247,7 @@ fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     configure_network(plan, shared).map_err(at(Step::ConfigureNetwork))?;
     redirect_streams(plan).map_err(at(Step::RedirectStreams))?;
     limit_resources(plan).map_err(at(Step::LimitResources))?;
+    terminal::open_terminal(plan).map_err(at(Step::OpenTerminal))?;
     await_network(plan, shared).map_err(at(Step::AwaitNetwork))?;
     await_start(plan, shared).map_err(at(Step::AwaitStart))?;
     if plan.filter_needs_privilege() {
@@ -245,6 +255,7 @@ fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     }
     capabilities::drop_capabilities(plan).map_err(at(Step::DropCapabilities))?;
     refuse_privileges(plan).map_err(at(Step::RefusePrivileges))?;
+    tie_to_parent(plan).map_err(at(Step::TieToParent))?;
     if !plan.filter_needs_privilege() {
         filter_system_calls(plan).map_err(at(Step::FilterSystemCalls))?;
     }
@@ -285,6 +296,15 @@ fn join_namespaces(plan: &Plan) -> StepResult {
     // The process is in its cgroups, so that the namespace's root is those and not the parent's.
     if plan.cgroup_namespace {
         system::unshare_cgroup().map_err(|errno| (plan.joined_namespaces.len(), errno))?;
+    }
+    if let Some(directory) = &plan.joined_directory {
+        rustix::process::chdir(&**directory).map_err(|errno| (plan.joined_namespaces.len() + 1, errno))?;
+        // As after a change of the root (CVE-2024-21626).
+        match system::working_directory_is_reachable() {
+            Ok(true) => {}
+            Ok(false) => return Err((plan.joined_namespaces.len() + 1, Errno::XDEV)),
+            Err(errno) => return Err((plan.joined_namespaces.len() + 1, errno)),
+        }
     }
     Ok(())
 }
@@ -376,6 +396,21 @@ fn refuse_privileges(plan: &Plan) -> StepResult {
         rustix::thread::set_no_new_privs(true).map_err(|errno| (0, errno))?;
     }
     Ok(())
+}
+
+/// Last but the filter: a change of user or capabilities takes the order back
+/// ([PR_SET_PDEATHSIG(2const)](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)). A parent that ended
+/// before it is seen by its pidfd.
+fn tie_to_parent(plan: &Plan) -> StepResult {
+    let Some(parent) = &plan.parent else { return Ok(()) };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|errno| (0, errno))?;
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(parent, PollFlags::IN)], Some(&at_once)) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err((1, Errno::SRCH)),
+        Err(errno) => Err((1, errno)),
+    }
 }
 
 fn filter_system_calls(plan: &Plan) -> StepResult {

@@ -5,7 +5,7 @@ use crate::child::{Failure, Shared, Step};
 use crate::error::Error;
 use crate::network::{Endpoint, PeerNamespace};
 use crate::plan::{Plan, Program, ProgramPlan, Specification, Stream};
-use crate::system;
+use crate::{system, terminal};
 use isobench_workload::{Output, Process};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -107,7 +107,11 @@ fn describe(plan: &Plan, failure: Failure) -> Error {
         Step::MapUser => plan.user_map.get(item).map(|(path, _)| path.to_string_lossy().into_owned()),
         Step::ChangeRoot => plan.root.as_ref().map(|root| root.describe(item)),
         Step::JoinNamespaces if item == plan.joined_namespaces.len() => Some("of its own for cgroups".into()),
+        Step::JoinNamespaces if item > plan.joined_namespaces.len() => {
+            plan.joined_directory.as_ref().map(|path| format!("and enter {}", path.to_string_lossy()))
+        }
         Step::JoinNamespaces => Some(format!("number {item}")),
+        Step::OpenTerminal => Some(terminal::STEPS.get(item).copied().unwrap_or_default().into()),
         Step::ConfigureNetwork => Some(format!("(message {item})")),
         Step::Execute => Some(match &plan.program {
             ProgramPlan::Descriptor(_) => "the program's descriptor".into(),

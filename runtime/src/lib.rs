@@ -26,12 +26,17 @@
 //! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
 //! 8. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
 //! 9. **limit_resources**: limits, a session and a keyring of its own.
-//! 10. **await_network**: until step 4 above is done.
-//! 11. **await_start**: only where creating and starting are two orders.
-//! 12. **drop_capabilities** ([`capabilities`]).
-//! 13. **refuse_privileges**: no exec can gain any from now on.
-//! 14. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
-//! 15. **execute**: the program becomes process 1 of the container.
+//! 10. **open_terminal** ([`terminal`]): only where it is asked for.
+//! 11. **await_network**: until step 4 above is done.
+//! 12. **await_start**: only where creating and starting are two orders.
+//! 13. **drop_capabilities** ([`capabilities`]).
+//! 14. **refuse_privileges**: no exec can gain any from now on.
+//! 15. **tie_to_parent**: only where the container is to end with the launching process.
+//! 16. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
+//! 17. **execute**: the program becomes process 1 of the container.
+//!
+//! A further process in a container that runs already takes the same steps, with the container's namespaces to join in place
+//! of those to make ([`join()`]).
 //!
 //! ```
 //! use isobench_runtime::{NetworkMode, Plan, Program, Specification, launch};
@@ -60,6 +65,7 @@ pub mod capabilities;
 pub mod cgroup;
 mod child;
 mod error;
+pub mod join;
 pub mod launch;
 pub mod network;
 pub mod oci;
@@ -69,10 +75,12 @@ mod sandbox;
 pub mod seccomp;
 mod syscalls;
 mod system;
+pub mod terminal;
 
 pub use capabilities::Capabilities;
 pub use child::Step;
 pub use error::Error;
+pub use join::join;
 pub use launch::{Launched, launch};
 pub use plan::{Namespaces, NetworkMode, Plan, Program, Root, Specification, Stream, User};
 pub use sandbox::{ContainerSandbox, Mode, SandboxNetwork};

@@ -8,9 +8,10 @@ use crate::network::{Configuration, Endpoint};
 use crate::root::{self, Mount, RootPlan};
 use crate::seccomp::Filter;
 use crate::system::Strings;
+use crate::terminal::Terminal;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
-use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::process::{Gid, PidfdFlags, Resource, Rlimit, Uid, getpid, pidfd_open};
 use rustix::thread::CapabilitySet;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
@@ -36,6 +37,18 @@ pub enum Root {
         path: PathBuf,
         /// Whether what is mounted below comes along.
         recursive: bool,
+        /// Whether nothing in it can be written.
+        read_only: bool,
+    },
+    /// A directory of the host that stays as it is: what the container writes goes to a layer of its own
+    /// ([overlayfs](https://docs.kernel.org/filesystems/overlayfs.html)).
+    Layered {
+        /// The directory below.
+        lower: PathBuf,
+        /// The layer of the container's own.
+        upper: PathBuf,
+        /// An empty directory beside it, for the kernel.
+        work: PathBuf,
         /// Whether nothing in it can be written.
         read_only: bool,
     },
@@ -153,8 +166,12 @@ pub struct Specification {
     pub output: Stream,
     /// Standard error.
     pub error: Stream,
+    /// A terminal of its own, which then is all three standard streams.
+    pub terminal: Option<Terminal>,
     /// Where set up and start are two orders: a descriptor on which one byte is the order to start.
     pub start_order: Option<OwnedFd>,
+    /// Whether the kernel kills it when the thread that launches it ends.
+    pub dies_with_parent: bool,
 }
 
 impl Specification {
@@ -200,7 +217,9 @@ impl Specification {
             input: Stream::Inherit,
             output: Stream::Inherit,
             error: Stream::Inherit,
+            terminal: None,
             start_order: None,
+            dies_with_parent: false,
         }
     }
 
@@ -260,7 +279,12 @@ pub struct Plan {
     pub(crate) input: Option<OwnedFd>,
     pub(crate) output: Option<OwnedFd>,
     pub(crate) error: Option<OwnedFd>,
+    pub(crate) terminal: Option<Terminal>,
     pub(crate) start_order: Option<OwnedFd>,
+    /// This process, where the new one is to end with it.
+    pub(crate) parent: Option<OwnedFd>,
+    /// Where it begins in a root that is not made but joined.
+    pub(crate) joined_directory: Option<CString>,
 }
 
 impl Plan {
@@ -323,11 +347,14 @@ impl Plan {
             no_new_privileges: asked.no_new_privileges,
             filter: asked.seccomp,
             resource_limits: asked.resource_limits,
-            new_session: namespaces.pid,
+            new_session: namespaces.pid || asked.terminal.is_some(),
             input: descriptor(asked.input),
             output: descriptor(asked.output),
             error: descriptor(asked.error),
+            terminal: asked.terminal,
             start_order: asked.start_order,
+            parent: asked.dies_with_parent.then(own_pidfd).transpose()?,
+            joined_directory: None,
         })
     }
 
@@ -345,6 +372,10 @@ impl Plan {
     pub(crate) fn cgroup_at_clone(&self) -> Option<BorrowedFd<'_>> {
         self.cgroup.as_ref()?.unified_directory()
     }
+}
+
+fn own_pidfd() -> Result<OwnedFd, Error> {
+    pidfd_open(getpid(), PidfdFlags::empty()).map_err(Error::system("open", "a pidfd of this process"))
 }
 
 fn clone_flags(namespaces: Namespaces, network: bool) -> u64 {
@@ -389,7 +420,7 @@ fn c_strings(strings: Vec<String>) -> Result<Vec<CString>, Error> {
     strings.into_iter().map(c_string).collect()
 }
 
-fn c_string(text: String) -> Result<CString, Error> {
+pub(crate) fn c_string(text: String) -> Result<CString, Error> {
     CString::new(text).map_err(|error| {
         Error::invalid(format!("{:?}", String::from_utf8_lossy(&error.into_vec())), "contains a zero byte")
     })

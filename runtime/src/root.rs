@@ -189,9 +189,55 @@ impl std::fmt::Display for Operation {
 pub(crate) struct RootPlan {
     /// A directory of the host, and whether what is mounted below it comes along; `None` for an empty file system.
     pub(crate) directory: Option<(CString, bool)>,
+    /// Options of the overlay that is the root, in place of either.
+    pub(crate) layers: Option<Layers>,
     pub(crate) read_only: bool,
     pub(crate) operations: Vec<Operation>,
     pub(crate) working_directory: CString,
+}
+
+/// A directory that stays as it is, and the layer that takes what is written.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    lower: CString,
+    upper: CString,
+    work: CString,
+    /// In a user namespace the kernel keeps its notes in other attributes of the files.
+    user_attributes: bool,
+}
+
+impl Layers {
+    fn new(lower: &Path, upper: &Path, work: &Path) -> Result<Self, Error> {
+        let option = |path: &Path, what: &'static str| {
+            let real = path.canonicalize().map_err(Error::io(what, path.display().to_string()))?;
+            // A colon separates layers. fsconfig(2) takes strings below 256 bytes.
+            let text = real.to_str().unwrap_or_default().replace('\\', "\\\\").replace(':', "\\:");
+            if text.len() > 255 || text.is_empty() {
+                return Err(Error::invalid(format!("the path {}", path.display()), "is too long or not UTF-8"));
+            }
+            c_string(&text)
+        };
+        if !lower.is_dir() {
+            return Err(Error::invalid(format!("the root {}", lower.display()), "is no directory"));
+        }
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let user_attributes = map.split_ascii_whitespace().nth(2) != Some("4294967295");
+        let (upper, work) = (option(upper, "find the layer")?, option(work, "find the working directory")?);
+        Ok(Self { lower: option(lower, "find the root")?, upper, work, user_attributes })
+    }
+
+    fn mount(&self) -> Result<OwnedFd, Errno> {
+        let context = ManuallyDrop::new(rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?);
+        let options = [(c"lowerdir", &self.lower), (c"upperdir", &self.upper), (c"workdir", &self.work)];
+        for (name, value) in options {
+            rustix::mount::fsconfig_set_string(context.as_fd(), name, &**value)?;
+        }
+        if self.user_attributes {
+            rustix::mount::fsconfig_set_flag(context.as_fd(), c"userxattr")?;
+        }
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
 }
 
 /// The numbers of steps that are no operation, counted from the end of the list.
@@ -224,8 +270,13 @@ impl RootPlan {
         read_only_paths: &[String],
         working_directory: &str,
     ) -> Result<Self, Error> {
+        let mut layers = None;
         let (directory, read_only, fresh) = match root {
             Root::Empty => (None, false, true),
+            Root::Layered { lower, upper, work, read_only } => {
+                layers = Some(Layers::new(lower, upper, work)?);
+                (None, *read_only, false)
+            }
             Root::Directory { path, recursive, read_only } => {
                 let real = path.canonicalize().map_err(Error::io("find the root", path.display().to_string()))?;
                 (Some((c_path(&real)?, *recursive)), *read_only, false)
@@ -258,7 +309,7 @@ impl RootPlan {
         if !working_directory.starts_with('/') {
             return Err(Error::invalid("the working directory", "is not an absolute path"));
         }
-        Ok(Self { directory, read_only, operations, working_directory: c_string(working_directory)? })
+        Ok(Self { directory, layers, read_only, operations, working_directory: c_string(working_directory)? })
     }
 }
 
@@ -370,6 +421,7 @@ pub(crate) fn change_root(plan: &Plan) -> StepResult {
 /// Mounts the new root upon the old one and makes it the working directory. The descriptor is that of the new mount.
 fn enter_new_root(root: &RootPlan) -> Result<ManuallyDrop<OwnedFd>, Errno> {
     let tree = match &root.directory {
+        None if let Some(layers) = &root.layers => ManuallyDrop::new(layers.mount()?),
         Some((path, recursive)) => {
             let recursion = if *recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursion;
