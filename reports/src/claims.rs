@@ -57,8 +57,9 @@ pub struct Claim {
     /// Sandboxes that must be there on hardware, without emulation, or nothing is decided.
     #[serde(default)]
     pub hardware: Vec<String>,
-    /// What decides it.
-    pub rule: Rule,
+    /// What decides it, all of them together; empty where nothing does yet.
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<Rule>,
 }
 
 /// Who may decide a claim.
@@ -94,13 +95,11 @@ pub struct Wording {
     pub zh: String,
 }
 
-/// What decides a claim. Every expectation is examined for every subject that takes part in the run: our own sandbox, and
+/// One rule that decides a claim. Every expectation is examined for every subject that takes part in the run: our own sandbox, and
 /// peers in the same role where they were measured.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "type", deny_unknown_fields)]
 pub enum Rule {
-    /// Nothing yet.
-    NotTested,
     /// Facts seen by a probe.
     Facts {
         /// Whom the probe looks at, and the sandbox that is its control.
@@ -159,7 +158,7 @@ pub struct Subject {
 
 /// A fact that must hold.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FactRule {
     /// The metric.
     pub metric: String,
@@ -168,6 +167,9 @@ pub struct FactRule {
     pub parameters: Parameters,
     /// What is expected of it.
     pub expected: Expected,
+    /// For a control: whether it is looked at in the subject itself, though the others are in another sandbox.
+    #[serde(default)]
+    pub in_subject: bool,
 }
 
 /// What is expected of a fact.

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod csv;
 pub mod font;
 pub mod html;
+pub mod literature;
 pub mod markdown;
 pub mod messages;
 pub mod metrics;

@@ -1,9 +1,10 @@
 //! The summary in Markdown (GitHub's flavour, for tables).
 
 use crate::chart::{Chart, Table};
+use crate::literature;
 use crate::messages::Messages;
 use crate::render::view::View;
-use crate::render::{facts, words};
+use crate::render::{facts, published, words};
 use std::fmt::Write;
 
 /// The summary. `charts` are linked as files below `charts/`.
@@ -36,6 +37,7 @@ pub fn markdown(view: &View<'_>, messages: &Messages, charts: &[Chart]) -> Strin
     }
     modes(&mut text, view, messages);
     lists(&mut text, view, messages);
+    publications(&mut text, view, messages);
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
@@ -72,6 +74,7 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
             if let Some(emulation) = &verdict.emulation {
                 answer = format!("{answer} ({})", messages.format("verdict-emulation", &[("emulation", emulation)]));
             }
+            details.extend(published::summary(messages, &claim.id));
             vec![claim.id.clone(), wording, answer, details.join("\n")]
         })
         .collect();
@@ -81,6 +84,30 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
     }
     let head = ["markdown-id", "markdown-claim", "markdown-answer", "markdown-details"].map(|key| messages.text(key));
     table(text, &Table { head: head.to_vec(), rows, words: 4 });
+}
+
+/// What was published on each claim, beside our own answer.
+fn publications(text: &mut String, view: &View<'_>, messages: &Messages) {
+    heading(text, 2, &messages.text("section-published"));
+    paragraph(text, &escape(&messages.text("published-note")));
+    for verdict in &view.verdicts {
+        let id = &verdict.claim.id;
+        let Some(summary) = published::summary(messages, id) else { continue };
+        heading(text, 3, &format!("{id} ({})", words::answer(messages, verdict.answer)));
+        paragraph(text, &escape(&summary));
+        for (publication, direction) in literature::on(id) {
+            let figures: Vec<String> = publication.figures.iter().map(published::figure).collect();
+            let line = [
+                published::direction(messages, direction),
+                published::standing(messages, publication),
+                published::citation(publication),
+                publication.source.clone(),
+                format!("{}: {}", publication.metric, figures.join("; ")),
+            ];
+            let _ = writeln!(text, "- {}", escape(&line.join(" · ")));
+        }
+        text.push('\n');
+    }
 }
 
 fn modes(text: &mut String, view: &View<'_>, messages: &Messages) {
@@ -120,6 +147,7 @@ fn lists(text: &mut String, view: &View<'_>, messages: &Messages) {
             let wording = words::wording(verdict.claim, messages.language());
             let _ = writeln!(text, "- {}: {}", escape(&verdict.claim.id), escape(wording));
         }
+        text.push('\n');
     }
 }
 

@@ -206,15 +206,19 @@ mod tests {
     }
 
     /// Prefixes of keys whose rest is a name from a closed list or from the records.
-    const NAMED: [&str; 13] = [
+    const NAMED: [&str; 17] = [
         "answer-",
         "chart-segmentation-",
         "family-",
+        "grade-",
         "key-",
         "kind-",
         "metric-",
         "mode-",
+        "parameter-",
         "path-",
+        "published-",
+        "read-",
         "reason-",
         "sandbox-",
         "section-",
@@ -274,6 +278,9 @@ mod tests {
                 .into_iter()
                 .flat_map(|family| [format!("family-{}", family_name(family)), format!("key-{}", family_name(family))]),
         );
+        keys.extend(crate::literature::Direction::ALL.map(|direction| format!("published-{}", direction.key())));
+        keys.extend(crate::literature::Grade::ALL.map(|grade| format!("grade-{}", grade.key())));
+        keys.extend(crate::literature::Read::ALL.map(|read| format!("read-{}", read.key())));
         keys.extend(crate::metrics::METRICS.iter().map(|metric| format!("metric-{}", metric.name.replace('.', "-"))));
         keys.extend(MODES.iter().flat_map(|(mode, sandbox)| {
             [format!("mode-{mode}-title"), format!("mode-{mode}-when"), format!("sandbox-{sandbox}")]
@@ -283,6 +290,21 @@ mod tests {
             .filter(|stage| (isobench_workload::Stage::Created..=isobench_workload::Stage::Answered).contains(stage));
         keys.extend(shown.map(|stage| format!("stage-{}", stage.name())));
         for key in keys {
+            assert!(entries.contains_key(key.as_str()), "there is no message {key}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_of_a_probe_has_its_words() {
+        use crate::claims::Rule;
+        let entries = entries(Language::English);
+        let rules = crate::claims::claims().iter().flat_map(|claim| &claim.rules);
+        let facts = rules.filter_map(|rule| match rule {
+            Rule::Facts { expect, control, .. } => Some(expect.iter().chain(control)),
+            _ => None,
+        });
+        for (name, value) in facts.flatten().flat_map(|fact| &fact.parameters) {
+            let key = if name == "target" { format!("target-{value}") } else { format!("parameter-{name}-{value}") };
             assert!(entries.contains_key(key.as_str()), "there is no message {key}");
         }
     }

@@ -3,6 +3,7 @@
 //! The same records give the same bytes: nothing here asks for the time, the machine or its fonts.
 
 pub mod facts;
+pub mod published;
 pub mod quantity;
 pub mod terminal;
 pub mod view;

@@ -56,8 +56,10 @@ fn markdown_in_english() {
     let (messages, charts) = &sheets(&VIEW)[0];
     let markdown = markdown::markdown(&VIEW, messages, charts);
     // The claims' own wording is left out, so that a better word there needs no change here.
-    let kept =
-        markdown.lines().filter(|line| VIEW.verdicts.iter().all(|verdict| !line.contains(&verdict.claim.wording.en)));
+    // What was published stands at the end: the literature grows on its own.
+    let (own, published) = markdown.split_once("\n## What was published\n").expect("published results");
+    assert!(published.contains("felter") || published.contains("Felter"));
+    let kept = own.lines().filter(|line| VIEW.verdicts.iter().all(|verdict| !line.contains(&verdict.claim.wording.en)));
     insta::assert_snapshot!(kept.collect::<Vec<_>>().join("\n"));
     assert!(VIEW.verdicts.iter().all(|verdict| markdown.contains(&verdict.claim.id)));
 }

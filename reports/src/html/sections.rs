@@ -1,9 +1,10 @@
 //! The sections of the page, in one language.
 
 use crate::chart::{Chart, Table};
+use crate::literature;
 use crate::messages::Messages;
 use crate::render::view::{View, family_key};
-use crate::render::{facts, words};
+use crate::render::{facts, published, words};
 use crate::verdict::{Answer, FactResult, Figure, Verdict};
 use maud::{Markup, PreEscaped, html};
 
@@ -88,10 +89,41 @@ fn card(messages: &Messages, verdict: &Verdict) -> Markup {
                 span title=(messages.text(&format!("kind-{}-text", claim.kind.key()))) {
                     (messages.text(&format!("kind-{}", claim.kind.key())))
                 }
-                " · " (messages.format("verdict-rule", &[("rule", &words::rule(messages, &claim.rule))]))
+                " · " (messages.format("verdict-rule", &[("rule", &words::rules(messages, &claim.rules))]))
             }
+            @if let Some(markup) = publications(messages, &claim.id) { (markup) }
         }
     }
+}
+
+/// What was published on a claim. Texts of publications are in English on every page.
+fn publications(messages: &Messages, claim: &str) -> Option<Markup> {
+    let summary = published::summary(messages, claim)?;
+    Some(html! {
+        details.published {
+            summary { (summary) }
+            p { small { (messages.text("published-note")) } }
+            ul {
+                @for (publication, direction) in literature::on(claim) {
+                    li {
+                        span.direction { (published::direction(messages, direction)) }
+                        " · " (published::standing(messages, publication))
+                        p lang="en" { (published::citation(publication)) " " small { (publication.source) } }
+                        p lang="en" { (publication.metric) }
+                        table lang="en" { tbody {
+                            @for figure in &publication.figures {
+                                tr {
+                                    td { (figure.system) }
+                                    td { strong { (published::value(figure)) } }
+                                    td { (figure.condition) }
+                                }
+                            }
+                        } }
+                    }
+                }
+            }
+        }
+    })
 }
 
 fn figures(messages: &Messages, figures: &[Figure]) -> Markup {
@@ -287,7 +319,10 @@ fn untested(view: &View<'_>, messages: &Messages) -> Option<Markup> {
         p.lead { (messages.text("untested-lead")) }
         ul.untested {
             @for verdict in &untested {
-                li { code { (verdict.claim.id) } " " (words::wording(verdict.claim, messages.language())) }
+                li {
+                    code { (verdict.claim.id) } " " (words::wording(verdict.claim, messages.language()))
+                    @if let Some(markup) = publications(messages, &verdict.claim.id) { (markup) }
+                }
             }
         }
     };

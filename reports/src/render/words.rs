@@ -22,15 +22,17 @@ pub fn answer(messages: &Messages, answer: Answer) -> String {
     messages.text(&format!("answer-{}", answer.key()))
 }
 
-/// How a claim's rule decides.
+/// How a claim's rules decide.
 #[must_use]
-pub fn rule(messages: &Messages, rule: &Rule) -> String {
-    messages.text(match rule {
-        Rule::NotTested => "rule-not-tested",
-        Rule::Facts { .. } => "rule-facts",
-        Rule::Ratio { .. } | Rule::SlopeRatio { .. } => "rule-ratio",
-        Rule::Threshold { .. } => "rule-threshold",
-    })
+pub fn rules(messages: &Messages, rules: &[Rule]) -> String {
+    let rule = |rule: &Rule| {
+        messages.text(match rule {
+            Rule::Facts { .. } => "rule-facts",
+            Rule::Ratio { .. } | Rule::SlopeRatio { .. } => "rule-ratio",
+            Rule::Threshold { .. } => "rule-threshold",
+        })
+    };
+    rules.iter().map(rule).collect::<Vec<_>>().join(" ")
 }
 
 /// Answers in the order in which they are counted and listed.
@@ -73,7 +75,9 @@ pub fn metric(messages: &Messages, name: &str, parameters: &Parameters) -> Strin
             "path" => messages.named("path-", value),
             "segmentation" => messages.named("chart-segmentation-", value),
             "target" => messages.named("target-", value),
-            _ => format!("{name} {value}"),
+            _ => {
+                messages.lookup_named(&format!("parameter-{name}-"), value).unwrap_or_else(|| format!("{name} {value}"))
+            }
         };
         text.push_str(&messages.text("list-comma"));
         text.push_str(&value);

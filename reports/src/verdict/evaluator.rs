@@ -1,8 +1,8 @@
 //! From records to verdicts: what a claim needs, then its rule, then the family that its figures belong to.
 
 use super::figures::{self, Draft};
-use super::{Answer, FactResult, Reason, Verdict, facts};
-use crate::claims::{Claim, Kind, Rule, Subject, claims};
+use super::{Answer, FactResult, Figure, Reason, Verdict, facts};
+use crate::claims::{Claim, Kind, Limit, Rule, Subject, claims};
 use crate::reader::Records;
 use crate::record::{Run, SandboxRecord};
 use crate::statistics::holm::holm;
@@ -50,33 +50,42 @@ impl Case {
         if case.emulation.is_none() {
             case.emulation = run.machine.emulation().map(str::to_owned);
         }
-        match &claim.rule {
-            Rule::NotTested => {}
+        claim.rules.iter().for_each(|rule| case.apply(rule, run, series));
+        // Controls stand last, whatever rule they belong to.
+        case.facts.sort_by_key(|(fact, _)| fact.control);
+        case
+    }
+
+    fn apply(&mut self, rule: &Rule, run: &Run, series: &[Series]) {
+        let claim = self.claim;
+        match rule {
             Rule::Facts { subjects, expect, control } => {
                 for subject in present(subjects, claim, run, series) {
-                    let observed = facts::observe(series, &subject.sandbox, expect, false);
-                    let place = subject.control.as_ref().unwrap_or(&subject.sandbox);
-                    let controls = facts::observe(series, place, control, true);
-                    case.facts.extend(observed.into_iter().chain(controls).map(|fact| (fact, subject.peer)));
+                    let observed = expect.iter().map(|rule| facts::observe(series, &subject.sandbox, rule, false));
+                    let elsewhere = subject.control.as_ref().unwrap_or(&subject.sandbox);
+                    let controls = control.iter().map(|rule| {
+                        let place = if rule.in_subject { &subject.sandbox } else { elsewhere };
+                        facts::observe(series, place, rule, true)
+                    });
+                    self.facts.extend(observed.chain(controls).map(|fact| (fact, subject.peer)));
                 }
             }
             Rule::Ratio { subjects, measures, expect, margin } => {
                 for subject in present(subjects, claim, run, series) {
                     for measure in measures {
-                        case.add(figures::ratio(series, subject, measure, *expect, *margin));
+                        self.add(figures::ratio(series, subject, measure, *expect, *margin));
                     }
                 }
             }
             Rule::SlopeRatio { subjects, measures, expect, margin } => {
                 for subject in present(subjects, claim, run, series) {
                     for measure in measures {
-                        case.add(figures::slope_ratio(series, subject, measure, *expect, *margin));
+                        self.add(figures::slope_ratio(series, subject, measure, *expect, *margin));
                     }
                 }
             }
-            Rule::Threshold { limits } => limits.iter().for_each(|limit| case.add(figures::value(series, limit))),
+            Rule::Threshold { limits } => limits.iter().for_each(|limit| self.add(figures::value(series, limit))),
         }
-        case
     }
 
     fn add(&mut self, figure: Result<Draft, Reason>) {
@@ -88,19 +97,37 @@ impl Case {
 
     fn decide(self) -> Verdict {
         let figures: Vec<_> = self.figures.into_iter().map(Draft::decide).collect();
-        let (answer, reason) = match (self.obstacle, &self.claim.rule) {
-            (Some((answer, reason)), _) => (answer, Some(reason)),
-            (None, Rule::Facts { .. }) => facts::decide(&self.facts, self.claim.kind == Kind::Choice),
-            (None, _) => match self.missing.into_iter().next() {
-                Some(reason) => (Answer::Inconclusive, Some(reason)),
-                None => {
-                    let answer = Answer::all(figures.iter().map(|figure| figure.answer));
-                    (answer, (answer == Answer::Inconclusive).then_some(Reason::Undecided))
-                }
-            },
+        let by_facts = self.claim.rules.iter().any(|rule| matches!(rule, Rule::Facts { .. }));
+        let by_figures = self.claim.rules.iter().any(|rule| !matches!(rule, Rule::Facts { .. }));
+        let facts = || facts::decide(&self.facts, self.claim.kind == Kind::Choice);
+        let (answer, reason) = match self.obstacle {
+            Some((answer, reason)) => (answer, Some(reason)),
+            None if by_facts && by_figures => both(facts(), self::figures(&figures, self.missing)),
+            None if by_facts => facts(),
+            None => self::figures(&figures, self.missing),
         };
         let facts = self.facts.into_iter().map(|(fact, _)| fact).collect();
         Verdict { claim: self.claim, answer, reason, figures, facts, emulation: self.emulation }
+    }
+}
+
+/// The answer from figures.
+fn figures(figures: &[Figure], missing: Vec<Reason>) -> (Answer, Option<Reason>) {
+    match missing.into_iter().next() {
+        Some(reason) => (Answer::Inconclusive, Some(reason)),
+        None => {
+            let answer = Answer::all(figures.iter().map(|figure| figure.answer));
+            (answer, (answer == Answer::Inconclusive).then_some(Reason::Undecided))
+        }
+    }
+}
+
+/// The answer where facts and figures decide together: what is open in one of them leaves the claim open.
+fn both(facts: (Answer, Option<Reason>), figures: (Answer, Option<Reason>)) -> (Answer, Option<Reason>) {
+    match [facts, figures] {
+        [(Answer::Inconclusive, reason), _] | [_, (Answer::Inconclusive, reason)] => (Answer::Inconclusive, reason),
+        answers if answers.iter().any(|(answer, _)| *answer == Answer::Split) => (Answer::Split, None),
+        answers => (Answer::all(answers.iter().map(|(answer, _)| *answer)), None),
     }
 }
 
@@ -121,7 +148,7 @@ fn adjust(cases: &mut [Case]) {
 
 /// What keeps a claim from being answered: no rule, no experiment, or a sandbox that is not there.
 fn obstacle(claim: &Claim, run: &Run) -> Option<(Answer, Reason)> {
-    if matches!(claim.rule, Rule::NotTested) {
+    if claim.rules.is_empty() {
         return Some((Answer::NotTested, Reason::NoExperiment));
     }
     let not_in_run = |name: &str| (Answer::NotTested, Reason::NotInRun { name: name.to_owned() });
@@ -143,15 +170,16 @@ fn obstacle(claim: &Claim, run: &Run) -> Option<(Answer, Reason)> {
 
 /// The sandboxes without which a claim cannot be answered: all but peers.
 fn needed(claim: &Claim) -> impl Iterator<Item = &str> {
-    let (subjects, limits): (&[Subject], _) = match &claim.rule {
-        Rule::Facts { subjects, .. } | Rule::Ratio { subjects, .. } | Rule::SlopeRatio { subjects, .. } => {
-            (subjects, [].as_slice())
-        }
-        Rule::Threshold { limits } => (&[], limits.as_slice()),
-        Rule::NotTested => (&[], [].as_slice()),
-    };
-    let named = subjects.iter().filter(|subject| !subject.peer).flat_map(places);
-    named.chain(limits.iter().map(|limit| limit.sandbox.as_str()))
+    claim.rules.iter().flat_map(|rule| {
+        let (subjects, limits): (&[Subject], &[Limit]) = match rule {
+            Rule::Facts { subjects, .. } | Rule::Ratio { subjects, .. } | Rule::SlopeRatio { subjects, .. } => {
+                (subjects, &[])
+            }
+            Rule::Threshold { limits } => (&[], limits),
+        };
+        let named = subjects.iter().filter(|subject| !subject.peer).flat_map(places);
+        named.chain(limits.iter().map(|limit| limit.sandbox.as_str()))
+    })
 }
 
 /// Subjects that take part: our own, and each peer of which every sandbox was measured.

@@ -7,12 +7,8 @@ use crate::summary::{Data, Series};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// Examines each rule in one sandbox.
-pub(super) fn observe(series: &[Series], sandbox: &str, rules: &[FactRule], control: bool) -> Vec<FactResult> {
-    rules.iter().map(|rule| observe_one(series, sandbox, rule, control)).collect()
-}
-
-fn observe_one(series: &[Series], sandbox: &str, rule: &FactRule, control: bool) -> FactResult {
+/// Examines a rule in one sandbox.
+pub(super) fn observe(series: &[Series], sandbox: &str, rule: &FactRule, control: bool) -> FactResult {
     let seen = by_block(series, sandbox, &rule.metric, |series| series.parameters == rule.parameters);
     let other = match &rule.expected {
         Expected::SameAs(metric) | Expected::DiffersFrom(metric) => by_block(series, sandbox, metric, |_| true),

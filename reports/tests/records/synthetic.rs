@@ -1,6 +1,6 @@
 //! Records made up for tests.
 
-use isobench_reports::claims::{self, Comparison, Rule};
+use isobench_reports::claims::{self, Comparison, Expected, FactRule, Rule};
 use isobench_reports::metrics::{self, Better, Kind};
 use isobench_reports::reader::Records;
 use isobench_reports::record::*;
@@ -9,7 +9,21 @@ use isobench_workload::Family;
 use std::collections::BTreeMap;
 
 /// Experiments of every synthetic run.
-pub(crate) const EXPERIMENTS: [&str; 5] = ["startup", "memory", "throughput", "latency", "network"];
+pub(crate) const EXPERIMENTS: [&str; 13] = [
+    "startup",
+    "memory",
+    "throughput",
+    "latency",
+    "network",
+    "visibility",
+    "accounting",
+    "publishing",
+    "views",
+    "attachment",
+    "hosts",
+    "separation",
+    "names",
+];
 
 /// Records in the making.
 pub(crate) struct Synthetic(pub(crate) Records);
@@ -129,13 +143,13 @@ impl Synthetic {
         peers: bool,
         mut cost: impl FnMut(usize, u32) -> f64,
     ) -> Self {
-        let (subjects, measures) = match &claims::find(id).unwrap().rule {
-            Rule::Ratio { subjects, measures, .. } | Rule::SlopeRatio { subjects, measures, .. } => {
-                (subjects, measures)
-            }
-            rule => panic!("{id} is decided by {rule:?}"),
-        };
-        let linear = matches!(claims::find(id).unwrap().rule, Rule::SlopeRatio { .. });
+        let (subjects, measures, linear) = rules_of(id)
+            .find_map(|rule| match rule {
+                Rule::Ratio { subjects, measures, .. } => Some((subjects, measures, false)),
+                Rule::SlopeRatio { subjects, measures, .. } => Some((subjects, measures, true)),
+                Rule::Facts { .. } | Rule::Threshold { .. } => None,
+            })
+            .unwrap_or_else(|| panic!("{id} has no ratio"));
         for block in 1..=blocks {
             let drift = 1e6 * (1.0 + f64::from(block % 5));
             for subject in subjects.iter().filter(|subject| subject.peer == peers) {
@@ -174,18 +188,83 @@ impl Synthetic {
         }
     }
 
+    /// Adds in each of three blocks what a claim's rules of facts look at, as `tell` has it: a fact that stands in two places
+    /// of the rules is told once.
+    pub(crate) fn told(mut self, id: &str, peers: bool, mut tell: impl FnMut(&Told<'_>, u32) -> Option<Value>) -> Self {
+        let experiment = &claims::find(id).unwrap().experiments[0];
+        for rule in rules_of(id) {
+            let Rule::Facts { subjects, expect, control } = rule else { continue };
+            for subject in subjects.iter().filter(|subject| subject.peer == peers) {
+                let place = |fact: &FactRule| match &subject.control {
+                    Some(elsewhere) if !fact.in_subject => elsewhere.clone(),
+                    _ => subject.sandbox.clone(),
+                };
+                let expected = expect.iter().map(|fact| (fact, subject.sandbox.clone(), false));
+                let controls = control.iter().map(|fact| (fact, place(fact), true));
+                for (index, (fact, sandbox, control)) in expected.chain(controls).enumerate() {
+                    let told = Told { fact, control, index };
+                    let there = self.0.samples.iter().any(|sample| {
+                        (&sample.sandbox, &sample.metric) == (&sandbox, &fact.metric)
+                            && sample.parameters == fact.parameters
+                    });
+                    if there {
+                        continue;
+                    }
+                    for block in 1..=3 {
+                        let Some(value) = tell(&told, block) else { continue };
+                        let place = (experiment.as_str(), sandbox.as_str());
+                        self.outcome(place, block, &fact.metric, &fact.parameters, Outcome::Value(value));
+                        if let Expected::SameAs(other) | Expected::DiffersFrom(other) = &fact.expected {
+                            self.outcome(place, block, other, &owned(&[]), Outcome::Value(texts(&["as it is"])));
+                        }
+                    }
+                }
+            }
+        }
+        self
+    }
+
     /// The verdict on one claim.
     pub(crate) fn verdict(&self, id: &str) -> Verdict {
         evaluate(&self.0).into_iter().find(|verdict| verdict.claim.id == id).unwrap()
     }
 }
 
+fn rules_of(id: &str) -> impl Iterator<Item = &'static Rule> {
+    claims::find(id).unwrap().rules.iter()
+}
+
+/// A fact that a rule looks at, and its place among all of the claim's.
+pub(crate) struct Told<'a> {
+    pub(crate) fact: &'a FactRule,
+    pub(crate) control: bool,
+    pub(crate) index: usize,
+}
+
+impl Told<'_> {
+    /// A value that is as expected, or one that is not.
+    pub(crate) fn value(&self, holds: bool) -> Value {
+        let other = || texts(&["something else"]);
+        match (&self.fact.expected, holds) {
+            (Expected::Is(expected), holds) => Value::Boolean(*expected == holds),
+            (Expected::Texts(expected), true) => Value::Texts(expected.clone()),
+            (Expected::Contains(text), true) | (Expected::Excludes(text), false) => texts(&[&format!("x{text}y")]),
+            (Expected::Within(subnet), true) => texts(&[&format!("eth0 {subnet}")]),
+            (Expected::SameAs(_), true) | (Expected::DiffersFrom(_), false) => texts(&["as it is"]),
+            (Expected::Contains(_) | Expected::Within(_) | Expected::Texts(_) | Expected::SameAs(_), false) => other(),
+            (Expected::Excludes(_) | Expected::DiffersFrom(_), true) => other(),
+        }
+    }
+}
+
 /// What a claim says of its ratios.
 pub(crate) fn comparison(id: &str) -> Comparison {
-    match claims::find(id).unwrap().rule {
-        Rule::Ratio { expect, .. } | Rule::SlopeRatio { expect, .. } => expect,
-        _ => panic!("{id} has no ratio"),
-    }
+    rules_of(id)
+        .find_map(|rule| match rule {
+            Rule::Ratio { expect, .. } | Rule::SlopeRatio { expect, .. } => Some(*expect),
+            Rule::Facts { .. } | Rule::Threshold { .. } => None,
+        })
+        .unwrap_or_else(|| panic!("{id} has no ratio"))
 }
 
 /// Texts as a value.

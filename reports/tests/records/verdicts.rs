@@ -1,7 +1,7 @@
 //! Each rule on records that must come out each way.
 
-use crate::synthetic::{EXPERIMENTS, Synthetic, comparison, owned, texts};
-use isobench_reports::claims::{Comparison, Kind, Rule, claims};
+use crate::synthetic::{EXPERIMENTS, Synthetic, Told, comparison, owned, texts};
+use isobench_reports::claims::{Claim, Comparison, Kind, Rule, claims};
 use isobench_reports::metrics;
 use isobench_reports::record::{Outcome, Value};
 use isobench_reports::verdict::{Answer, Expectation, FigureKind, Reason, evaluate};
@@ -27,11 +27,11 @@ fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_te
     let ids: Vec<&str> = verdicts.iter().map(|verdict| verdict.claim.id.as_str()).collect();
     assert_eq!(ids, claims().iter().map(|claim| claim.id.as_str()).collect::<Vec<_>>());
     for verdict in verdicts {
-        match verdict.claim.rule {
-            Rule::NotTested => {
+        match verdict.claim.rules.is_empty() {
+            true => {
                 assert_eq!((verdict.answer, verdict.reason), (Answer::NotTested, Some(Reason::NoExperiment)));
             }
-            _ => assert!(
+            false => assert!(
                 verdict.answer == Answer::Inconclusive && matches!(verdict.reason, Some(Reason::NoSamples { .. })),
                 "{verdict:?}"
             ),
@@ -48,22 +48,24 @@ fn the_claims_are_whole() {
     assert_eq!(ids.len(), 38, "an id stands twice");
     for claim in claims() {
         assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
-        let tested = !matches!(claim.rule, Rule::NotTested);
+        let tested = !claim.rules.is_empty();
         assert_eq!(tested, !claim.experiments.is_empty(), "{}", claim.id);
         assert_eq!(tested && claim.kind == Kind::Figure, !claim.family.is_empty(), "{}", claim.id);
         assert!(claim.experiments.iter().all(|name| EXPERIMENTS.contains(&name.as_str())));
-        let named: Vec<&String> = match &claim.rule {
-            Rule::Facts { expect, control, .. } => expect.iter().chain(control).map(|fact| &fact.metric).collect(),
-            Rule::Ratio { measures, .. } | Rule::SlopeRatio { measures, .. } => {
-                measures.iter().map(|measure| &measure.metric).collect()
+        let metrics_of = |rule: &'static Rule| -> Vec<&String> {
+            match rule {
+                Rule::Facts { expect, control, .. } => expect.iter().chain(control).map(|fact| &fact.metric).collect(),
+                Rule::Ratio { measures, .. } | Rule::SlopeRatio { measures, .. } => {
+                    measures.iter().map(|measure| &measure.metric).collect()
+                }
+                Rule::Threshold { limits } => {
+                    assert!(limits.iter().all(|limit| limit.below.is_some() != limit.at_least.is_some()));
+                    limits.iter().map(|limit| &limit.metric).collect()
+                }
             }
-            Rule::Threshold { limits } => {
-                assert!(limits.iter().all(|limit| limit.below.is_some() != limit.at_least.is_some()));
-                limits.iter().map(|limit| &limit.metric).collect()
-            }
-            Rule::NotTested => Vec::new(),
         };
-        assert!(named.iter().all(|metric| metrics::find(metric).is_some()), "{}", claim.id);
+        let mut named = claim.rules.iter().flat_map(metrics_of);
+        assert!(named.all(|metric| metrics::find(metric).is_some()), "{}", claim.id);
     }
 }
 
@@ -416,4 +418,155 @@ fn only_peers_decide_choices() {
     let custom =
         changed("container-custom", "network.range", &texts(&["10.90.0.0/24"]), |_| true).verdict("custom.range");
     assert_eq!((custom.answer, custom.reason), (Answer::Inconclusive, Some(Reason::OwnRuntimeOnly)));
+}
+
+/// The claims that facts alone decide.
+fn by_facts() -> impl Iterator<Item = &'static Claim> {
+    let facts = |rule: &Rule| matches!(rule, Rule::Facts { .. });
+    claims().iter().filter(move |claim| !claim.rules.is_empty() && claim.rules.iter().all(facts))
+}
+
+/// A run in which docker took part in every mode.
+fn with_docker() -> Synthetic {
+    ["host", "container", "none", "bridge", "custom"]
+        .into_iter()
+        .fold(Synthetic::new(), |records, mode| records.peer(&format!("docker-{mode}")))
+}
+
+#[test]
+fn every_claim_on_networks_has_a_rule() {
+    let on_networks = |claim: &&Claim| !claim.id.starts_with("vm.");
+    let without: Vec<&str> = claims()
+        .iter()
+        .filter(on_networks)
+        .filter(|claim| claim.rules.is_empty())
+        .map(|claim| claim.id.as_str())
+        .collect();
+    assert_eq!(without, Vec::<&str>::new());
+    assert_eq!(claims().iter().filter(on_networks).count(), 24);
+}
+
+#[test]
+fn every_claim_by_facts_is_confirmed_where_all_of_it_is_seen() {
+    for claim in by_facts() {
+        let id = &claim.id;
+        let own = Synthetic::new().told(id, false, |told, _| Some(told.value(true))).verdict(id);
+        let expected = if claim.kind == Kind::Choice { Answer::ShownByConstruction } else { Answer::Confirmed };
+        assert_eq!((own.answer, &own.reason), (expected, &None), "{own:#?}");
+        assert!(own.facts.iter().any(|fact| fact.control) || id == "bridge.default", "{id} has no control");
+    }
+}
+
+#[test]
+fn every_claim_by_facts_is_refuted_where_none_of_it_is_seen() {
+    for claim in by_facts() {
+        let id = &claim.id;
+        let own = Synthetic::new().told(id, false, |told, _| Some(told.value(told.control))).verdict(id);
+        let choice = claim.kind == Kind::Choice;
+        let expected = if choice { Answer::Inconclusive } else { Answer::Refuted };
+        assert_eq!(own.answer, expected, "{own:#?}");
+        assert_eq!(own.reason, choice.then_some(Reason::OwnRuntimeOnly), "{id}");
+    }
+}
+
+#[test]
+fn peers_decide_every_claim_by_facts_in_which_they_take_part() {
+    let mut decided = 0;
+    for claim in by_facts() {
+        let id = &claim.id;
+        let peers = |rule: &Rule| matches!(rule, Rule::Facts { subjects, .. } if subjects.iter().any(|one| one.peer));
+        if !claim.rules.iter().any(peers) {
+            assert_eq!(id, "bridge.cross-host", "peers have no second host");
+            continue;
+        }
+        let run = |holds: bool| {
+            with_docker()
+                .told(id, false, |told, _| Some(told.value(true)))
+                .told(id, true, |told, _| Some(told.value(told.control || holds)))
+                .verdict(id)
+                .answer
+        };
+        assert_eq!(run(true), Answer::Confirmed, "{id}");
+        let expected = if claim.kind == Kind::Choice { Answer::Refuted } else { Answer::Split };
+        assert_eq!(run(false), expected, "{id}");
+        decided += 1;
+    }
+    assert!(decided > 15, "{decided}");
+}
+
+#[test]
+fn every_control_of_every_claim_keeps_it_open_where_it_is_broken() {
+    let mut broken = 0;
+    for claim in by_facts() {
+        let id = &claim.id;
+        let count = Synthetic::new().told(id, false, |told, _| Some(told.value(true))).verdict(id).facts.len();
+        for index in 0..count {
+            let mut metric = None;
+            let verdict = Synthetic::new()
+                .told(id, false, |told, _| {
+                    let sabotaged = told.control && told.index == index;
+                    metric = metric.take().or_else(|| sabotaged.then(|| told.fact.metric.clone()));
+                    Some(told.value(!sabotaged))
+                })
+                .verdict(id);
+            let Some(metric) = metric else { continue };
+            assert_eq!(verdict.answer, Answer::Inconclusive, "{id}: {verdict:#?}");
+            let named =
+                matches!(&verdict.reason, Some(Reason::ControlBroken { metric: named, .. }) if *named == metric);
+            assert!(named, "{id}: {:?} instead of {metric}", verdict.reason);
+            broken += 1;
+        }
+    }
+    assert!(broken > 40, "{broken}");
+}
+
+#[test]
+fn every_claim_by_facts_stays_open_where_blocks_disagree_or_a_fact_is_missing() {
+    for claim in by_facts() {
+        let id = &claim.id;
+        let disagreeing =
+            Synthetic::new().told(id, false, |told, block| Some(told.value(told.index > 0 || block != 2))).verdict(id);
+        assert_eq!(disagreeing.answer, Answer::Inconclusive, "{id}");
+        assert!(matches!(disagreeing.reason, Some(Reason::Contradictory { .. })), "{id}: {:?}", disagreeing.reason);
+        let missing =
+            Synthetic::new().told(id, false, |told, _| (told.index > 0).then(|| told.value(true))).verdict(id);
+        assert_eq!(missing.answer, Answer::Inconclusive, "{id}");
+        assert!(matches!(missing.reason, Some(Reason::NoSamples { .. })), "{id}: {:?}", missing.reason);
+    }
+}
+
+#[test]
+fn every_claim_by_facts_is_not_measurable_without_its_sandbox() {
+    for claim in by_facts() {
+        let Rule::Facts { subjects, .. } = &claim.rules[0] else { continue };
+        let mut records = Synthetic::new().told(&claim.id, false, |told, _| Some(told.value(true)));
+        records.sandbox(&subjects[0].sandbox).unavailable = Some("it is not there".into());
+        let verdict = records.verdict(&claim.id);
+        let reason = Reason::Unavailable { sandbox: subjects[0].sandbox.clone(), why: "it is not there".into() };
+        assert_eq!((verdict.answer, verdict.reason), (Answer::NotMeasurable, Some(reason)), "{}", claim.id);
+    }
+}
+
+#[test]
+fn facts_and_figures_decide_together() {
+    let id = "custom.same-as-bridge";
+    let records = |cost: f64, width: f64, holds: fn(&Told<'_>) -> bool| {
+        let mut generator = fastrand::Rng::with_seed(6);
+        Synthetic::new()
+            .ratios(id, 12, false, |_, _| cost * noise(&mut generator, width))
+            .told(id, false, |told, _| Some(told.value(holds(told))))
+            .verdict(id)
+    };
+    let all = records(1.0, 0.02, |_| true);
+    assert_eq!((all.answer, &all.reason), (Answer::Confirmed, &None), "{all:#?}");
+    assert!(!all.figures.is_empty() && all.facts.is_sorted_by_key(|fact| fact.control));
+    assert_eq!(records(1.3, 0.02, |_| true).answer, Answer::Split, "the same in kind, and slower");
+    assert_eq!(records(1.3, 0.02, |told| told.control).answer, Answer::Refuted);
+    let other = records(1.0, 0.02, |told| told.control || told.index != 0);
+    assert_eq!(other.answer, Answer::Split, "as fast, and made otherwise");
+    let noise = records(1.05, 0.6, |_| true);
+    assert_eq!((noise.answer, noise.reason), (Answer::Inconclusive, Some(Reason::Undecided)));
+    let broken = records(1.0, 0.02, |told| !told.control);
+    assert_eq!(broken.answer, Answer::Inconclusive);
+    assert!(matches!(broken.reason, Some(Reason::ControlBroken { .. })), "{:?}", broken.reason);
 }
