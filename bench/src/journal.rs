@@ -225,7 +225,7 @@ fn remove(kind: Kind, path: &Path) -> Result<(), JournalError> {
 }
 
 /// Whether the process that a run is named after still lives; `None` where the name is no run's.
-fn alive(run: &str) -> Option<bool> {
+pub(crate) fn alive(run: &str) -> Option<bool> {
     let (process, started) = run.split_once('-')?;
     let (process, started): (u32, u64) = (process.parse().ok()?, started.parse().ok()?);
     Some(start_time(&format!("/proc/{process}/stat")).ok() == Some(started))
@@ -236,9 +236,17 @@ fn alive(run: &str) -> Option<bool> {
 /// # Errors
 /// Where /proc is not there.
 pub fn own_name() -> Result<String, JournalError> {
-    let path = "/proc/self/stat";
-    let started = at("read", Path::new(path), start_time(path))?;
-    Ok(format!("{}-{started}", std::process::id()))
+    name_of(std::process::id())
+}
+
+/// The name of a run of another process.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn name_of(process: u32) -> Result<String, JournalError> {
+    let path = format!("/proc/{process}/stat");
+    let started = at("read", Path::new(&path), start_time(&path))?;
+    Ok(format!("{process}-{started}"))
 }
 
 /// Field 22 of a stat file ([proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html)); the name before
@@ -251,7 +259,7 @@ fn start_time(path: &str) -> std::io::Result<u64> {
 }
 
 /// Where journals may lie, best first.
-fn homes() -> Vec<PathBuf> {
+pub(crate) fn homes() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     let user = rustix::process::geteuid().as_raw();
     let mut homes: Vec<PathBuf> = runtime.into_iter().map(|path| path.join("isobench")).collect();
@@ -261,7 +269,7 @@ fn homes() -> Vec<PathBuf> {
     homes
 }
 
-fn private_directory(path: &Path) -> Result<(), JournalError> {
+pub(crate) fn private_directory(path: &Path) -> Result<(), JournalError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => Err(error("make", path, source)),
         _ => check_private(path),
@@ -269,7 +277,7 @@ fn private_directory(path: &Path) -> Result<(), JournalError> {
 }
 
 /// In a directory that others can write, somebody else could have made ours before us and name what we remove.
-fn check_private(path: &Path) -> Result<(), JournalError> {
+pub(crate) fn check_private(path: &Path) -> Result<(), JournalError> {
     let metadata = at("look at", path, path.symlink_metadata())?;
     let own = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
     if own && metadata.mode() & 0o022 == 0 {

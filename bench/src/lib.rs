@@ -5,6 +5,7 @@ pub mod cell;
 pub mod commands;
 pub mod doctor;
 pub mod experiments;
+pub mod home;
 pub mod interrupt;
 pub mod journal;
 pub mod machine;

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     // A part of a testbed must be that before anything else is touched: it still has one thread and no state.
     match std::env::args_os().nth(1) {
         Some(word) if word == testbed::SUBCOMMAND => testbed::host::main(),
+        Some(word) if word == testbed::enter::SUBCOMMAND => testbed::enter::main(),
         Some(word) if word == doctor::SUBCOMMAND => doctor::trial::main(),
         Some(word) if word == selftest::SUBCOMMAND => selftest::main(),
         _ => commands::main(Arguments::parse()),

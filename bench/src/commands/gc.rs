@@ -2,6 +2,7 @@
 
 use super::{Status, output};
 use crate::journal::{self, Kind, Leftover};
+use crate::testbed::record;
 use anyhow::bail;
 
 /// Remove what killed runs left on this machine (every run does so when it starts)
@@ -17,7 +18,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let leftovers = journal::sweep(arguments.dry_run);
-    if leftovers.is_empty() {
+    let records = record::sweep(arguments.dry_run);
+    for path in &records {
+        let verb = if arguments.dry_run { "would remove" } else { "removed" };
+        output::print(&format!("{verb} the record {} of a dead testbed\n", path.display()))?;
+    }
+    if leftovers.is_empty() && records.is_empty() {
         output::print("nothing is left of any dead run\n")?;
         return Ok(Status::Success);
     }

@@ -5,17 +5,20 @@ mod doctor;
 mod gc;
 mod list;
 mod output;
+pub mod place;
 mod report;
 mod run;
 mod selftest;
 mod shell;
 mod status;
 mod summary;
+mod testbed;
 
 pub use status::{BadInput, Status};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use isobench_reports::messages::Language;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Puts one workload into every kind of isolation that this machine offers, measures it and explains the result
@@ -51,6 +54,7 @@ enum Command {
     List(list::Arguments),
     Doctor(doctor::Arguments),
     Selftest(selftest::Arguments),
+    Testbed(testbed::Arguments),
     Gc(gc::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -73,12 +77,24 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::List(arguments) => list::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Testbed(arguments) => testbed::run(arguments),
         Command::Gc(arguments) => gc::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, &mut self::Arguments::command()),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),
         Command::Schema(arguments) => shell::schema(arguments),
     };
     status.unwrap_or_else(|error| Status::tell(&error)).into()
+}
+
+/// Says what went wrong, and gives the exit status for it.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    Status::tell(error).into()
+}
+
+/// Says something beside the result.
+pub(crate) fn note(sentence: &str) {
+    // Nobody can be told that the standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{sentence}");
 }
 
 /// The report's language: as asked for, else as the locale says.

@@ -7,15 +7,17 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Done.
-    Success = 0,
+    Success,
     /// A comparison found a regression, or a sandbox that was required cannot be measured here.
-    Refused = 1,
+    Refused,
     /// Wrong usage or bad input.
-    BadInput = 2,
+    BadInput,
     /// Measuring failed.
-    Failed = 3,
+    Failed,
     /// Interrupted by a signal.
-    Interrupted = 130,
+    Interrupted,
+    /// As the program ended for which the command stands, such as that of a container.
+    Program(u8),
 }
 
 impl Status {
@@ -45,7 +47,14 @@ pub(super) fn say(sentence: &str) {
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
-        Self::from(status as u8)
+        Self::from(match status {
+            Status::Success => 0,
+            Status::Refused => 1,
+            Status::BadInput => 2,
+            Status::Failed => 3,
+            Status::Interrupted => 130,
+            Status::Program(status) => status,
+        })
     }
 }
 

@@ -100,6 +100,13 @@ fn join(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), "0")
 }
 
+/// Moves this process beside a testbed's own, as far as it may: as an ordinary user from outside what is delegated it may not.
+pub(crate) fn join_branch(run: &str) {
+    for hierarchy in hierarchies().unwrap_or_default() {
+        let _ = join(&branch(&hierarchy, run).join(OWN));
+    }
+}
+
 /// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.
 pub(crate) fn show(run: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {

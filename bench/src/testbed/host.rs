@@ -8,7 +8,7 @@ use super::channel::Channel;
 use super::{
     Order, Reply, SUBCOMMAND, Settings, Started, cgroups,
     inventory::Inventory,
-    machine, namespaces,
+    kept, machine, namespaces,
     network::{HostNetwork, OwnNetworks},
 };
 use crate::cell::{Cell, Measurement};
@@ -39,6 +39,8 @@ pub fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [OUTER, run] => leave(run),
         [INSIDE] => serve().map(|()| ExitCode::SUCCESS),
+        [kept::OUTER] => kept::leave(),
+        [kept::INSIDE, run] => kept::serve(run).map(|()| ExitCode::SUCCESS),
         _ => Err(anyhow::anyhow!("`{SUBCOMMAND}` is a part of the testbed and no command")),
     };
     result.unwrap_or_else(|error| {
@@ -50,8 +52,7 @@ pub fn main() -> ExitCode {
 /// The outer process: leaves the machine's namespaces, makes the first process inside the new ones and waits for it.
 fn leave(run: &str) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
-    let left = cgroups::enter(run).and_then(|()| namespaces::leave()).and_then(|()| cgroups::step_aside(run));
-    if let Err(error) = left {
+    if let Err(error) = isolate(run) {
         // Nobody inside can tell the parent.
         let mut channel = Channel::new(standard_input()?);
         channel.receive::<Order>()?;
@@ -69,6 +70,13 @@ fn leave(run: &str) -> anyhow::Result<ExitCode> {
     }
     tracing::error!("the testbed ended with {status}: {}", tail(&complaints));
     Ok(ExitCode::FAILURE)
+}
+
+/// Leaves the machine's namespaces and control groups for ones of a run's own.
+pub(super) fn isolate(run: &str) -> anyhow::Result<()> {
+    cgroups::enter(run)?;
+    namespaces::leave()?;
+    cgroups::step_aside(run)
 }
 
 /// The standard error of the testbed and of all that it launches: a file in memory, so that a failed cell can say what a
@@ -89,12 +97,12 @@ fn tail(complaints: &File) -> String {
 }
 
 /// If the parent is killed the kernel kills this process, and with the first process of a pid namespace all others in it.
-fn die_with_parent() -> anyhow::Result<()> {
+pub(super) fn die_with_parent() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the parent")
 }
 
 /// The conversation with the parent; children of this process must not inherit it.
-fn standard_input() -> anyhow::Result<UnixStream> {
+pub(super) fn standard_input() -> anyhow::Result<UnixStream> {
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let null = std::fs::File::open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("detach the standard input")?;
@@ -143,7 +151,7 @@ impl Host {
     fn new(settings: Settings) -> anyhow::Result<Self> {
         let complaints = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
         let rootless = namespaces::is_rootless()?;
-        namespaces::furnish()?;
+        namespaces::furnish("isobench", false)?;
         cgroups::show(&settings.run)?;
         let network = HostNetwork::new()?;
         let networks = OwnNetworks::create(&network)?;
@@ -199,6 +207,6 @@ fn settle(before: &Inventory) -> anyhow::Result<()> {
 }
 
 /// The first process of a pid namespace inherits every orphan in it; unreaped, they would stay in the process table.
-fn reap_orphans() {
+pub(super) fn reap_orphans() {
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
 }

@@ -8,12 +8,16 @@
 pub(crate) mod affinity;
 pub(crate) mod cgroups;
 mod channel;
+pub mod enter;
 pub mod host;
 mod inventory;
+pub(crate) mod kept;
 mod machine;
 pub(crate) mod memory;
 mod namespaces;
 pub(crate) mod network;
+pub(crate) mod record;
+pub(crate) mod uplink;
 
 pub use cgroups::remove as remove_groups;
 pub use inventory::Inventory;

@@ -1,12 +1,15 @@
 //! The namespaces that make the testbed a machine of its own.
 
+use crate::home;
 use anyhow::Context;
+use isobench_runtime::network::Namespace;
 use nix::sched::{CloneFlags, unshare};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::process::{getegid, geteuid};
 use std::ffi::CStr;
 use std::fs;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 
 /// Where the testbed keeps files: on a tmpfs that only it sees and that goes with its mount namespace. Peers keep their
 /// state under /run too, so that it is private without being told where to go.
@@ -39,21 +42,41 @@ pub(crate) fn leave() -> anyhow::Result<()> {
     .context("make the testbed's namespaces (needs root, or CAP_SYS_ADMIN in a user namespace)")
 }
 
-/// Furnishes the new namespaces; called by their first process.
-pub(crate) fn furnish() -> anyhow::Result<()> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .context("make all mounts private")?;
+/// Furnishes the new namespaces; called by their first process. With `lasting`, what the machine mounts and unmounts later is
+/// seen inside too, so that a testbed that is kept pins no disk; nothing spreads the other way.
+pub(crate) fn furnish(host: &str, lasting: bool) -> anyhow::Result<()> {
+    let propagation = if lasting { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+    mount_change("/", propagation | MountPropagationFlags::REC).context("separate the mounts from the machine's")?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
     // Without a new proc, /proc/self would still speak of the machine's process numbers.
     mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None::<&CStr>).context("mount /proc")?;
     mount("tmpfs", PRIVATE, "tmpfs", plain, Some(c"mode=0755"))
         .with_context(|| format!("mount a tmpfs on {PRIVATE}"))?;
-    rustix::system::sethostname(b"isobench").context("set the host name")?;
+    home::mark(host)?;
+    // A slash is not a part of a host's name (RFC 1123).
+    rustix::system::sethostname(host.replace('/', "-").as_bytes()).context("set the host name")?;
     Ok(())
 }
 
+/// Where a network namespace gets a name that `ip netns` and `nsenter --net=` know
+/// ([ip-netns(8)](https://man7.org/linux/man-pages/man8/ip-netns.8.html)).
+pub(crate) fn named_network(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+/// Gives a network namespace a name, by a mount that goes with this mount namespace.
+pub(crate) fn name_network(name: &str, namespace: &Namespace) -> anyhow::Result<()> {
+    let path = named_network(name);
+    let named = || -> std::io::Result<()> {
+        fs::create_dir_all("/run/netns")?;
+        fs::write(&path, "")?;
+        Ok(mount_bind(format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd()), &path)?)
+    };
+    named().with_context(|| format!("name the network namespace {}", path.display()))
+}
+
 /// A directory of the testbed's own for files of that kind.
-pub(crate) fn directory(name: &str) -> anyhow::Result<std::path::PathBuf> {
+pub(crate) fn directory(name: &str) -> anyhow::Result<PathBuf> {
     let path = Path::new(PRIVATE).join("isobench").join(name);
     fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     Ok(path)

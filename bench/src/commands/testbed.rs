@@ -1,0 +1,179 @@
+//! `isobench testbed`.
+
+use super::place::{self, DEFAULT};
+use super::{BadInput, Status, output};
+use crate::home;
+use crate::testbed::enter::{self, Target};
+use crate::testbed::{kept, record};
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// Make, show, enter and remove a simulated host with its outside client
+///
+/// A testbed is a machine of its own inside this one: its network, mounts, processes and host name are private, and nothing in
+/// it touches the links or the firewall of this machine. `isobench container` and `isobench network` work in the testbed
+/// `default` where none is named; it is made when it is first needed.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  isobench testbed create lab             a simulated host, 198.51.100.1, and its outside client, 198.51.100.2
+  isobench testbed enter lab              a shell on the host
+  isobench testbed enter lab ip addr      one command on the host
+  isobench testbed enter lab/client ping -c 1 198.51.100.1
+  isobench testbed inspect lab            its links, addresses and processes
+  isobench testbed rm lab                 end it with all that runs in it";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Create(Create),
+    Ls(List),
+    Inspect(Inspect),
+    Enter(Enter),
+    Rm(Remove),
+}
+
+/// Make a testbed and keep it until it is removed
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// Its name
+    #[arg(default_value = DEFAULT)]
+    name: Target,
+}
+
+/// List the testbeds
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "list")]
+struct List {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show a testbed's hosts with their links, addresses and processes
+#[derive(Debug, clap::Args)]
+struct Inspect {
+    /// Its name
+    #[arg(default_value = DEFAULT)]
+    name: Target,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Run a command in a testbed, or a shell; its exit status is the command's
+///
+/// The files are this machine's but for /proc and /run, and the working directory stays where it can.
+#[derive(Debug, clap::Args)]
+struct Enter {
+    /// Where: NAME, NAME/two, NAME/client or NAME/two/client
+    #[arg(default_value = DEFAULT)]
+    place: Target,
+    /// The command with its arguments; a shell where there is none
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// End a testbed with all that runs in it
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "remove")]
+struct Remove {
+    /// Their names
+    #[arg(default_value = DEFAULT)]
+    names: Vec<Target>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    match arguments.command {
+        Command::Enter(arguments) => return enter(arguments),
+        _ if home::inside().is_some() => {
+            let here = home::inside().unwrap_or_default();
+            return Err(BadInput(format!("this is inside the testbed {here}: leave it first")).into());
+        }
+        Command::Create(arguments) => create(arguments)?,
+        Command::Ls(arguments) => list(&arguments)?,
+        Command::Inspect(arguments) => inspect(&arguments)?,
+        Command::Rm(arguments) => remove(&arguments)?,
+    }
+    Ok(Status::Success)
+}
+
+/// A testbed as a whole is meant.
+fn whole(target: &Target) -> anyhow::Result<String> {
+    if target.second || target.client {
+        let sentence = format!("`{target}` is a part of the testbed `{}`: name the testbed", target.testbed);
+        return Err(BadInput(sentence).into());
+    }
+    Ok(target.testbed.clone())
+}
+
+fn create(arguments: Create) -> anyhow::Result<()> {
+    let name = whole(&arguments.name)?;
+    let (record, made) = kept::make(&kept::Request { name })?;
+    if !made {
+        let sentence =
+            format!("there is a testbed `{0}` already: give another name, or `isobench testbed rm {0}`", record.name);
+        return Err(BadInput(sentence).into());
+    }
+    output::print(&format!("{}\n", record.name))
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    created: &'a str,
+    rootless: bool,
+    hosts: Vec<&'a str>,
+}
+
+fn list(arguments: &List) -> anyhow::Result<()> {
+    let records = record::all();
+    if arguments.json {
+        let entry = |record: &'_ record::Record| -> serde_json::Value {
+            let hosts = record.hosts.iter().map(|host| host.name.as_str()).collect();
+            serde_json::json!(Entry { name: &record.name, created: &record.created, rootless: record.rootless, hosts })
+        };
+        return output::print_json(&records.iter().map(entry).collect::<Vec<_>>());
+    }
+    let rows: Vec<Vec<String>> = records
+        .iter()
+        .map(|record| vec![record.name.clone(), record.created.clone(), hosts(record.hosts.len()).to_owned()])
+        .collect();
+    output::print(&output::table(&rows))
+}
+
+fn hosts(count: usize) -> &'static str {
+    if count > 1 { "two hosts" } else { "one host" }
+}
+
+fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
+    let name = whole(&arguments.name)?;
+    let record = place::there(&arguments.name, false)?;
+    let value = serde_json::to_value(&record)?;
+    let _ = (name, arguments.json);
+    output::print_json(&value)
+}
+
+fn enter(arguments: Enter) -> anyhow::Result<Status> {
+    let target = arguments.place;
+    let record = place::there(&target, target.testbed == DEFAULT)?;
+    let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
+    let words = if arguments.command.is_empty() { shell() } else { arguments.command };
+    enter::join(&target, &record)?.program(words)
+}
+
+fn remove(arguments: &Remove) -> anyhow::Result<()> {
+    for target in &arguments.names {
+        let name = whole(target)?;
+        if !kept::remove(&name)? {
+            return Err(BadInput(format!("there is no testbed `{name}`: `isobench testbed ls` lists them")).into());
+        }
+        output::print(&format!("{name}\n"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Going into a testbed: this process joins the namespaces of one of its hosts, and starts a program there.
+//!
+//! A process can leave its pid namespace only through a child ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)),
+//! so it is this program again that runs inside, with the same words and the same standard streams, while this process
+//! hands signals on and then ends as it did. Of a command that is given by its words, the second half finds out by
+//! [`home::inside`] that it has arrived.
+
+use super::kept::CLIENT_NAMESPACE;
+use super::record::Record;
+use super::{cgroups, namespaces};
+use crate::commands::{self, Arguments, Status};
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use rustix::fd::OwnedFd;
+use rustix::process::{Signal, getpgrp, kill_process, set_parent_process_death_signal};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode};
+use std::str::FromStr;
+
+/// The hidden subcommand of what runs inside; [`main`] answers it.
+pub const SUBCOMMAND: &str = "__inside";
+
+/// Its argument where the words of an `isobench` command follow.
+const COMMAND: &str = "command";
+
+/// Its argument where any program with its arguments follows.
+const PROGRAM: &str = "program";
+
+/// A place in a testbed: one of its hosts, or the outside client of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The testbed's name.
+    pub testbed: String,
+    /// Whether it is the second host.
+    pub second: bool,
+    /// Whether it is the host's outside client.
+    pub client: bool,
+}
+
+/// Why a text names no place in a testbed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` names no place in a testbed: give NAME, NAME/two for its second host, NAME/client or NAME/two/client for an \
+     outside client, where NAME is made of at most 40 letters, digits and `-`, `_`, `.`, and begins with a letter or digit"
+)]
+pub struct NoTarget(String);
+
+impl Target {
+    /// The host's name: `NAME` or `NAME/two`.
+    pub fn host(&self) -> String {
+        if self.second { format!("{}/two", self.testbed) } else { self.testbed.clone() }
+    }
+}
+
+impl FromStr for Target {
+    type Err = NoTarget;
+
+    fn from_str(text: &str) -> Result<Self, NoTarget> {
+        let mut parts = text.split('/');
+        let name = parts.next().unwrap_or_default();
+        let sound = (1..=40).contains(&name.len())
+            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.chars().all(|character| character.is_ascii_alphanumeric() || "-_.".contains(character));
+        let (second, client) = match parts.collect::<Vec<_>>()[..] {
+            [] => (false, false),
+            ["two"] => (true, false),
+            ["client"] => (false, true),
+            ["two", "client"] => (true, true),
+            _ => return Err(NoTarget(text.into())),
+        };
+        if sound { Ok(Self { testbed: name.into(), second, client }) } else { Err(NoTarget(text.into())) }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", self.host(), if self.client { "/client" } else { "" })
+    }
+}
+
+/// This process after it has joined a place: what it starts now runs there.
+///
+/// It can do little else: `/proc` is now that of a pid namespace in which it is not.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    directory: PathBuf,
+}
+
+/// Joins a place. Must be called while this process has one thread.
+///
+/// # Errors
+/// Where the host or the client is not there, or the kernel refuses.
+pub(crate) fn join(target: &Target, record: &Record) -> anyhow::Result<Inside> {
+    let name = target.host();
+    let host = record.hosts.iter().find(|host| host.name == name).with_context(|| {
+        format!(
+            "testbed {0} has no second host: make one with `isobench testbed create {0} --second-host`",
+            record.name
+        )
+    })?;
+    let ended = || format!("the first process of {name} has ended: `isobench testbed rm {}`", record.name);
+    let (pidfd, pid) = host.open().zip(host.pid()).with_context(ended)?;
+    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    cgroups::join_branch(&record.run);
+    enter(&pidfd, &format!("/proc/{}/ns/user", pid.as_raw_nonzero())).with_context(|| format!("enter {name}"))?;
+    if target.client {
+        let path = namespaces::named_network(CLIENT_NAMESPACE);
+        let namespace = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("enter the network of {target}"))?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).context("make a namespace for the host name")?;
+        let host_name = target.to_string().replace('/', "-");
+        rustix::system::sethostname(host_name.as_bytes()).context("set the host name")?;
+    }
+    Ok(Inside { directory })
+}
+
+/// All namespaces of a process in one step, so that the rights that its user namespace gives count for the others.
+fn enter(pidfd: &OwnedFd, its_user: &str) -> anyhow::Result<()> {
+    let mut kinds = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::PROCESS_ID;
+    let user = |path: &str| std::fs::read_link(path).with_context(|| format!("look at {path}"));
+    // The kernel refuses to enter the user namespace in which one is already.
+    if user("/proc/self/ns/user")? != user(its_user)? {
+        kinds |= ThreadNameSpaceType::USER;
+    }
+    Ok(move_into_thread_name_spaces(pidfd.as_fd(), kinds)?)
+}
+
+impl Inside {
+    /// Runs this very command again, inside; gives its status.
+    pub(crate) fn again(self) -> anyhow::Result<Status> {
+        self.run(COMMAND, std::env::args_os().skip(1))
+    }
+
+    /// Runs a program inside; gives its status, or 126 and 127 as shells do where it is none or not there.
+    pub(crate) fn program(self, words: Vec<OsString>) -> anyhow::Result<Status> {
+        self.run(PROGRAM, words)
+    }
+
+    fn command(&self, kind: &str) -> Command {
+        // The child looks the path up, in its own /proc.
+        let mut command = Command::new("/proc/self/exe");
+        command.args([SUBCOMMAND, kind]).current_dir(if self.directory.is_dir() {
+            &*self.directory
+        } else {
+            "/".as_ref()
+        });
+        command
+    }
+
+    fn run(self, kind: &str, words: impl IntoIterator<Item = OsString>) -> anyhow::Result<Status> {
+        // From before the child is there, so that its end is never missed.
+        let mut signals =
+            Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watch for signals")?;
+        let mut child = self.command(kind).args(words).spawn().context("start this program inside")?;
+        loop {
+            if let Some(status) = child.try_wait().context("wait for what runs inside")? {
+                return Ok(Status::Program(status.code().unwrap_or(128 + status.signal().unwrap_or(0)) as u8));
+            }
+            signals.wait().filter(|signal| *signal != SIGCHLD).for_each(|signal| hand_on(signal, &child));
+        }
+    }
+}
+
+/// Hands a signal on, but for what the terminal has sent to both, as it does to a whole group.
+fn hand_on(signal: i32, child: &Child) {
+    let own = rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp());
+    if own && matches!(signal, SIGINT | SIGQUIT) {
+        return;
+    }
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = kill_process(rustix::process::Pid::from_child(child), signal);
+    }
+}
+
+/// The hidden subcommand: what runs inside ends with the process that waits for it outside.
+pub fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let own = words.next().unwrap_or_default();
+    let kind = words.nth(1).unwrap_or_default();
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return commands::fail(&anyhow!(error).context("ask to die with the process outside"));
+    }
+    if kind == COMMAND {
+        return commands::main(Arguments::parse_from([own].into_iter().chain(words)));
+    }
+    let Some(program) = words.next() else {
+        return commands::fail(&anyhow!("`{SUBCOMMAND}` is a part of `isobench testbed enter` and no command"));
+    };
+    let error = Command::new(&program).args(words).exec();
+    let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
+    commands::fail(&anyhow!(error).context(format!("start {} in the testbed", program.display())));
+    ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_and_shown_alike() {
+        for text in ["default", "default/two", "a.b-c_1/client", "7/two/client"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        let long = "x".repeat(41);
+        for text in
+            ["", "/two", "a/", "a/three", "a/client/two", "a//client", "..", "-a", "a b", "ä", &long, "a/two/client/x"]
+        {
+            assert_eq!(text.parse::<Target>(), Err(NoTarget(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_named_without_its_client() {
+        assert_eq!("lab/two/client".parse::<Target>().unwrap().host(), "lab/two");
+    }
+}

@@ -1,0 +1,260 @@
+//! `isobench testbed` as its users run it: made, entered, removed, killed at any step, and nothing left behind.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
+
+type Outcome = Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let trials = vec![
+        Trial::test("a_testbed_is_made_entered_and_removed", life),
+        Trial::test("bad_input_is_one_sentence", bad_input),
+        Trial::test("two_at_once_make_one", two_at_once),
+        Trial::test("a_killed_testbed_is_swept", killed),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
+}
+
+/// A home of this test's own, in which its testbeds are; they end with it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+        command.args(words).current_dir(self.path()).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.path()).env("LC_ALL", "C");
+        command.env_remove("ISOBENCH_LOG").env_remove("ISOBENCH_TESTBED");
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("the program starts")
+    }
+
+    /// Runs and expects success; gives the standard output.
+    fn well(&self, words: &[&str]) -> Result<String, Failed> {
+        let output = self.run(words);
+        expect(output.status.code() == Some(0), || format!("{words:?}: {output:?}"))?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The names of the testbeds that live.
+    fn names(&self) -> Result<Vec<String>, Failed> {
+        let list: serde_json::Value = serde_json::from_str(&self.well(&["testbed", "ls", "--json"])?)?;
+        let entries = list.as_array().cloned().unwrap_or_default();
+        Ok(entries.iter().filter_map(|entry| Some(entry["name"].as_str()?.to_owned())).collect())
+    }
+
+    fn record(&self, name: &str) -> Result<serde_json::Value, Failed> {
+        let path = self.path().join("isobench/testbeds").join(format!("{name}.json"));
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+
+    /// All files but the lock.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut pending = vec![self.path().to_owned()];
+        while let Some(directory) = pending.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.path().is_dir() { pending.push(entry.path()) } else { files.push(entry.path()) }
+            }
+        }
+        files.retain(|path| !path.ends_with("testbeds/lock"));
+        files
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for name in self.names().unwrap_or_default() {
+            self.run(&["testbed", "rm", &name]);
+        }
+    }
+}
+
+/// What of the machine must be as before.
+#[derive(Debug, PartialEq)]
+struct Machine {
+    links: String,
+    mounts: Vec<String>,
+    firewall: String,
+    forwarding: String,
+    host: String,
+}
+
+impl Machine {
+    fn now() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let links = read("/proc/net/dev");
+        let links: Vec<&str> = links.lines().skip(2).filter_map(|line| line.split(':').next()).collect();
+        let mounts = read("/proc/self/mountinfo");
+        let firewall = Command::new("nft").args(["list", "ruleset"]).output();
+        Self {
+            links: links.join("\n"),
+            mounts: mounts.lines().filter_map(|line| Some(line.split(' ').nth(4)?.to_owned())).collect(),
+            firewall: firewall.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default(),
+            forwarding: read("/proc/sys/net/ipv4/ip_forward"),
+            host: read("/proc/sys/kernel/hostname"),
+        }
+    }
+
+    fn same_as(&self, before: &Self) -> Outcome {
+        expect(self == before, || format!("the machine has changed from {before:?} to {self:?}"))
+    }
+}
+
+/// Control groups of a run in any hierarchy.
+fn groups(run: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| Path::new(point).join("isobench").join(run)).filter(|path| path.exists()).collect()
+}
+
+fn life() -> Outcome {
+    let home = Home::new();
+    let machine = Machine::now();
+    expect(home.well(&["testbed", "create", "lab"])? == "lab\n", || "it does not say its name".into())?;
+    expect(home.names()? == ["lab"], || "it is not listed".into())?;
+    let inside = home.well(&["testbed", "enter", "lab", "sh", "-c", "hostname; pwd; cat /run/isobench/inside"])?;
+    let expected = format!("lab\n{}\nlab\n", home.path().display());
+    expect(inside == expected, || format!("{inside:?} is not {expected:?}"))?;
+    let addresses = home.well(&["testbed", "enter", "lab", "ip", "-brief", "address", "show", "uplink"])?;
+    expect(addresses.contains("198.51.100.1/24"), || addresses.clone())?;
+    let addresses = home.well(&["testbed", "enter", "lab/client", "ip", "-brief", "address", "show", "uplink"])?;
+    expect(addresses.contains("198.51.100.2/24"), || addresses.clone())?;
+    for (script, status) in [("exit 7", 7), ("kill -9 $$", 137), ("nonsense-that-is-not-there", 127)] {
+        let output = home.run(&["testbed", "enter", "lab", "sh", "-c", script]);
+        expect(output.status.code() == Some(status), || format!("{script}: {output:?}"))?;
+    }
+    let output = home.run(&["testbed", "enter", "lab", "/nowhere"]);
+    expect(output.status.code() == Some(127), || format!("{output:?}"))?;
+    let run = home.record("lab")?["run"].as_str().ok_or("no run")?.to_owned();
+    home.well(&["testbed", "rm", "lab"])?;
+    expect(home.names()?.is_empty(), || "it is still listed".into())?;
+    expect(home.files().is_empty(), || format!("left: {:?}", home.files()))?;
+    expect(groups(&run).is_empty(), || format!("left: {:?}", groups(&run)))?;
+    Machine::now().same_as(&machine)
+}
+
+fn bad_input() -> Outcome {
+    let home = Home::new();
+    let long = "x".repeat(41);
+    home.well(&["testbed", "create", "lab"])?;
+    let cases: [(&[&str], &str); 10] = [
+        (&["testbed", "create", "a b"], "names no place in a testbed"),
+        (&["testbed", "create", "../x"], "names no place in a testbed"),
+        (&["testbed", "create", &long], "names no place in a testbed"),
+        (&["testbed", "create", "lab/two"], "is a part of the testbed `lab`"),
+        (&["testbed", "create", "lab"], "there is a testbed `lab` already"),
+        (&["testbed", "rm", "other"], "there is no testbed `other`"),
+        (&["testbed", "inspect", "other"], "there is no testbed `other`"),
+        (&["testbed", "enter", "other", "true"], "isobench testbed create other"),
+        (&["testbed", "enter", "lab/three", "true"], "names no place in a testbed"),
+        (&["testbed", "nonsense"], "unrecognized subcommand"),
+    ];
+    for (words, sentence) in cases {
+        let output = home.run(words);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        expect(output.status.code() == Some(2), || format!("{words:?} ended with {:?}: {told}", output.status))?;
+        expect(told.contains(sentence), || format!("{words:?} does not say `{sentence}`: {told}"))?;
+    }
+    expect(home.names()? == ["lab"], || "another testbed was made".into())
+}
+
+fn two_at_once() -> Outcome {
+    let home = Home::new();
+    let start = || home.command(&["testbed", "create", "lab"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let children = [start()?, start()?, start()?];
+    let mut codes = Vec::new();
+    for child in children {
+        codes.push(child.wait_with_output()?.status.code().unwrap_or(-1));
+    }
+    codes.sort_unstable();
+    expect(codes == [0, 2, 2], || format!("{codes:?}"))?;
+    expect(home.names()? == ["lab"], || format!("{:?}", home.names()))?;
+    // Three of different names go side by side.
+    let names = ["one", "two", "three"];
+    let children = names.map(|name| home.command(&["testbed", "create", name]).stdout(Stdio::null()).spawn());
+    for child in children {
+        expect(child?.wait()?.success(), || "it was not made".into())?;
+    }
+    expect(home.names()? == ["lab", "one", "three", "two"], || format!("{:?}", home.names()))
+}
+
+/// Each process of a testbed is killed, and its maker at any time; `gc` then leaves nothing.
+fn killed() -> Outcome {
+    let home = Home::new();
+    for which in ["outer", "inner"] {
+        home.well(&["testbed", "create", "lab"])?;
+        let record = home.record("lab")?;
+        let process = match which {
+            "outer" => record["run"].as_str(),
+            _ => record["hosts"][0]["process"].as_str(),
+        };
+        let run = record["run"].as_str().ok_or("no run")?;
+        kill(process.ok_or("no process")?)?;
+        wait_until(|| home.names().is_ok_and(|names| names.is_empty()))?;
+        let output = home.run(&["testbed", "enter", "lab", "true"]);
+        expect(output.status.code() == Some(2), || format!("{output:?}"))?;
+        home.well(&["gc"])?;
+        expect(home.files().is_empty(), || format!("{which}: left {:?}", home.files()))?;
+        expect(groups(run).is_empty(), || format!("{which}: left {:?}", groups(run)))?;
+    }
+    for delay in 0..20 {
+        let mut maker = home.command(&["testbed", "create", "lab"]).stdout(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(delay * 4));
+        maker.kill()?;
+        maker.wait()?;
+        // Either it was kept already, or it goes.
+        if home.names()?.is_empty() {
+            wait_until(|| keepers(&home) == 0)?;
+        }
+        home.run(&["testbed", "rm", "lab"]);
+        wait_until(|| keepers(&home) == 0)?;
+        home.well(&["gc"])?;
+        expect(home.files().is_empty(), || format!("after {delay}: left {:?}", home.files()))?;
+    }
+    Ok(())
+}
+
+fn kill(process: &str) -> Outcome {
+    let number: i32 = process.split('-').next().unwrap_or_default().parse()?;
+    let pid = rustix::process::Pid::from_raw(number).ok_or("no process number")?;
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+}
+
+/// Processes that keep a testbed of this home; a zombie has no environment.
+fn keepers(home: &Home) -> usize {
+    let variable = format!("XDG_RUNTIME_DIR={}", home.path().display());
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut count = 0;
+    for entry in entries {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        count += usize::from(environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()));
+    }
+    count
+}
+
+fn wait_until(mut holds: impl FnMut() -> bool) -> Outcome {
+    let begun = Instant::now();
+    while !holds() {
+        expect(begun.elapsed() < Duration::from_secs(20), || "it does not become so within 20 s".into())?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
