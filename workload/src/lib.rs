@@ -42,5 +42,5 @@ pub use {
     process::{Exit, Process, ProcessError},
     sandbox::{Family, LaunchError, Sandbox, Unsupported},
     stage::{Stage, Stages},
-    workload::{Drive, DriveOutcome, Finding, Probe, Traffic, Workload},
+    workload::{Drive, DriveOutcome, Finding, Lookup, Probe, Traffic, Workload},
 };

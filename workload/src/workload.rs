@@ -98,6 +98,23 @@ pub struct Probe {
     pub connect: Vec<std::net::SocketAddr>,
     /// Try to listen on each of these TCP ports (any address) and report how it ended.
     pub listen: Vec<u16>,
+    /// How long to wait for each answer, in milliseconds; where it is none, long enough for two packets that are lost.
+    pub patience: Option<u64>,
+    /// Look whether there is a file at each of these paths.
+    pub files: Vec<String>,
+    /// Look whether there is a process whose command line ends like each of these.
+    pub processes: Vec<String>,
+    /// Ask name servers.
+    pub lookups: Vec<Lookup>,
+}
+
+/// A question to a name server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The name server.
+    pub server: std::net::SocketAddr,
+    /// The name whose IPv4 addresses are asked for.
+    pub name: String,
 }
 
 /// What the probe found inside.
@@ -115,4 +132,18 @@ pub struct Finding {
     pub connects: Vec<Result<std::net::Ipv4Addr, String>>,
     /// For each port: nothing, or why it could not be listened on (`EADDRINUSE` by its name).
     pub listens: Vec<Result<(), String>>,
+    /// TCP ports that are listened on, as the socket table has them (IPv4), sorted.
+    pub listeners: Vec<u16>,
+    /// Inode number of the mount namespace, 0 where it cannot be read.
+    pub mount_namespace: u64,
+    /// Inode number of the pid namespace, 0 where it cannot be read.
+    pub process_namespace: u64,
+    /// Whether the probe finds its own process in the table of processes.
+    pub sees_itself: bool,
+    /// For each path, whether there is a file.
+    pub files: Vec<bool>,
+    /// For each end of a command line, whether there is such a process.
+    pub processes: Vec<bool>,
+    /// For each name: its addresses, none where the server says that there are none, or why there was no answer.
+    pub lookups: Vec<Result<Vec<std::net::Ipv4Addr>, String>>,
 }

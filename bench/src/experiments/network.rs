@@ -105,6 +105,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
     let questions = Probe {
         connect: vec![SocketAddr::from((CLIENT, PORT)), SocketAddr::from((gateway, GATEWAY_PORT))],
         listen: vec![PORT],
+        ..Probe::default()
     };
     let inside: Finding = answer(sandbox.launch(&Workload::Probe(questions))?, deadline)?;
     let host: Finding = answer(ground.agent(Place::Host, &Workload::Probe(Probe::default()))?, deadline)?;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod guest_init;
+mod lookup;
 mod probe;
 
 use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock, server};
