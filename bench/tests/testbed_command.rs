@@ -1,7 +1,10 @@
 //! `isobench testbed` as its users run it: made, entered, removed, killed at any step, and nothing left behind.
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::Signal;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -9,8 +12,13 @@ use std::time::{Duration, Instant};
 type Outcome = Result<(), Failed>;
 
 fn main() -> ExitCode {
+    // Only root can become another user.
+    let root = rustix::process::geteuid().is_root();
     let trials = vec![
         Trial::test("a_testbed_is_made_entered_and_removed", life),
+        Trial::test("two_hosts_reach_each_other_by_the_wire", two_hosts),
+        Trial::test("an_ordinary_user_has_both_hosts", ordinary_user).with_ignored_flag(!root),
+        Trial::test("a_signal_reaches_what_runs_inside", signal),
         Trial::test("bad_input_is_one_sentence", bad_input),
         Trial::test("two_at_once_make_one", two_at_once),
         Trial::test("a_killed_testbed_is_swept", killed),
@@ -151,11 +159,125 @@ fn life() -> Outcome {
     Machine::now().same_as(&machine)
 }
 
+fn two_hosts() -> Outcome {
+    let home = Home::new();
+    let machine = Machine::now();
+    home.well(&["testbed", "create", "pair", "--second-host"])?;
+    let inspection: serde_json::Value = serde_json::from_str(&home.well(&["testbed", "inspect", "pair", "--json"])?)?;
+    let parts = inspection["parts"].as_array().cloned().unwrap_or_default();
+    let address = |name: &str, link: &str| {
+        let part = parts.iter().find(|part| part["name"] == name)?;
+        let links = part["links"].as_array()?;
+        let address = &links.iter().find(|entry| entry["name"] == link)?["addresses"][0];
+        Some(address.as_str()?.to_owned())
+    };
+    for (part, link, expected) in [
+        ("pair", "uplink", "198.51.100.1/24"),
+        ("pair", "wire", "192.0.2.1/24"),
+        ("pair/client", "uplink", "198.51.100.2/24"),
+        ("pair/two", "uplink", "203.0.113.1/24"),
+        ("pair/two", "wire", "192.0.2.2/24"),
+        ("pair/two/client", "uplink", "203.0.113.2/24"),
+    ] {
+        let found = address(part, link);
+        expect(found.as_deref() == Some(expected), || format!("{link} of {part} is {found:?}: {inspection}"))?;
+    }
+    // State, processes and host name are each host's own.
+    home.well(&["testbed", "enter", "pair", "touch", "/run/isobench/mine"])?;
+    let there = home.run(&["testbed", "enter", "pair/two", "ls", "/run/isobench/mine"]);
+    expect(there.status.code() == Some(2), || "the hosts share their state".into())?;
+    expect(home.well(&["testbed", "enter", "pair/two", "hostname"])? == "pair-two\n", || "its name".into())?;
+    // Nobody listens on port 9: the other host's refusal shows that it was reached; without a way there is none.
+    for (place, target, refusal) in [
+        ("pair", "192.0.2.2", true),
+        ("pair/two", "192.0.2.1", true),
+        ("pair/client", "198.51.100.1", true),
+        ("pair/two/client", "203.0.113.1", true),
+        ("pair/client", "192.0.2.2", false),
+        ("pair", "203.0.113.1", false),
+    ] {
+        let script = format!("exec 3<>/dev/tcp/{target}/9");
+        let output = home.run(&["testbed", "enter", place, "timeout", "3", "bash", "-c", &script]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        expect(told.contains("refused") == refusal, || format!("{place} to {target}: {told}"))?;
+        expect(refusal || told.contains("unreachable"), || format!("{place} to {target}: {told}"))?;
+    }
+    // The second host's end is not the first one's.
+    let second = home.record("pair")?["hosts"][1]["process"].as_str().ok_or("no second host")?.to_owned();
+    kill(&second)?;
+    wait_until(|| home.run(&["testbed", "enter", "pair/two", "true"]).status.code() != Some(0))?;
+    home.well(&["testbed", "enter", "pair", "true"])?;
+    let run = home.record("pair")?["run"].as_str().ok_or("no run")?.to_owned();
+    home.well(&["testbed", "rm", "pair"])?;
+    expect(home.files().is_empty(), || format!("left: {:?}", home.files()))?;
+    expect(groups(&run).is_empty(), || format!("left: {:?}", groups(&run)))?;
+    expect(keepers(&home) == 0, || "a process is left".into())?;
+    Machine::now().same_as(&machine)
+}
+
+/// A user without any right, who has never been here: made by number, with a home of its own.
+fn ordinary_user() -> Outcome {
+    const USER: u32 = 61_234;
+    let home = Home::new();
+    let machine = Machine::now();
+    std::os::unix::fs::chown(home.path(), Some(USER), Some(USER))?;
+    // The program may lie where that user cannot look.
+    let program = home.path().join("isobench");
+    fs::copy(env!("CARGO_BIN_EXE_isobench"), &program)?;
+    let as_user = |words: &[&str]| -> Result<String, Failed> {
+        let mut command = Command::new(&program);
+        command.args(words).current_dir(home.path()).stdin(Stdio::null()).env_clear().uid(USER).gid(USER);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XDG_RUNTIME_DIR", home.path());
+        let output = command.output()?;
+        expect(output.status.success(), || format!("{words:?}: {output:?}"))?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    as_user(&["testbed", "create", "lab", "--second-host"])?;
+    for (place, address) in [
+        ("lab", "198.51.100.1/24"),
+        ("lab/client", "198.51.100.2/24"),
+        ("lab/two", "203.0.113.1/24"),
+        ("lab/two/client", "203.0.113.2/24"),
+    ] {
+        let seen = as_user(&["testbed", "enter", place, "ip", "-brief", "address", "show", "uplink"])?;
+        expect(seen.contains(address), || format!("{place}: {seen}"))?;
+    }
+    // Root inside, but of what is the testbed's alone.
+    expect(as_user(&["testbed", "enter", "lab", "id", "-u"])? == "0\n", || "not root inside".into())?;
+    expect(as_user(&["testbed", "inspect", "lab"])?.contains("by an ordinary user"), || "it is not told".into())?;
+    as_user(&["testbed", "rm", "lab"])?;
+    expect(as_user(&["gc"])?.contains("nothing is left"), || "something is left".into())?;
+    fs::remove_file(&program)?;
+    expect(home.files().is_empty(), || format!("left: {:?}", home.files()))?;
+    Machine::now().same_as(&machine)
+}
+
+/// SIGTERM is handed on; SIGKILL of the process outside ends what runs inside.
+fn signal() -> Outcome {
+    let home = Home::new();
+    home.well(&["testbed", "create", "lab"])?;
+    let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    for (signal, expected) in [(Signal::TERM, Some(9)), (Signal::KILL, None)] {
+        let mut child =
+            home.command(&["testbed", "enter", "lab", "sh", "-c", script]).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal)?;
+        let status = child.wait()?;
+        expect(status.code() == expected, || format!("{signal:?}: {status:?}"))?;
+        wait_until(|| {
+            home.well(&["testbed", "enter", "lab", "sh", "-c", "cat /proc/[0-9]*/comm"])
+                .is_ok_and(|seen| !seen.contains("sleep"))
+        })?;
+    }
+    Ok(())
+}
+
 fn bad_input() -> Outcome {
     let home = Home::new();
     let long = "x".repeat(41);
     home.well(&["testbed", "create", "lab"])?;
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["testbed", "create", "a b"], "names no place in a testbed"),
         (&["testbed", "create", "../x"], "names no place in a testbed"),
         (&["testbed", "create", &long], "names no place in a testbed"),
@@ -165,6 +287,7 @@ fn bad_input() -> Outcome {
         (&["testbed", "inspect", "other"], "there is no testbed `other`"),
         (&["testbed", "enter", "other", "true"], "isobench testbed create other"),
         (&["testbed", "enter", "lab/three", "true"], "names no place in a testbed"),
+        (&["testbed", "enter", "lab/two", "true"], "has no second host"),
         (&["testbed", "nonsense"], "unrecognized subcommand"),
     ];
     for (words, sentence) in cases {
@@ -235,7 +358,7 @@ fn killed() -> Outcome {
 fn kill(process: &str) -> Outcome {
     let number: i32 = process.split('-').next().unwrap_or_default().parse()?;
     let pid = rustix::process::Pid::from_raw(number).ok_or("no process number")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+    Ok(rustix::process::kill_process(pid, Signal::KILL)?)
 }
 
 /// Processes that keep a testbed of this home; a zombie has no environment.

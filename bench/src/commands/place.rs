@@ -77,7 +77,7 @@ pub(super) fn there(target: &Target, make: bool) -> anyhow::Result<record::Recor
         let sentence = format!("there is no testbed `{name}`: make it with `isobench testbed create {name}`");
         return Err(BadInput(sentence).into());
     }
-    let (record, made) = kept::make(&kept::Request { name })?;
+    let (record, made) = kept::make(&kept::Request { name, second: false })?;
     if made {
         super::note(&format!("made the testbed `{0}` (`isobench testbed rm {0}` removes it)", record.name));
     }

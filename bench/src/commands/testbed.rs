@@ -4,9 +4,12 @@ use super::place::{self, DEFAULT};
 use super::{BadInput, Status, output};
 use crate::home;
 use crate::testbed::enter::{self, Target};
-use crate::testbed::{kept, record};
+use crate::testbed::record::{self, Record};
+use crate::testbed::view::LinkView;
+use crate::testbed::{cgroups, kept};
 use serde::Serialize;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// Make, show, enter and remove a simulated host with its outside client
 ///
@@ -27,6 +30,8 @@ Examples:
   isobench testbed enter lab ip addr      one command on the host
   isobench testbed enter lab/client ping -c 1 198.51.100.1
   isobench testbed inspect lab            its links, addresses and processes
+  isobench testbed create pair --second-host
+  isobench testbed enter pair/two ping -c 1 192.0.2.1
   isobench testbed rm lab                 end it with all that runs in it";
 
 #[derive(Debug, clap::Subcommand)]
@@ -44,6 +49,12 @@ struct Create {
     /// Its name
     #[arg(default_value = DEFAULT)]
     name: Target,
+    /// Make a second host too, NAME/two, joined to the first one by a link called `wire`
+    ///
+    /// It has the address 203.0.113.1 towards an outside client of its own, and 192.0.2.2 on the wire, at whose other end the
+    /// first host is 192.0.2.1.
+    #[arg(long)]
+    second_host: bool,
 }
 
 /// List the testbeds
@@ -114,7 +125,7 @@ fn whole(target: &Target) -> anyhow::Result<String> {
 
 fn create(arguments: Create) -> anyhow::Result<()> {
     let name = whole(&arguments.name)?;
-    let (record, made) = kept::make(&kept::Request { name })?;
+    let (record, made) = kept::make(&kept::Request { name, second: arguments.second_host })?;
     if !made {
         let sentence =
             format!("there is a testbed `{0}` already: give another name, or `isobench testbed rm {0}`", record.name);
@@ -151,12 +162,61 @@ fn hosts(count: usize) -> &'static str {
     if count > 1 { "two hosts" } else { "one host" }
 }
 
+/// What `inspect` shows.
+#[derive(Serialize)]
+struct Inspection {
+    name: String,
+    created: String,
+    rootless: bool,
+    /// The state directory of each host, seen from inside.
+    state: &'static str,
+    /// The group that all of it is below, in each hierarchy of control groups that could have one.
+    control_groups: Vec<PathBuf>,
+    parts: Vec<Part>,
+}
+
+/// A host or an outside client.
+#[derive(Serialize)]
+struct Part {
+    /// As `testbed enter` knows it.
+    name: String,
+    /// Number of its first process on this machine; a client has none.
+    pid: Option<i32>,
+    links: Vec<LinkView>,
+}
+
 fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
-    let name = whole(&arguments.name)?;
+    whole(&arguments.name)?;
     let record = place::there(&arguments.name, false)?;
-    let value = serde_json::to_value(&record)?;
-    let _ = (name, arguments.json);
-    output::print_json(&value)
+    let control_groups = cgroups::branches(&record.run);
+    let links = enter::join(&arguments.name, &record)?.links()?;
+    let pid = |name: &str| record.hosts.iter().find(|host| host.name == name)?.pid().map(|pid| pid.as_raw_pid());
+    let part = |(part, links)| {
+        let name = format!("{}{part}", record.name);
+        Part { pid: pid(&name), name, links }
+    };
+    let parts = links.into_iter().map(part).collect();
+    let Record { name, created, rootless, .. } = record.clone();
+    let inspection = Inspection { name, created, rootless, state: home::INSIDE, control_groups, parts };
+    if arguments.json { output::print_json(&inspection) } else { output::print(&text(&inspection)) }
+}
+
+fn text(inspection: &Inspection) -> String {
+    let user = if inspection.rootless { ", by an ordinary user" } else { "" };
+    let mut text = format!("made {}{user}; state in {} inside\n", inspection.created, inspection.state);
+    if inspection.control_groups.is_empty() {
+        text += "without control groups: this user may make none here\n";
+    }
+    for part in &inspection.parts {
+        let process = part.pid.map_or("outside client".to_owned(), |pid| format!("process {pid}"));
+        text += &format!("\n{}{process}\n", output::heading(&part.name).trim_end().to_owned() + ", ");
+        let row = |link: &LinkView| {
+            let state = if link.up { "up" } else { "down" };
+            vec![link.name.clone(), state.to_owned(), link.mac.clone(), link.addresses.join(" ")]
+        };
+        text += &output::table(&part.links.iter().map(row).collect::<Vec<_>>());
+    }
+    text
 }
 
 fn enter(arguments: Enter) -> anyhow::Result<Status> {

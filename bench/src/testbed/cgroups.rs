@@ -25,13 +25,17 @@ fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let (kind, target) = (right.split(' ').next()?, left.split(' ').nth(4)?);
-        // Not those of another root that is shown elsewhere.
-        (matches!(kind, "cgroup" | "cgroup2") && target.starts_with("/sys/")).then(|| PathBuf::from(target))
-    });
-    mounts.collect()
+    let mut points: Vec<PathBuf> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let (Some(kind), Some(target)) = (right.split(' ').next(), left.split(' ').nth(4)) else { continue };
+        // Not those of another root that is shown elsewhere; a branch and what it was bound over have one path.
+        let ours = matches!(kind, "cgroup" | "cgroup2") && target.starts_with("/sys/");
+        if ours && !points.iter().any(|point| point == Path::new(target)) {
+            points.push(target.into());
+        }
+    }
+    points
 }
 
 fn branch(hierarchy: &Path, run: &str) -> PathBuf {
@@ -100,11 +104,19 @@ fn join(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), "0")
 }
 
-/// Moves this process beside a testbed's own, as far as it may: as an ordinary user from outside what is delegated it may not.
-pub(crate) fn join_branch(run: &str) {
+/// Moves this process beside a testbed's own, or beside those of a host `within` it, as far as it may: as an ordinary user from
+/// outside what is delegated it may not.
+pub(crate) fn join_branch(run: &str, within: Option<&str>) {
     for hierarchy in hierarchies().unwrap_or_default() {
-        let _ = join(&branch(&hierarchy, run).join(OWN));
+        let first = branch(&hierarchy, run);
+        let _ = join(&within.map_or(first.clone(), |host| branch(&first, host)).join(OWN));
     }
+}
+
+/// The branches of a run that are there.
+pub(crate) fn branches(run: &str) -> Vec<PathBuf> {
+    let branches = hierarchies().unwrap_or_default().into_iter().map(|hierarchy| branch(&hierarchy, run));
+    branches.filter(|branch| branch.exists()).collect()
 }
 
 /// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.

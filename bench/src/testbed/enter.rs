@@ -5,17 +5,19 @@
 //! hands signals on and then ends as it did. Of a command that is given by its words, the second half finds out by
 //! [`home::inside`] that it has arrived.
 
-use super::kept::CLIENT_NAMESPACE;
+use super::kept::{CLIENT_NAMESPACE, second};
 use super::record::Record;
+use super::view::{self, LinkView};
 use super::{cgroups, namespaces};
-use crate::commands::{self, Arguments, Status};
-use anyhow::{Context, anyhow};
+use crate::commands::{self, Arguments, BadInput, Status};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use rustix::fd::OwnedFd;
 use rustix::process::{Signal, getpgrp, kill_process, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
@@ -23,7 +25,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::str::FromStr;
 
 /// The hidden subcommand of what runs inside; [`main`] answers it.
@@ -34,6 +36,9 @@ const COMMAND: &str = "command";
 
 /// Its argument where any program with its arguments follows.
 const PROGRAM: &str = "program";
+
+/// Its argument where the links of a testbed's parts are to be told.
+const LINKS: &str = "links";
 
 /// A place in a testbed: one of its hosts, or the outside client of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,16 +106,14 @@ pub(crate) struct Inside {
 /// Where the host or the client is not there, or the kernel refuses.
 pub(crate) fn join(target: &Target, record: &Record) -> anyhow::Result<Inside> {
     let name = target.host();
-    let host = record.hosts.iter().find(|host| host.name == name).with_context(|| {
-        format!(
-            "testbed {0} has no second host: make one with `isobench testbed create {0} --second-host`",
-            record.name
-        )
+    let host = record.hosts.iter().find(|host| host.name == name).ok_or_else(|| {
+        let remedy = "`isobench testbed create NAME --second-host` makes one that has";
+        BadInput(format!("the testbed `{}` has no second host: {remedy}", record.name))
     })?;
     let ended = || format!("the first process of {name} has ended: `isobench testbed rm {}`", record.name);
     let (pidfd, pid) = host.open().zip(host.pid()).with_context(ended)?;
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    cgroups::join_branch(&record.run);
+    cgroups::join_branch(&record.run, target.second.then_some(second::GROUP));
     enter(&pidfd, &format!("/proc/{}/ns/user", pid.as_raw_nonzero())).with_context(|| format!("enter {name}"))?;
     if target.client {
         let path = namespaces::named_network(CLIENT_NAMESPACE);
@@ -149,6 +152,15 @@ impl Inside {
     /// Runs a program inside; gives its status, or 126 and 127 as shells do where it is none or not there.
     pub(crate) fn program(self, words: Vec<OsString>) -> anyhow::Result<Status> {
         self.run(PROGRAM, words)
+    }
+
+    /// The links of every part of the testbed, by what follows its name. This process has joined the first host.
+    pub(crate) fn links(&self) -> anyhow::Result<BTreeMap<String, Vec<LinkView>>> {
+        let output = self.command(LINKS).stderr(Stdio::inherit()).output().context("start this program inside")?;
+        if !output.status.success() {
+            bail!("the testbed's links cannot be seen");
+        }
+        serde_json::from_slice(&output.stdout).context("read the testbed's links")
     }
 
     fn command(&self, kind: &str) -> Command {
@@ -197,6 +209,10 @@ pub fn main() -> ExitCode {
     }
     if kind == COMMAND {
         return commands::main(Arguments::parse_from([own].into_iter().chain(words)));
+    }
+    if kind == LINKS {
+        let told = view::links().and_then(|links| Ok(serde_json::to_writer(std::io::stdout(), &links)?));
+        return told.map_or_else(|error| commands::fail(&error), |()| ExitCode::SUCCESS);
     }
     let Some(program) = words.next() else {
         return commands::fail(&anyhow!("`{SUBCOMMAND}` is a part of `isobench testbed enter` and no command"));

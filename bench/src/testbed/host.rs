@@ -40,6 +40,8 @@ pub fn main() -> ExitCode {
         [OUTER, run] => leave(run),
         [INSIDE] => serve().map(|()| ExitCode::SUCCESS),
         [kept::OUTER] => kept::leave(),
+        [kept::second::OUTER, host] => kept::second::leave(host),
+        [kept::second::INSIDE, host] => kept::second::serve(host).map(|()| ExitCode::SUCCESS),
         [kept::INSIDE, run] => kept::serve(run).map(|()| ExitCode::SUCCESS),
         _ => Err(anyhow::anyhow!("`{SUBCOMMAND}` is a part of the testbed and no command")),
     };

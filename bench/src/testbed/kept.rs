@@ -5,10 +5,13 @@
 //! orphans. Their maker talks to the inner one by a socket: where the maker dies before it has said that the testbed is to
 //! be kept, both end. Afterwards the end of either ends the other, and the kernel ends and frees all else.
 
+pub(super) mod second;
+
 use super::channel::Channel;
 use super::host::{die_with_parent, isolate, reap_orphans, standard_input};
 use super::network::{CLIENT, HOST};
 use super::record::{self, Host, Record};
+use super::second_host::SecondHost;
 use super::uplink::{Addresses, Uplink};
 use super::{SUBCOMMAND, cgroups, namespaces};
 use crate::{home, journal};
@@ -17,6 +20,7 @@ use isobench_runtime::network::Namespace;
 use rustix::process::{Signal, pidfd_send_signal, setsid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
@@ -28,7 +32,7 @@ pub(super) const OUTER: &str = "keep";
 /// The argument of process 1 of the testbed; the run's name and the host's follow.
 pub(super) const INSIDE: &str = "kept";
 
-/// The name of the outside client's network namespace inside.
+/// The name of a host's outside client's network namespace, on that host.
 pub(crate) const CLIENT_NAMESPACE: &str = "client";
 
 /// How long the making or the end of a testbed may take.
@@ -39,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Request {
     /// Its name, a checked one.
     pub(crate) name: String,
+    /// Whether it gets a second host.
+    pub(crate) second: bool,
 }
 
 /// What the maker says.
@@ -85,12 +91,18 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
         Reply::Made { rootless } => rootless,
         other => bail!("the testbed answered something else: {other:?}"),
     };
+    let first = only_child(outer)?;
+    let mut hosts = vec![Host { name: request.name.clone(), process: journal::name_of(first)? }];
+    if request.second {
+        let process = journal::name_of(only_child(only_child(first)?)?)?;
+        hosts.push(Host { name: format!("{}/two", request.name), process });
+    }
     let record = Record {
         name: request.name.clone(),
         created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         run: journal::name_of(outer)?,
         rootless,
-        hosts: vec![Host { name: request.name.clone(), process: journal::name_of(only_child(outer)?)? }],
+        hosts,
     };
     record.write(&home)?;
     let kept = channel.send(&Order::Keep).and_then(|()| answer(&mut channel));
@@ -171,12 +183,7 @@ pub(super) fn leave() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let child = Command::new("/proc/self/exe").args([SUBCOMMAND, INSIDE, journal.run()]).spawn();
-    let mut child = child.context("start the first process of the testbed")?;
-    // Only the inner process holds the maker's socket from now on: the maker sees its end by it.
-    drop(standard_input()?);
-    let status = child.wait().context("wait for the first process of the testbed")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    keep(&[INSIDE, journal.run()])
 }
 
 /// Process 1 of the testbed: makes it, and keeps it until it is killed.
@@ -189,26 +196,52 @@ pub(super) fn serve(run: &str) -> anyhow::Result<()> {
         Err(error) => return channel.send(&Reply::Failed(format!("{error:#}"))),
     };
     // From before the first child can end.
-    let mut signals = signal_hook::iterator::Signals::new([SIGCHLD, SIGTERM]).context("watch for ended children")?;
+    let mut signals = Signals::new([SIGCHLD, SIGTERM]).context("watch for ended children")?;
     channel.send(&Reply::Made { rootless: namespaces::is_rootless()? })?;
     // The maker may have died before it wrote the record.
     let Some(Order::Keep) = channel.receive()? else { return Ok(()) };
     channel.send(&Reply::Kept)?;
     drop(channel);
-    for signal in signals.forever() {
-        match signal {
-            SIGTERM => break,
-            _ => reap_orphans(),
-        }
-    }
+    reap(&mut signals);
     drop(kept);
     Ok(())
 }
 
-fn furnish(run: &str, request: &Request) -> anyhow::Result<Uplink> {
+/// What process 1 of the testbed holds: dropped with it, by the kernel.
+#[derive(Debug)]
+struct Kept {
+    _uplink: Uplink,
+    _second: Option<SecondHost>,
+}
+
+fn furnish(run: &str, request: &Request) -> anyhow::Result<Kept> {
     namespaces::furnish(&request.name, true)?;
     cgroups::show(run)?;
     let uplink = Uplink::create_in(&Namespace::current()?, Addresses { host: HOST, client: CLIENT })?;
     namespaces::name_network(CLIENT_NAMESPACE, uplink.outside())?;
-    Ok(uplink)
+    let second = if request.second { Some(second::make(&request.name)?) } else { None };
+    Ok(Kept { _uplink: uplink, _second: second })
+}
+
+/// Starts the first process of a host in the new pid namespace and waits for its end.
+fn keep(words: &[&str]) -> anyhow::Result<ExitCode> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg(SUBCOMMAND)
+        .args(words)
+        .spawn()
+        .context("start the first process of the host")?;
+    // Only the inner process holds the maker's socket from now on: the maker sees its end by it.
+    drop(standard_input()?);
+    let status = child.wait().context("wait for the first process of the host")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Until SIGTERM comes.
+fn reap(signals: &mut Signals) {
+    for signal in signals.forever() {
+        match signal {
+            SIGTERM => return,
+            _ => reap_orphans(),
+        }
+    }
 }

@@ -17,7 +17,9 @@ pub(crate) mod memory;
 mod namespaces;
 pub(crate) mod network;
 pub(crate) mod record;
+pub(crate) mod second_host;
 pub(crate) mod uplink;
+pub(crate) mod view;
 
 pub use cgroups::remove as remove_groups;
 pub use inventory::Inventory;

@@ -2,7 +2,6 @@
 
 use crate::home;
 use anyhow::Context;
-use isobench_runtime::network::Namespace;
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::process::{getegid, geteuid};
@@ -31,16 +30,21 @@ pub(crate) fn leave() -> anyhow::Result<()> {
         write("/proc/self/uid_map", &format!("0 {user} 1"))?;
         write("/proc/self/gid_map", &format!("0 {group} 1"))?;
     }
-    unshare(
-        CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWCGROUP,
-    )
-    .context("make the testbed's namespaces (needs root, or CAP_SYS_ADMIN in a user namespace)")
+    unshare(CloneFlags::CLONE_NEWNET | NAMESPACES)
+        .context("make the testbed's namespaces (needs root, or CAP_SYS_ADMIN in a user namespace)")
 }
+
+/// Leaves the namespaces of a host for those of another one beside it, whose network is there already.
+pub(crate) fn leave_for_second() -> anyhow::Result<()> {
+    unshare(NAMESPACES).context("make the second host's namespaces")
+}
+
+/// What makes a machine of its own, beside the network.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWCGROUP);
 
 /// Furnishes the new namespaces; called by their first process. With `lasting`, what the machine mounts and unmounts later is
 /// seen inside too, so that a testbed that is kept pins no disk; nothing spreads the other way.
@@ -65,7 +69,7 @@ pub(crate) fn named_network(name: &str) -> PathBuf {
 }
 
 /// Gives a network namespace a name, by a mount that goes with this mount namespace.
-pub(crate) fn name_network(name: &str, namespace: &Namespace) -> anyhow::Result<()> {
+pub(crate) fn name_network(name: &str, namespace: impl AsFd) -> anyhow::Result<()> {
     let path = named_network(name);
     let named = || -> std::io::Result<()> {
         fs::create_dir_all("/run/netns")?;
