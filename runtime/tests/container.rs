@@ -502,7 +502,7 @@ fn every_network_mode_serves_and_goes() -> Result<(), Failed> {
         let stages = instance.destroy().map_err(|errors| format!("{errors:?}"))?;
         check(stages.at(Stage::Gone) >= stages.at(Stage::Ending), "gone before it ended")?;
     }
-    same(network.pool().leased(), 0)?;
+    same(network.pool().leased()?, 0)?;
     drop((network, firewall));
     same(footprint()?, before)
 }

@@ -71,7 +71,8 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 
 /// The inside of a container with [`GUEST`]'s address.
 fn guest() -> Configuration {
-    Configuration::new(&inside::Interface { address: GUEST, prefix: 24, gateway: HOST, ipv6: sysctl::has_ipv6() })
+    let ipv6 = inside::Ipv6::silent_if(sysctl::has_ipv6());
+    Configuration::new(&inside::Interface { address: GUEST, prefix: 24, gateway: Some(HOST), mtu: None, ipv6 })
 }
 
 /// A bridge with [`HOST`]'s address and a container's namespace on it.
@@ -378,13 +379,13 @@ fn leases_made_at_once_are_distinct() -> Outcome {
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 20);
-    assert_eq!(network.pool().leased(), 20);
+    assert_eq!(network.pool().leased()?, 20);
     for (endpoint, namespace) in &launched {
         serve(namespace, 7000)?;
         assert_eq!(ask(&host, (endpoint.address(), 7000))??, "172.17.0.1");
     }
     drop(launched);
-    assert_eq!(network.pool().leased(), 0);
+    assert_eq!(network.pool().leased()?, 0);
     Ok(())
 }
 
@@ -484,7 +485,7 @@ fn an_endpoint_is_released_once_its_link_has_gone() -> Outcome {
     drop(container);
     Box::new(endpoint).release().map_err(|error| error.to_string())?;
     assert!(netlink.link(&link)?.is_none());
-    assert_eq!(network.pool().leased(), 0);
+    assert_eq!(network.pool().leased()?, 0);
     Ok(())
 }
 
@@ -556,7 +557,7 @@ fn a_tap_carries_frames_both_ways() -> Outcome {
     drop(descriptor);
     Box::new(endpoint).release().map_err(|error| error.to_string())?;
     assert!(netlink.link(&link.name)?.is_none());
-    assert_eq!(network.pool().leased(), 0);
+    assert_eq!(network.pool().leased()?, 0);
     Ok(())
 }
 

@@ -1,23 +1,28 @@
 //! A network of containers: a bridge, the addresses of its subnet, and its place in the firewall.
 //!
+//! It has two forms: for one process, with which it goes ([`BridgeNetwork::create`]), and for all processes that know its
+//! settings and its file of leases, until it is removed ([`BridgeNetwork::establish`], [`BridgeNetwork::open`]).
+//!
 //! A container joins it in steps, so that nothing is left to prepare once its process exists:
 //! 1. [`BridgeNetwork::endpoint`] leases an address and makes the messages for the inside;
 //! 2. the process is created, and while it builds its root, [`Endpoint::attach`] makes the veth pair with one end in its
 //!    namespace; then it sends the messages ([`Configuration::apply`]);
 //! 3. [`Endpoint::await_carrier`] sees to it that no packet is lost on the bridge any more.
 
-use super::inside::{self, Configuration};
+use super::inside::{Interface, Ipv6};
+use super::lock_file::LockFile;
+use super::message::Which;
+use super::nft::Member;
 use super::pool::check_free;
 use super::{
-    Admission, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, PeerNamespace, Pool, Subnet, Tap, Veth,
-    sysctl,
+    Admission, Endpoint, EndpointSettings, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, Pool, Subnet,
+    Subnet6, Tap, TapEndpoint, sysctl,
 };
-use isobench_workload::Resource;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a link may take to carry packets, or to go with its namespace or descriptor.
@@ -36,6 +41,14 @@ pub struct Settings {
     pub nat: bool,
     /// Bound on the segments that one packet may stand for (`gso_max_segs`); 1 for packets as large as on a wire.
     pub segments: Option<u32>,
+    /// The part of the subnet from which addresses are given to those who ask for none in particular.
+    pub range: Option<Subnet>,
+    /// Whether there is no way out of it.
+    pub internal: bool,
+    /// Bound on the size of packets; the usual one where there is none.
+    pub mtu: Option<u32>,
+    /// Its IPv6 subnet, where it has one. Each address ends as its IPv4 address does.
+    pub ipv6: Option<Subnet6>,
 }
 
 impl Settings {
@@ -58,30 +71,48 @@ impl Settings {
             gateway: Ipv4Addr::from(u32::from(network) + 1),
             nat: true,
             segments: None,
+            range: None,
+            internal: false,
+            mtu: None,
+            ipv6: None,
         }
+    }
+
+    /// The IPv6 address that belongs to an address of the network.
+    pub fn ipv6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        Some(self.ipv6?.address_of(address, self.subnet))
+    }
+
+    /// How the firewall sees it.
+    fn member(&self) -> Member {
+        let mut subnets: Vec<(IpAddr, IpAddr)> = vec![(self.subnet.network().into(), self.subnet.broadcast().into())];
+        subnets.extend(self.ipv6.map(|six| (six.network().into(), six.last().into())));
+        Member { bridge: self.bridge.clone(), subnets, masked: self.nat && !self.internal, closed: self.internal }
     }
 }
 
-/// A network of containers; its bridge and its place in the firewall go when this and its endpoints are dropped.
+/// A network of containers. One that this process has made for itself ends, with its bridge and its place in the firewall,
+/// when this and its endpoints are dropped.
 #[derive(Clone, Debug)]
 pub struct BridgeNetwork(Arc<Network>);
 
 #[derive(Debug)]
-struct Network {
-    settings: Settings,
+pub(crate) struct Network {
+    pub(crate) settings: Settings,
     pool: Pool,
-    bridge: u32,
+    pub(crate) bridge: u32,
     ipv6: bool,
     /// Where bridged packets pass the firewall, a container's packet to its own published port turns round within the bridge;
     /// elsewhere the host routes it.
-    hairpin: bool,
+    pub(crate) hairpin: bool,
     netlink: Mutex<Netlink>,
     firewall: Firewall,
-    _admission: Admission,
+    /// `None` where the network stays.
+    admission: Option<Admission>,
 }
 
 impl BridgeNetwork {
-    /// Creates a network in the firewall's namespace.
+    /// Creates a network in the firewall's namespace, for this process.
     ///
     /// # Errors
     /// [`NetworkError::SubnetInUse`] if the machine routes to a part of the subnet already, else what failed. Nothing is
@@ -89,26 +120,83 @@ impl BridgeNetwork {
     pub fn create(firewall: &Firewall, settings: Settings) -> Result<Self, NetworkError> {
         let pool = Pool::new(settings.subnet, settings.gateway)?;
         let mut netlink = Netlink::open_in(&firewall.namespace()?)?;
-        let links = netlink.links()?;
-        let name_of =
-            |index| links.iter().find(|link| link.index == index).map_or("?".into(), |link| link.name.clone());
-        check_free(settings.subnet, &netlink.routes()?, name_of)?;
+        check_routes(&mut netlink, &settings)?;
         // The rules are there before the link, so that nothing is ever open.
-        let admission = firewall.admit(&settings.bridge, settings.subnet, settings.nat)?;
+        let admission = firewall.admit(settings.member())?;
         let bridge = netlink.create_bridge(&settings.bridge, Mac::of(settings.gateway))?;
         // From here on, dropping it deletes the bridge.
-        let network = Self(Arc::new(Network {
+        let network = Self::of(firewall, settings, pool, bridge, netlink, Some(admission));
+        network.0.set_up()?;
+        Ok(network)
+    }
+
+    /// Creates a network in the firewall's namespace that stays until it is dismantled; its leases are in a file. What an
+    /// interrupted attempt has left of it is made anew.
+    ///
+    /// # Errors
+    /// As for [`BridgeNetwork::create`]; nothing is left behind then either.
+    pub fn establish(firewall: &Firewall, settings: Settings, leases: LockFile) -> Result<Self, NetworkError> {
+        let pool = Pool::shared(settings.subnet, settings.gateway, settings.range, leases)?;
+        let mut netlink = Netlink::open_in(&firewall.namespace()?)?;
+        match netlink.link(&settings.bridge)? {
+            Some(left) if left.kind == "bridge" && left.mac == Mac::of(settings.gateway).0 => {
+                netlink.delete_link(left.index)?;
+            }
+            _ => {}
+        }
+        check_routes(&mut netlink, &settings)?;
+        firewall.admit_for_good(&settings.member())?;
+        let made = netlink.create_bridge(&settings.bridge, Mac::of(settings.gateway)).and_then(|bridge| {
+            let network = Self::of(firewall, settings.clone(), pool, bridge, netlink, None);
+            network.0.set_up().inspect_err(|_| {
+                let _ = network.0.lock().delete_link(bridge);
+            })?;
+            Ok(network)
+        });
+        made.inspect_err(|_| {
+            let _ = firewall.dismiss(&settings.member());
+        })
+    }
+
+    /// The network with these settings that was established before, by whatever process.
+    ///
+    /// # Errors
+    /// With the error number `ENODEV` if its bridge is not there.
+    pub fn open(firewall: &Firewall, settings: Settings, leases: LockFile) -> Result<Self, NetworkError> {
+        let pool = Pool::shared(settings.subnet, settings.gateway, settings.range, leases)?;
+        let mut netlink = Netlink::open_in(&firewall.namespace()?)?;
+        let bridge = netlink.index(&settings.bridge)?;
+        Ok(Self::of(firewall, settings, pool, bridge, netlink, None))
+    }
+
+    /// Removes an established network, whatever is left of it. The caller has seen to it that nobody uses it.
+    pub fn dismantle(firewall: &Firewall, settings: &Settings) -> Result<(), NetworkError> {
+        let mut netlink = Netlink::open_in(&firewall.namespace()?)?;
+        if let Some(bridge) = netlink.link(&settings.bridge)? {
+            netlink.delete_link(bridge.index)?;
+        }
+        // The rules last, so that nothing is ever open.
+        firewall.dismiss(&settings.member())
+    }
+
+    fn of(
+        firewall: &Firewall,
+        settings: Settings,
+        pool: Pool,
+        bridge: u32,
+        netlink: Netlink,
+        admission: Option<Admission>,
+    ) -> Self {
+        Self(Arc::new(Network {
             pool,
             bridge,
             ipv6: sysctl::has_ipv6(),
             hairpin: sysctl::filters_bridged_packets(netlink.namespace()),
             netlink: Mutex::new(netlink),
             firewall: firewall.clone(),
-            _admission: admission,
+            admission,
             settings,
-        }));
-        network.0.set_up()?;
-        Ok(network)
+        }))
     }
 
     /// What it was made with.
@@ -139,54 +227,102 @@ impl BridgeNetwork {
 
     /// Leases an address for a container that is to be launched, and prepares its inside.
     pub fn endpoint(&self) -> Result<Endpoint, NetworkError> {
-        let network = &self.0;
-        let lease = network.pool.lease()?;
-        let configuration = Configuration::new(&inside::Interface {
-            address: lease.address(),
-            prefix: network.settings.subnet.prefix(),
-            gateway: network.settings.gateway,
-            ipv6: network.ipv6,
-        });
-        Ok(Endpoint {
-            network: self.clone(),
-            mac: Mac::of(lease.address()),
-            lease,
-            configuration,
-            link: OnceLock::new(),
-        })
+        self.endpoint_with(&EndpointSettings::default())
     }
-}
 
-impl BridgeNetwork {
+    /// The same with an address of one's own choice.
+    pub fn endpoint_with(&self, asked: &EndpointSettings) -> Result<Endpoint, NetworkError> {
+        let lease = self.0.lease(asked)?;
+        Ok(Endpoint::new(self, lease, asked.mac))
+    }
+
     /// Leases an address for a virtual machine and creates a tap for its monitor, which is handed the descriptor.
     pub fn tap(&self, offload: Offload) -> Result<(Tap, TapEndpoint), NetworkError> {
-        let lease = self.0.pool.lease()?;
-        let tap = with_free_name('t', |name| Tap::create(&mut self.0.lock(), name, self.0.bridge, offload))?;
+        self.tap_with(&EndpointSettings::default(), offload)
+    }
+
+    /// The same with an address of one's own choice.
+    pub fn tap_with(&self, asked: &EndpointSettings, offload: Offload) -> Result<(Tap, TapEndpoint), NetworkError> {
+        let lease = self.0.lease(asked)?;
+        let create = |name: &str| Tap::create(&mut self.0.lock(), name, self.0.bridge, offload);
+        let tap = self.0.with_free_name('t', &lease, create)?;
+        if let Some(mtu) = self.0.settings.mtu {
+            self.0.lock().limit_packets(Which::Index(tap.index()), mtu)?;
+        }
         let link = tap.name().to_owned();
-        Ok((tap, TapEndpoint { network: self.clone(), lease, link }))
+        Ok((tap, TapEndpoint::new(self, lease, asked.mac, link)))
+    }
+
+    /// The link that belongs to an address of the network, as its owner sees it.
+    pub(crate) fn interface(&self, address: Ipv4Addr) -> Interface {
+        let Network { settings, ipv6, .. } = &*self.0;
+        let ipv6 = match settings.ipv6.zip(settings.ipv6_of(address)) {
+            Some((subnet, address)) => {
+                let gateway = settings.ipv6_of(settings.gateway).filter(|_| !settings.internal);
+                Ipv6::Address { address, prefix: subnet.prefix(), gateway }
+            }
+            None => Ipv6::silent_if(*ipv6),
+        };
+        let gateway = (!settings.internal).then_some(settings.gateway);
+        Interface { address, prefix: settings.subnet.prefix(), gateway, mtu: settings.mtu, ipv6 }
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.0
     }
 }
 
-/// Makes a link under a name that is free. Names are counted through, so that a link that is about to go is in nobody's
-/// way; another process may count too.
-fn with_free_name<T>(letter: char, create: impl Fn(&str) -> Result<T, NetworkError>) -> Result<T, NetworkError> {
-    const NAMES: u32 = 4096;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match create(&format!("{letter}{}", NEXT.fetch_add(1, Ordering::Relaxed))) {
-            // A tap of that name gives EBUSY.
-            Err(error) if matches!(error.errno(), Some(Errno::EXIST | Errno::BUSY)) && attempt < NAMES => {}
-            result => return result,
-        }
-    }
+/// Sees to it that nothing is routed to the network's subnets yet.
+fn check_routes(netlink: &mut Netlink, settings: &Settings) -> Result<(), NetworkError> {
+    let links = netlink.links()?;
+    let name_of = |index| links.iter().find(|link| link.index == index).map_or("?".into(), |link| link.name.clone());
+    check_free(settings.subnet, settings.ipv6, &netlink.routes()?, name_of)
 }
 
 impl Network {
+    fn lease(&self, asked: &EndpointSettings) -> Result<Lease, NetworkError> {
+        asked.address.map_or_else(|| self.pool.lease(), |address| self.pool.lease_address(address))
+    }
+
+    /// Makes a link under a name that is free. In a network of all processes' it is made of the bridge's index and the
+    /// address, which nobody else has; the link of an owner that has just died may still be there, though. Else names are
+    /// counted through, so that a link that is about to go is in nobody's way; another process may count too.
+    pub(crate) fn with_free_name<T>(
+        &self,
+        letter: char,
+        lease: &Lease,
+        create: impl Fn(&str) -> Result<T, NetworkError>,
+    ) -> Result<T, NetworkError> {
+        const NAMES: u32 = 4096;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // A tap of that name gives EBUSY.
+        let taken = |error: &NetworkError| matches!(error.errno(), Some(Errno::EXIST | Errno::BUSY));
+        if self.admission.is_none() {
+            let host = u32::from(lease.address()) - u32::from(self.settings.subnet.network());
+            match create(&format!("{letter}{:x}-{host:x}", self.bridge)) {
+                Err(error) if taken(&error) => {}
+                result => return result,
+            }
+        }
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match create(&format!("{letter}{}", NEXT.fetch_add(1, Ordering::Relaxed))) {
+                Err(error) if taken(&error) && attempt < NAMES => {}
+                result => return result,
+            }
+        }
+    }
+
     fn set_up(&self) -> Result<(), NetworkError> {
         let mut netlink = self.lock();
         netlink.add_address(self.bridge, self.settings.gateway, self.settings.subnet.prefix())?;
+        if let Some((subnet, gateway)) = self.settings.ipv6.zip(self.settings.ipv6_of(self.settings.gateway)) {
+            netlink.add_address6(self.bridge, gateway, subnet.prefix())?;
+        }
+        if let Some(mtu) = self.settings.mtu {
+            netlink.limit_packets(Which::Index(self.bridge), mtu)?;
+        }
         if let Some(segments) = self.settings.segments {
             netlink.limit_segments(self.bridge, segments)?;
         }
@@ -196,13 +332,13 @@ impl Network {
     }
 
     /// Waits until a link has gone.
-    fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
+    pub(crate) fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
         let lingering = || NetworkError::Lingering(name.into());
         self.await_link(name, |link| link.is_none())?.then_some(()).ok_or_else(lingering)
     }
 
     /// Waits until a link is as it should be, told by the kernel of every change; false if it never is.
-    fn await_link(&self, name: &str, reached: impl Fn(Option<&Link>) -> bool) -> Result<bool, NetworkError> {
+    pub(crate) fn await_link(&self, name: &str, reached: impl Fn(Option<&Link>) -> bool) -> Result<bool, NetworkError> {
         if reached(self.lock().link(name)?.as_ref()) {
             return Ok(true);
         }
@@ -224,7 +360,7 @@ impl Network {
         Ok(true)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Netlink> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Netlink> {
         // A socket has no state that a panic elsewhere could leave half changed.
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,123 +368,8 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = self.lock().delete_link(self.bridge);
-    }
-}
-
-/// A container's place in a network: an address, and a veth pair once it is attached. Releasing it waits until the link
-/// has gone with the container's namespace; only then can the address be leased again.
-#[derive(Debug)]
-pub struct Endpoint {
-    network: BridgeNetwork,
-    lease: Lease,
-    mac: Mac,
-    configuration: Configuration,
-    /// Name of the host's end of the veth pair.
-    link: OnceLock<String>,
-}
-
-impl Endpoint {
-    /// The container's address.
-    pub fn address(&self) -> Ipv4Addr {
-        self.lease.address()
-    }
-
-    /// The container's link-layer address.
-    pub fn mac(&self) -> Mac {
-        self.mac
-    }
-
-    /// What the container's process has to send in its namespace once it is attached.
-    pub fn configuration(&self) -> &Configuration {
-        &self.configuration
-    }
-
-    /// Name of the host's end of the veth pair, once it is attached.
-    pub fn link(&self) -> Option<&str> {
-        self.link.get().map(String::as_str)
-    }
-
-    /// Makes the veth pair: the host's end a port of the bridge and up, the container's end in its namespace.
-    pub fn attach(&self, container: &PeerNamespace<'_>) -> Result<(), NetworkError> {
-        let network = &self.network.0;
-        let name = with_free_name('v', |name| {
-            let veth = Veth {
-                name,
-                mac: None,
-                bridge: Some(network.bridge),
-                hairpin: network.hairpin,
-                peer_name: inside::INTERFACE_NAME,
-                peer_mac: Some(self.mac),
-                peer_index: Some(inside::INTERFACE),
-                segments: network.settings.segments,
-            };
-            network.lock().create_veth(&veth, container).map(|()| name.to_owned())
-        })?;
-        self.link.get_or_init(|| name);
-        Ok(())
-    }
-}
-
-impl Endpoint {
-    /// Waits until the bridge carries packets to and from the container, once its inside is configured.
-    ///
-    /// When the container's end comes up, the kernel leaves it to a worker (net/core/link_watch.c) to let the host's end
-    /// send and to make the bridge's port forward. Until then packets are dropped, and a first one that is lost costs a
-    /// second. Since Linux 6.8 the question for the link's state makes the kernel catch up.
-    ///
-    /// # Errors
-    /// [`NetworkError::Silent`] if it never does.
-    pub fn await_carrier(&self) -> Result<(), NetworkError> {
-        let Some(name) = self.link.get() else { return Ok(()) };
-        let silent = || NetworkError::Silent(name.clone());
-        self.network.0.await_link(name, |link| link.is_some_and(|link| link.running))?.then_some(()).ok_or_else(silent)
-    }
-}
-
-impl Resource for Endpoint {
-    fn describe(&self) -> String {
-        let link = self.link.get().map(|name| format!(" and link {name}")).unwrap_or_default();
-        format!("{}{link}", self.lease.describe())
-    }
-
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.link.get().map_or(Ok(()), |name| self.network.0.await_departure(name))?)
-    }
-}
-
-/// A virtual machine's place in a network: an address, which the guest is to be told, and a tap, which its monitor has.
-/// Releasing it waits until the tap has gone with its last descriptor; only then can the address be leased again.
-#[derive(Debug)]
-pub struct TapEndpoint {
-    network: BridgeNetwork,
-    lease: Lease,
-    link: String,
-}
-
-impl TapEndpoint {
-    /// The guest's address.
-    pub fn address(&self) -> Ipv4Addr {
-        self.lease.address()
-    }
-
-    /// The guest's link-layer address.
-    pub fn mac(&self) -> Mac {
-        Mac::of(self.lease.address())
-    }
-
-    /// The tap's name on the host.
-    pub fn link(&self) -> &str {
-        &self.link
-    }
-}
-
-impl Resource for TapEndpoint {
-    fn describe(&self) -> String {
-        format!("{} and tap {}", self.lease.describe(), self.link)
-    }
-
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.network.0.await_departure(&self.link)?)
+        if self.admission.is_some() {
+            let _ = self.lock().delete_link(self.bridge);
+        }
     }
 }

@@ -1,19 +1,23 @@
 //! One nftables table of ours: address translation, isolation and published ports.
+//!
+//! It has two forms. One process alone has the table for as long as it lives ([`Firewall::create`]): the kernel takes it when
+//! the process dies. Or several processes change one table that stays ([`Firewall::establish`], [`Firewall::shared`]): what
+//! one of them published is then known by the socket that reserves the port and by a lock in a file, both of which the kernel
+//! frees when it dies, and the next one takes what is left in the table ([`Firewall::forget`]).
 
+use super::lock_file::{Held, LockFile, Sharing};
 use super::netlink::Batch;
-use super::nft::{self, Protocol};
-use super::sysctl::Changed;
-use super::{Namespace, Netlink, NetworkError, Subnet};
+use super::nft::{self, Family, Member, Protocol, Redirection};
+use super::sysctl::{self, Changed};
+use super::{Namespace, Netlink, NetworkError};
 use isobench_workload::Resource;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The table, and the forwarding of packets between links; both go when this and everything that was added by it is dropped. If the process
-/// dies, the kernel takes the table.
+/// The table, and the forwarding of packets between links.
 #[derive(Clone, Debug)]
 pub struct Firewall(Arc<Table>);
 
@@ -21,28 +25,41 @@ pub struct Firewall(Arc<Table>);
 struct Table {
     name: String,
     state: Mutex<State>,
-    _forwarding: Changed,
+    books: Books,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Kept open for the table's whole life: it owns the table.
+    /// Kept open for the table's whole life: where the table is owned, it is owned by this.
     netlink: Netlink,
-    published: BTreeSet<(Protocol, u16)>,
+    /// What this process has published.
+    published: Vec<Redirection>,
 }
 
+/// Who else has to do with the table.
+#[derive(Debug)]
+enum Books {
+    /// Nobody. Forwarding is as it was once the table goes.
+    Own { _forwarding: Changed },
+    /// Other processes: the file has a lock for each published port, and one for whoever is changing the table.
+    Shared(LockFile),
+}
+
+/// The lock of whoever is publishing or taking away what a dead process has left; behind those of the ports.
+const CHANGING: u64 = 1 << 32;
+
 impl Firewall {
-    /// Creates the table in the calling thread's network namespace, without networks and ports.
+    /// Creates the table in the calling thread's network namespace, without networks and ports, for this process alone; it
+    /// goes when this and everything that was added by it is dropped.
     ///
     /// # Errors
     /// If there is one of that name, or the kernel lacks nftables.
     pub fn create(table: &str) -> Result<Self, NetworkError> {
         let mut netlink = Netlink::netfilter()?;
-        transact(&mut netlink, "create nftables table", table, nft::ruleset(table))?;
+        transact(&mut netlink, "create nftables table", table, nft::ruleset(table, &[Family::Four], true))?;
         // Only once the rules are there: nothing is ever forwarded without them.
-        let forwarding = Changed::new(Namespace::current()?, "ipv4/ip_forward", "1")?;
-        let state = Mutex::new(State { netlink, published: BTreeSet::new() });
-        Ok(Self(Arc::new(Table { name: table.into(), state, _forwarding: forwarding })))
+        let forwarding = Changed::new(Namespace::current()?, FORWARDING, "1")?;
+        Ok(Self::new(table, netlink, Books::Own { _forwarding: forwarding }))
     }
 
     /// Creates the table in another namespace.
@@ -50,19 +67,93 @@ impl Firewall {
         namespace.enter(|| Self::create(table))?
     }
 
+    /// Creates the table in the calling thread's network namespace unless it is there, for every process that uses the same
+    /// file; it stays until it is removed ([`Firewall::remove`]).
+    pub fn establish(table: &str, ports: LockFile) -> Result<Self, NetworkError> {
+        let firewall = Self::shared(table, ports)?;
+        firewall.establish_family(Family::Four)?;
+        Ok(firewall)
+    }
+
+    /// The table that is in the calling thread's network namespace already.
+    pub fn shared(table: &str, ports: LockFile) -> Result<Self, NetworkError> {
+        Ok(Self::new(table, Netlink::netfilter()?, Books::Shared(ports)))
+    }
+
+    fn new(table: &str, netlink: Netlink, books: Books) -> Self {
+        let state = Mutex::new(State { netlink, published: Vec::new() });
+        Self(Arc::new(Table { name: table.into(), state, books }))
+    }
+
+    fn establish_family(&self, family: Family) -> Result<(), NetworkError> {
+        let mut state = self.0.lock();
+        let owned = matches!(self.0.books, Books::Own { .. });
+        let ruleset = nft::ruleset(&self.0.name, &[family], owned);
+        match transact(&mut state.netlink, "create nftables table", &self.0.name, ruleset) {
+            Err(error) if error.errno() != Some(Errno::EXIST) => return Err(error),
+            _ => {}
+        }
+        let (namespace, setting) = (state.netlink.namespace(), family.forwarding());
+        if sysctl::read(namespace, setting)? == "1" { Ok(()) } else { sysctl::write(namespace, setting, "1") }
+    }
+
+    /// Takes the table away, whoever uses it.
+    pub fn remove(self) -> Result<(), NetworkError> {
+        let mut state = self.0.lock();
+        for family in [Family::Four, Family::Six] {
+            match transact(&mut state.netlink, "remove nftables table", &self.0.name, nft::remove(&self.0.name, family))
+            {
+                Err(error) if error.errno() != Some(Errno::NOENT) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The namespace in which it works.
     pub fn namespace(&self) -> Result<Namespace, NetworkError> {
         self.0.lock().netlink.namespace().duplicate()
     }
 
-    /// Admits a network by its bridge: nothing reaches it but answers and what is published, and where it is `masked` its
+    /// Admits a network by its bridge: nothing reaches it but answers and what is published, and where it is masked its
     /// addresses are not seen outside.
-    pub fn admit(&self, bridge: &str, subnet: Subnet, masked: bool) -> Result<Admission, NetworkError> {
-        super::link::check_name(bridge)?;
-        let mut state = self.0.lock();
-        let batch = nft::network(&self.0.name, bridge, subnet, masked, true);
-        transact(&mut state.netlink, "admit network", bridge, batch)?;
-        Ok(Admission { firewall: self.clone(), bridge: bridge.into(), subnet, masked })
+    pub(crate) fn admit(&self, member: Member) -> Result<Admission, NetworkError> {
+        self.establish_families(&member)?;
+        self.add(&member)?;
+        Ok(Admission { firewall: self.clone(), member })
+    }
+
+    /// Admits a network that stays until it is dismissed. One that is there already is admitted anew.
+    pub(crate) fn admit_for_good(&self, member: &Member) -> Result<(), NetworkError> {
+        self.establish_families(member)?;
+        match self.add(member) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => {
+                self.dismiss(member)?;
+                self.add(member)
+            }
+            result => result,
+        }
+    }
+
+    /// The table for IPv6 is made when the first network has it.
+    fn establish_families(&self, member: &Member) -> Result<(), NetworkError> {
+        let six = member.subnets.iter().any(|(first, _)| first.is_ipv6());
+        if six { self.establish_family(Family::Six) } else { Ok(()) }
+    }
+
+    fn add(&self, member: &Member) -> Result<(), NetworkError> {
+        super::link::check_name(&member.bridge)?;
+        let batch = nft::network(&self.0.name, member, true);
+        transact(&mut self.0.lock().netlink, "admit network", &member.bridge, batch)
+    }
+
+    pub(crate) fn dismiss(&self, member: &Member) -> Result<(), NetworkError> {
+        let batch = nft::network(&self.0.name, member, false);
+        match transact(&mut self.0.lock().netlink, "dismiss network", &member.bridge, batch) {
+            // The table is gone already, or the network.
+            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 
     /// Publishes a port of this machine: whoever connects to it, on any of its addresses, is led to `target`.
@@ -70,20 +161,60 @@ impl Firewall {
     /// # Errors
     /// [`NetworkError::PortPublished`] or [`NetworkError::PortInUse`] if the port is taken; nothing is left behind.
     pub fn publish(&self, protocol: Protocol, port: u16, target: SocketAddrV4) -> Result<PublishedPort, NetworkError> {
-        let mut state = self.0.lock();
-        if state.published.contains(&(protocol, port)) {
-            return Err(NetworkError::PortPublished { protocol, port });
+        self.publish_all(vec![Redirection { protocol, host: None, port, target: target.into() }])
+    }
+
+    /// Publishes ports of this machine, all by one transaction.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortPublished`], [`NetworkError::PortInUse`] or [`NetworkError::NoHostAddress`] if one cannot be had;
+    /// then none is, and nothing is left behind.
+    pub fn publish_all(&self, ports: Vec<Redirection>) -> Result<PublishedPort, NetworkError> {
+        let table = &self.0;
+        let _changing = table.begin_change()?;
+        let mut state = table.lock();
+        let reserve_all = || ports.iter().map(|port| reserve(port).map_err(|errno| (*port, errno))).collect();
+        let reserved: Result<Vec<OwnedFd>, _> = state.netlink.namespace().enter(reserve_all)?;
+        let reservations = match reserved {
+            Ok(reservations) => reservations,
+            Err((port, errno)) => return Err(table.refusal(&state, port, errno)),
+        };
+        let held = match &table.books {
+            Books::Own { .. } => None,
+            Books::Shared(file) => {
+                let held = file.begin()?;
+                for port in &ports {
+                    held.take(offset(port), Sharing::Shared)?;
+                }
+                Some(held)
+            }
+        };
+        let object = describe(&ports);
+        match transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports)) {
+            // The port is reserved, so what leads to it comes from a process that died.
+            Err(error) if error.errno() == Some(Errno::EXIST) && held.is_some() => {
+                table.delete_each(&mut state, &ports)?;
+                transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports))?;
+            }
+            result => result?,
         }
-        let reservation = state.netlink.namespace().enter(|| reserve(protocol, port))?;
-        let reservation = reservation.map_err(|errno| match errno {
-            Errno::ADDRINUSE => NetworkError::PortInUse { protocol, port },
-            errno => NetworkError::system("reserve", format!("{protocol} port {port}"), errno),
-        })?;
-        let batch = nft::publish(&self.0.name, protocol, port, target);
-        transact(&mut state.netlink, "publish", &format!("{protocol} port {port}"), batch)?;
-        state.published.insert((protocol, port));
+        state.published.extend(&ports);
         drop(state);
-        Ok(PublishedPort { firewall: self.clone(), protocol, port, target, reservation: Some(reservation) })
+        Ok(PublishedPort { firewall: self.clone(), ports, reservations, _held: held })
+    }
+
+    /// Takes away what a process that died has published; what somebody publishes now is left alone.
+    pub fn forget(&self, ports: &[Redirection]) -> Result<(), NetworkError> {
+        let Books::Shared(file) = &self.0.books else { return Ok(()) };
+        let _changing = self.0.begin_change()?;
+        let mut state = self.0.lock();
+        let mut dead = Vec::new();
+        for port in ports {
+            // Where somebody publishes that number, it may be at another address.
+            let free = !file.is_held(offset(port))? || state.netlink.namespace().enter(|| reserve(port).is_ok())?;
+            dead.extend(free.then_some(*port));
+        }
+        self.0.delete_each(&mut state, &dead)
     }
 }
 
@@ -91,6 +222,65 @@ impl Table {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The kernel holds the truth; a panic elsewhere leaves nothing half done here.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until the result is dropped, no other process publishes a port or takes one away that a dead process has left.
+    fn begin_change(&self) -> Result<Option<Held>, NetworkError> {
+        let Books::Shared(file) = &self.books else { return Ok(None) };
+        let held = file.begin()?;
+        held.wait_for(CHANGING)?;
+        Ok(Some(held))
+    }
+
+    /// Why a port cannot be had.
+    fn refusal(&self, state: &State, port: Redirection, errno: Errno) -> NetworkError {
+        let Redirection { protocol, host, port: number, .. } = port;
+        let published = || match &self.books {
+            Books::Own { .. } => state.published.iter().any(|other| offset(other) == offset(&port)),
+            Books::Shared(file) => file.is_held(offset(&port)).unwrap_or(false),
+        };
+        match (errno, host) {
+            (Errno::ADDRINUSE, _) if published() => NetworkError::PortPublished { protocol, port: number },
+            (Errno::ADDRINUSE, _) => NetworkError::PortInUse { protocol, port: number },
+            (Errno::ADDRNOTAVAIL, Some(host)) => NetworkError::NoHostAddress(host),
+            _ => NetworkError::system("reserve", format!("{protocol} port {number}"), errno),
+        }
+    }
+
+    /// Deletes those that are there, each by itself.
+    fn delete_each(&self, state: &mut State, ports: &[Redirection]) -> Result<(), NetworkError> {
+        for port in ports {
+            let batch = nft::unpublish(&self.name, &[*port]);
+            match transact(&mut state.netlink, "unpublish", &describe(&[*port]), batch) {
+                Err(error) if error.errno() != Some(Errno::NOENT) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+const FORWARDING: &str = Family::Four.forwarding();
+
+impl Family {
+    /// The setting by which the kernel forwards its packets.
+    const fn forwarding(self) -> &'static str {
+        match self {
+            Self::Four => "ipv4/ip_forward",
+            Self::Six => "ipv6/conf/all/forwarding",
+        }
+    }
+}
+
+/// Where in the file the lock of a port is.
+fn offset(port: &Redirection) -> u64 {
+    u64::from(port.protocol.number()) << 16 | u64::from(port.port)
+}
+
+fn describe(ports: &[Redirection]) -> String {
+    match ports {
+        [one] => format!("{} port {}", one.protocol, one.port),
+        _ => format!("{} ports", ports.len()),
     }
 }
 
@@ -105,17 +295,23 @@ fn transact(netlink: &mut Netlink, operation: &'static str, object: &str, batch:
 ///
 /// Address reuse is on while it is bound, as connections that ended a moment ago are no obstacle, and off afterwards, as it
 /// must not be shared ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html), `SO_REUSEADDR`).
-fn reserve(protocol: Protocol, port: u16) -> Result<OwnedFd, Errno> {
-    let kind = match protocol {
+fn reserve(port: &Redirection) -> Result<OwnedFd, Errno> {
+    let kind = match port.protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
-    if protocol == Protocol::Tcp {
+    let six = port.target.is_ipv6();
+    let any = if six { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if six {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if port.protocol == Protocol::Tcp {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
-    if protocol == Protocol::Tcp {
+    bind(&socket, &SocketAddr::new(port.host.unwrap_or(any), port.port))?;
+    if port.protocol == Protocol::Tcp {
         sockopt::set_socket_reuseaddr(&socket, false)?;
     }
     Ok(socket)
@@ -125,51 +321,43 @@ fn reserve(protocol: Protocol, port: u16) -> Result<OwnedFd, Errno> {
 #[derive(Debug)]
 pub struct Admission {
     firewall: Firewall,
-    bridge: String,
-    subnet: Subnet,
-    masked: bool,
+    member: Member,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let table = &self.firewall.0;
-        let batch = nft::network(&table.name, &self.bridge, self.subnet, self.masked, false);
-        let _ = transact(&mut table.lock().netlink, "dismiss network", &self.bridge, batch);
+        let _ = self.firewall.dismiss(&self.member);
     }
 }
 
-/// A published port, until this is released or dropped. Connections that exist go on.
+/// A published port, or several, until this is released or dropped. Connections that exist go on.
 #[derive(Debug)]
 pub struct PublishedPort {
     firewall: Firewall,
-    protocol: Protocol,
-    port: u16,
-    target: SocketAddrV4,
-    /// The port's socket; `None` once the port is given back.
-    reservation: Option<OwnedFd>,
+    ports: Vec<Redirection>,
+    /// The ports' sockets; empty once the ports are given back.
+    reservations: Vec<OwnedFd>,
+    _held: Option<Held>,
 }
 
 impl PublishedPort {
-    /// The port of this machine.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Where it leads.
-    pub fn target(&self) -> SocketAddrV4 {
-        self.target
+    /// The ports of this machine, each with where it leads.
+    pub fn ports(&self) -> &[Redirection] {
+        &self.ports
     }
 
     fn unpublish(&mut self) -> Result<(), NetworkError> {
-        let Some(reservation) = self.reservation.take() else { return Ok(()) };
+        let reservations = std::mem::take(&mut self.reservations);
+        if reservations.is_empty() {
+            return Ok(());
+        }
         let table = &self.firewall.0;
         let mut state = table.lock();
-        state.published.remove(&(self.protocol, self.port));
-        let batch = nft::unpublish(&table.name, self.protocol, self.port);
-        let object = format!("{} port {}", self.protocol, self.port);
-        let result = transact(&mut state.netlink, "unpublish", &object, batch);
+        state.published.retain(|port| !self.ports.contains(port));
+        let result =
+            transact(&mut state.netlink, "unpublish", &describe(&self.ports), nft::unpublish(&table.name, &self.ports));
         // Only now may somebody else have the port.
-        drop(reservation);
+        drop(reservations);
         result
     }
 }
@@ -182,7 +370,9 @@ impl Drop for PublishedPort {
 
 impl Resource for PublishedPort {
     fn describe(&self) -> String {
-        format!("published {} port {} to {}", self.protocol, self.port, self.target)
+        let each =
+            self.ports.iter().map(|port| format!("published {} port {} to {}", port.protocol, port.port, port.target));
+        each.collect::<Vec<_>>().join(", ")
     }
 
     fn release(mut self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

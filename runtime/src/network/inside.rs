@@ -8,9 +8,10 @@
 use super::message::{self, Which};
 use super::netlink::{Answer, Answers, Batch};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The loopback link has index 1 in every namespace (`LOOPBACK_IFINDEX` in include/net/net_namespace.h).
 pub const LOOPBACK: u32 = 1;
@@ -28,12 +29,18 @@ pub enum Step {
     LoopbackUp,
     /// Keep IPv6 addresses from appearing on the container's own link.
     NoIpv6Address,
+    /// Bound the size of its packets.
+    Mtu,
     /// Give it its address.
     Address,
     /// Bring it up.
     InterfaceUp,
     /// Add the default route.
     DefaultRoute,
+    /// Give it its IPv6 address.
+    Address6,
+    /// Add the default route of IPv6.
+    DefaultRoute6,
     /// Open the socket, send, or receive.
     Socket,
 }
@@ -44,9 +51,12 @@ impl Step {
         match self {
             Self::LoopbackUp => "bring the loopback link up",
             Self::NoIpv6Address => "turn IPv6 addresses off",
+            Self::Mtu => "set the MTU",
             Self::Address => "add the address",
             Self::InterfaceUp => "bring the link up",
             Self::DefaultRoute => "add the default route",
+            Self::Address6 => "add the IPv6 address",
+            Self::DefaultRoute6 => "add the default route of IPv6",
             Self::Socket => "use a netlink socket",
         }
     }
@@ -59,10 +69,37 @@ pub struct Interface {
     pub address: Ipv4Addr,
     /// Prefix length of its subnet.
     pub prefix: u8,
-    /// The gateway of its default route.
-    pub gateway: Ipv4Addr,
-    /// Whether the kernel has IPv6, which is then kept from giving the link an address by itself.
-    pub ipv6: bool,
+    /// The gateway of its default route, where it has one.
+    pub gateway: Option<Ipv4Addr>,
+    /// Bound on the size of its packets, where it is not the usual one.
+    pub mtu: Option<u32>,
+    /// Its part in IPv6.
+    pub ipv6: Ipv6,
+}
+
+/// A link's part in IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// The kernel has no IPv6.
+    Absent,
+    /// It is kept from giving the link an address by itself.
+    Silent,
+    /// The link has this address, and no other.
+    Address {
+        /// The address.
+        address: Ipv6Addr,
+        /// Prefix length of its subnet.
+        prefix: u8,
+        /// The gateway of its default route, where it has one.
+        gateway: Option<Ipv6Addr>,
+    },
+}
+
+impl Ipv6 {
+    /// Silent where the kernel has IPv6.
+    pub fn silent_if(present: bool) -> Self {
+        if present { Self::Silent } else { Self::Absent }
+    }
 }
 
 /// Messages that configure a network namespace from inside.
@@ -93,15 +130,41 @@ impl Configuration {
 
     /// The loopback link and the container's own, whose index is [`INTERFACE`].
     pub fn new(interface: &Interface) -> Self {
-        const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
         let mut messages = vec![(Step::LoopbackUp, 0, message::up(LOOPBACK))];
-        if interface.ipv6 {
-            messages.push((Step::NoIpv6Address, 0, message::no_ipv6_address(Which::Index(INTERFACE))));
+        messages.extend(Self::of(INTERFACE, interface));
+        Self::with(messages)
+    }
+
+    /// Only a link of this index, which comes to a container that runs.
+    pub(crate) fn later(index: u32, interface: &Interface) -> Self {
+        Self::with(Self::of(index, interface))
+    }
+
+    fn of(index: u32, interface: &Interface) -> Vec<(Step, u16, RouteNetlinkMessage)> {
+        const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+        let mut messages = Vec::new();
+        if interface.ipv6 != Ipv6::Absent {
+            messages.push((Step::NoIpv6Address, 0, message::no_ipv6_address(Which::Index(index))));
         }
-        let address = message::new_address(INTERFACE, interface.address, interface.prefix);
+        if let Some(mtu) = interface.mtu {
+            messages.push((Step::Mtu, 0, message::limit_packets(Which::Index(index), mtu)));
+        }
+        let address = message::new_address(index, interface.address, interface.prefix);
         messages.push((Step::Address, NEW, address));
-        messages.push((Step::InterfaceUp, 0, message::up(INTERFACE)));
-        messages.push((Step::DefaultRoute, NEW, message::new_route(Ipv4Addr::UNSPECIFIED, 0, interface.gateway)));
+        messages.push((Step::InterfaceUp, 0, message::up(index)));
+        if let Some(gateway) = interface.gateway {
+            messages.push((Step::DefaultRoute, NEW, message::new_route(Ipv4Addr::UNSPECIFIED, 0, gateway)));
+        }
+        if let Ipv6::Address { address, prefix, gateway } = interface.ipv6 {
+            messages.push((Step::Address6, NEW, message::new_address6(index, address, prefix)));
+            if let Some(gateway) = gateway {
+                messages.push((Step::DefaultRoute6, NEW, message::new_default_route6(index, gateway)));
+            }
+        }
+        messages
+    }
+
+    fn with(messages: Vec<(Step, u16, RouteNetlinkMessage)>) -> Self {
         let (mut batch, mut steps) = (Batch::new(), Vec::new());
         for (step, flags, message) in messages {
             batch.push(flags, message);

@@ -14,7 +14,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where the other end of a veth pair comes into being.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,8 @@ pub struct Link {
     pub bridge: Option<u32>,
     /// Bound on the segments that one packet may stand for.
     pub segments: u32,
+    /// Bound on the size of its packets, in bytes (its MTU).
+    pub mtu: u32,
     /// Packets received. A packet that stands for many segments counts once.
     pub received_packets: u64,
     /// Bytes received.
@@ -131,6 +133,16 @@ impl Netlink {
 
     /// Creates a veth pair by one message. This end gets no IPv6 address of its own making.
     pub fn create_veth(&mut self, veth: &Veth<'_>, peer: &PeerNamespace<'_>) -> Result<(), NetworkError> {
+        self.create_veth_of(veth, peer, None)
+    }
+
+    /// The same with a bound on the packets that this end sends.
+    pub(crate) fn create_veth_of(
+        &mut self,
+        veth: &Veth<'_>,
+        peer: &PeerNamespace<'_>,
+        mtu: Option<u32>,
+    ) -> Result<(), NetworkError> {
         check_name(veth.name)?;
         check_name(veth.peer_name)?;
         let mut batch = Batch::new();
@@ -138,6 +150,9 @@ impl Netlink {
         if sysctl::has_ipv6() {
             // In time: this end has no carrier before the peer is up, and gets no address before that.
             batch.push(0, message::no_ipv6_address(Which::Name(veth.name)));
+        }
+        if let Some(mtu) = mtu {
+            batch.push(0, message::limit_packets(Which::Name(veth.name), mtu));
         }
         if veth.hairpin {
             batch.push(0, message::hairpin(veth.name));
@@ -170,6 +185,18 @@ impl Netlink {
     /// Bounds the segments that one packet may stand for on its way out of a link (`gso_max_segs`).
     pub fn limit_segments(&mut self, index: u32, segments: u32) -> Result<(), NetworkError> {
         self.request("limit the segments of link", &index.to_string(), 0, message::limit_segments(index, segments))
+    }
+
+    /// Bounds the size of the packets on a link (its MTU).
+    pub(crate) fn limit_packets(&mut self, link: Which<'_>, mtu: u32) -> Result<(), NetworkError> {
+        self.request("set the MTU of link", &format!("{link:?} to {mtu}"), 0, message::limit_packets(link, mtu))
+    }
+
+    /// Gives a link an IPv6 address, which serves at once.
+    pub fn add_address6(&mut self, index: u32, address: Ipv6Addr, prefix: u8) -> Result<(), NetworkError> {
+        let object = format!("{address}/{prefix} to link {index}");
+        let message = message::new_address6(index, address, prefix);
+        self.request("add address", &object, NLM_F_CREATE | NLM_F_EXCL, message)
     }
 
     /// Gives a link an address.
@@ -246,6 +273,7 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         mac: Vec::new(),
         bridge: None,
         segments: 0,
+        mtu: 0,
         received_packets: 0,
         received_bytes: 0,
         sent_packets: 0,
@@ -257,6 +285,7 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
             LinkAttribute::OperState(state) => link.running = *state == State::Up,
             LinkAttribute::Controller(index) => link.bridge = Some(*index),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::GsoMaxSegs(segments) => link.segments = *segments,
             LinkAttribute::LinkInfo(information) => {
                 let kind = information.iter().find_map(|item| match item {

@@ -3,7 +3,7 @@
 
 use super::{Mac, PeerNamespace, Veth};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
 };
@@ -12,7 +12,7 @@ use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 use rustix::fd::AsRawFd;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How a link is found. A name serves where the link is made by the same batch, so that its index is not known yet.
 #[derive(Clone, Copy, Debug)]
@@ -85,11 +85,19 @@ pub(crate) fn limit_segments(index: u32, segments: u32) -> Message {
 /// group reports: nothing that we did not ask for is on the wire.
 pub(crate) fn no_ipv6_address(which: Which<'_>) -> Message {
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    let link = match which {
+    set_link(of(which).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])))
+}
+
+/// Bounds the size of the packets on a link (its MTU).
+pub(crate) fn limit_packets(which: Which<'_>, mtu: u32) -> Message {
+    set_link(of(which).mtu(mtu))
+}
+
+fn of(which: Which<'_>) -> LinkMessageBuilder<LinkUnspec> {
+    match which {
         Which::Index(index) => change(index),
         Which::Name(name) => LinkUnspec::new_with_name(name),
-    };
-    set_link(link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])))
+    }
 }
 
 /// Lets a port of a bridge send back what came by it. The kernel looks at a port's settings in
@@ -106,6 +114,20 @@ pub(crate) fn delete_link(index: u32) -> Message {
 /// Adds an address.
 pub(crate) fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
     Message::NewAddress(AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build())
+}
+
+/// Adds an IPv6 address that serves at once: nobody else can have it, so it is not looked for first.
+pub(crate) fn new_address6(index: u32, address: Ipv6Addr, prefix: u8) -> Message {
+    let mut message = AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, prefix).build();
+    message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    message.header.flags |= AddressHeaderFlags::Nodad;
+    Message::NewAddress(message)
+}
+
+/// Adds the default route of IPv6 by a gateway on this link.
+pub(crate) fn new_default_route6(index: u32, gateway: Ipv6Addr) -> Message {
+    let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(Ipv6Addr::UNSPECIFIED, 0);
+    Message::NewRoute(route.gateway(gateway).output_interface(index).build())
 }
 
 /// Adds a route by a gateway; prefix 0 makes it the default route.

@@ -9,15 +9,19 @@
 //! | [`tap`] | tap of a virtual machine | dropped, by whoever has it last |
 //! | [`firewall`], [`nft`] | one nftables table: NAT, isolation, published ports | dropped |
 //! | [`pool`] | (none) the addresses of a subnet, leased | released |
-//! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped |
+//! | [`lock_file`] | locks of bytes of a file: leases and ports that several processes share | dropped, or its process ends |
+//! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped, or removed where it is several processes' |
+//! | [`endpoint`] | a veth pair or a tap with its address | its namespace or descriptor goes |
 //!
 //! Everything is done by synchronous netlink ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)): the
 //! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed.
 
 pub mod bridge_network;
+pub mod endpoint;
 pub mod firewall;
 pub mod inside;
 pub mod link;
+pub mod lock_file;
 pub(crate) mod message;
 pub mod namespace;
 pub mod netlink;
@@ -27,15 +31,17 @@ pub mod subnet;
 pub mod sysctl;
 pub mod tap;
 
-pub use bridge_network::{BridgeNetwork, Endpoint, TapEndpoint};
+pub use bridge_network::BridgeNetwork;
+pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
 pub use firewall::{Admission, Firewall, PublishedPort};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
+pub use lock_file::LockFile;
 pub use namespace::Namespace;
 pub use netlink::Netlink;
-pub use nft::Protocol;
+pub use nft::{Protocol, Redirection};
 pub use pool::{Lease, Pool};
-pub use subnet::{Mac, Subnet};
+pub use subnet::{Mac, Subnet, Subnet6};
 pub use tap::{Offload, Tap};
 
 use rustix::io::Errno;
@@ -67,7 +73,7 @@ pub enum NetworkError {
     #[error("subnet {subnet} collides with the route to {destination}/{prefix} over {link}: choose another subnet")]
     SubnetInUse {
         /// The subnet that was asked for.
-        subnet: Subnet,
+        subnet: String,
         /// Destination of the existing route.
         destination: IpAddr,
         /// Its prefix length.
@@ -105,6 +111,39 @@ pub enum NetworkError {
         /// The port.
         port: u16,
     },
+    /// Not an IPv6 subnet that containers can have.
+    #[error("`{0}` is no IPv6 subnet such as fd00:89::/64 (prefix 8 to 96, no bits set behind it)")]
+    NoSubnet6(String),
+    /// Not a link-layer address.
+    #[error("`{0}` is no MAC address of a link, such as 02:42:0a:59:00:05 (its first byte must be even)")]
+    NoMac(String),
+    /// The range from which addresses are given lies elsewhere.
+    #[error("range {range} does not lie in subnet {subnet}")]
+    ForeignRange {
+        /// The range that was asked for.
+        range: Subnet,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// The address lies elsewhere.
+    #[error("{address} is no host address of subnet {subnet}")]
+    ForeignAddress {
+        /// The address that was asked for.
+        address: std::net::Ipv4Addr,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// Somebody has the address.
+    #[error("address {address} of subnet {subnet} is in use: choose another one")]
+    AddressInUse {
+        /// The address that was asked for.
+        address: std::net::Ipv4Addr,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// A port is to be published at an address that this machine does not have.
+    #[error("{0} is no address of this machine, so no port can be published there")]
+    NoHostAddress(IpAddr),
     /// Every address is leased.
     #[error("every address of subnet {0} is in use")]
     Exhausted(Subnet),

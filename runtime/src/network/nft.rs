@@ -1,27 +1,33 @@
 //! The nftables ruleset, as messages ([nftables(8)](https://www.netfilter.org/projects/nftables/manpage.html); numbers from
 //! include/uapi/linux/netfilter/nf_tables.h). Everything here is pure; [`super::firewall`] sends it.
 //!
-//! In nft's own language it is:
+//! In nft's own language it is, for IPv4 and, where a network has IPv6, with `ip6` for that too:
 //! ```text
 //! table ip NAME {
-//!     flags owner
+//!     flags owner                                     # where one process alone has it
 //!     set networks { type ifname }                    # our bridges
 //!     set within { type ifname . ifname }             # each of them with itself
+//!     set closed { type ifname }                      # those without a way out
 //!     set masked { type ifname }                      # those whose addresses must not be seen outside
 //!     set subnets { type ipv4_addr; flags interval }  # theirs
 //!     map published { type inet_proto . inet_service : ipv4_addr . inet_service }
+//!     map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
 //!
 //!     chain guard {       # what route_localnet (below) would let in: CVE-2020-8558
 //!         type filter hook prerouting priority raw
 //!         iifname @networks ip daddr 127.0.0.0/8 drop
 //!     }
-//!     chain published_in  { type nat hook prerouting priority dstnat; fib daddr type local dnat to PORT map @published }
-//!     chain published_out { type nat hook output priority dstnat;     fib daddr type local dnat to PORT map @published }
+//!     chain published_in {                            # and published_out, the same for the output hook
+//!         type nat hook prerouting priority dstnat
+//!         fib daddr type local dnat to PORT map @published_at     # at one address of this machine
+//!         fib daddr type local dnat to PORT map @published        # at all of them
+//!     }
 //!     chain isolation {
 //!         type filter hook forward priority filter
 //!         ct state established,related accept
-//!         ct status dnat accept                       # published
 //!         iifname . oifname @within accept            # bridged packets pass here where br_netfilter is on
+//!         iifname @closed drop                        # no way out, nor to what another network publishes
+//!         ct status dnat accept                       # published
 //!         oifname @networks drop                      # from outside, or from another network
 //!     }
 //!     chain masquerade_out {
@@ -32,9 +38,9 @@
 //!     }
 //! }
 //! ```
-//! The rules never change: a network is an element in each set that concerns it, a published port one in the map.
+//! The rules never change: a network is an element in each set that concerns it, a published port one in a map. What concerns
+//! 127.0.0.1 is left out for IPv6: the kernel never routes to or from `::1` over another link.
 
-use super::Subnet;
 use super::netlink::Batch;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
@@ -45,10 +51,11 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 /// A transport protocol whose ports can be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -75,88 +82,157 @@ impl std::fmt::Display for Protocol {
     }
 }
 
+/// A version of the Internet Protocol: each has a table of its own, since neither knows the other's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Four,
+    Six,
+}
+
+impl Family {
+    const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Four } else { Self::Six }
+    }
+
+    /// Bytes of an address.
+    const fn length(self) -> u32 {
+        match self {
+            Self::Four => 4,
+            Self::Six => 16,
+        }
+    }
+
+    /// nft's number for the type of its addresses, `ipv4_addr` or `ipv6_addr`.
+    const fn address_type(self) -> u32 {
+        match self {
+            Self::Four => 7,
+            Self::Six => 8,
+        }
+    }
+
+    /// Loads the source or destination address of a packet.
+    fn address(self, destination: bool) -> Expression {
+        let source = match self {
+            Self::Four => 12,
+            Self::Six => 8,
+        };
+        let offset = if destination { source + self.length() } else { source };
+        payload(1, offset, self.length(), Register::Reg1)
+    }
+
+    fn header(self) -> NetfilterProtoFamily {
+        match self {
+            Self::Four => NetfilterProtoFamily::IPv4,
+            Self::Six => NetfilterProtoFamily::IPv6,
+        }
+    }
+}
+
+/// A network as the firewall sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// The bridge's name.
+    pub(crate) bridge: String,
+    /// First and last address of each of its subnets.
+    pub(crate) subnets: Vec<(IpAddr, IpAddr)>,
+    /// Whether its addresses must not be seen outside.
+    pub(crate) masked: bool,
+    /// Whether it has no way out.
+    pub(crate) closed: bool,
+}
+
+/// A port of this machine and where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Redirection {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The address of this machine at which it is, else at all of the target's family.
+    pub host: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// Where it leads.
+    pub target: SocketAddr,
+}
+
 const NETWORKS: &str = "networks";
 const WITHIN: &str = "within";
+const CLOSED: &str = "closed";
 const MASKED: &str = "masked";
 const SUBNETS: &str = "subnets";
 const PUBLISHED: &str = "published";
+const PUBLISHED_AT: &str = "published_at";
 
 /// Bytes of an interface name in a register (`IFNAMSIZ`).
 const NAME: usize = 16;
 
 type Expression = ListAttribute<ExpressionAttribute>;
 
-/// The whole ruleset, without networks and ports.
-pub(crate) fn ruleset(table: &str) -> Batch {
-    let accept = || verdict(1);
-    let drop = || verdict(0);
-    let from = |set| vec![meta(MetaKey::Iifname, Register::Reg1), lookup(set, 0)];
-    let to = |set, flags| vec![meta(MetaKey::Oifname, Register::Reg1), lookup(set, flags)];
-    // NFT_LOOKUP_F_INV
-    const NOT: u32 = 1;
-
+/// The whole ruleset of these families, without networks and ports. A table that is `owned` goes with the socket that sends
+/// this.
+pub(crate) fn ruleset(table: &str, families: &[Family], owned: bool) -> Batch {
     let mut transaction = Transaction::begin(table);
-    transaction.table();
-    transaction.set(NETWORKS, IFNAME, NAME as u32);
-    transaction.set(WITHIN, IFNAME << 6 | IFNAME, 2 * NAME as u32);
-    transaction.set(MASKED, IFNAME, NAME as u32);
-    transaction.new_set(SUBNETS, SetFlags::Interval, vec![SetAttribute::KeyType(ADDRESS), SetAttribute::KeyLen(4)]);
-    transaction.map_of_ports(PUBLISHED);
-
-    transaction.chain("guard", "filter", InetHookNumber::PreRouting, -300);
-    transaction.rule("guard", [from(NETWORKS), destined_to_loopback(), vec![drop()]].concat());
-
-    for (chain, hook) in [("published_in", InetHookNumber::PreRouting), ("published_out", InetHookNumber::LocalOut)] {
-        transaction.chain(chain, "nat", hook, -100);
-        transaction.rule(chain, [destined_to_this_machine(), translated_by(PUBLISHED)].concat());
+    for family in families {
+        transaction.family = *family;
+        transaction.table(owned);
+        transaction.sets_and_maps();
+        transaction.chains();
     }
+    transaction.end()
+}
 
-    transaction.chain("isolation", "filter", InetHookNumber::Forward, 0);
-    // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) and (IP_CT_RELATED); IPS_DST_NAT
-    transaction.rule("isolation", [tracked(CT_STATE, 2 | 4), vec![accept()]].concat());
-    transaction.rule("isolation", [tracked(CT_STATUS, 0x20), vec![accept()]].concat());
-    let pair = vec![meta(MetaKey::Iifname, Register::Reg1), meta(MetaKey::Oifname, Register::Reg2), lookup(WITHIN, 0)];
-    transaction.rule("isolation", [pair, vec![accept()]].concat());
-    transaction.rule("isolation", [to(NETWORKS, 0), vec![drop()]].concat());
-
-    transaction.chain("masquerade_out", "nat", InetHookNumber::PostRouting, 100);
-    transaction.rule("masquerade_out", [from(MASKED), to(NETWORKS, NOT), vec![masquerade()]].concat());
-    // By address, not by link: where br_netfilter is on, such a packet stays in the bridge and has come by no link.
-    let inside = vec![payload(1, 12, 4, Register::Reg1), lookup(SUBNETS, 0)];
-    let hairpin = [inside, to(NETWORKS, 0), tracked(CT_STATUS, 0x20), vec![masquerade()]].concat();
-    transaction.rule("masquerade_out", hairpin);
-    let local = [coming_from_loopback(), to(NETWORKS, 0), vec![masquerade()]].concat();
-    transaction.rule("masquerade_out", local);
+/// Both tables go, with all that is in them.
+pub(crate) fn remove(table: &str, family: Family) -> Batch {
+    let mut transaction = Transaction::begin(table);
+    transaction.family = family;
+    let attributes = vec![TableAttribute::Name(table.into())];
+    transaction.push(0, NfTablesMessage::DeleteTable(TableMessage { attributes }));
     transaction.end()
 }
 
 /// A network comes or goes.
-pub(crate) fn network(table: &str, bridge: &str, subnet: Subnet, masked: bool, add: bool) -> Batch {
+pub(crate) fn network(table: &str, member: &Member, add: bool) -> Batch {
     let mut name = [0; NAME];
-    name[..bridge.len()].copy_from_slice(bridge.as_bytes());
+    name[..member.bridge.len()].copy_from_slice(member.bridge.as_bytes());
     let mut transaction = Transaction::begin(table);
-    transaction.element(NETWORKS, name.into(), None, add);
-    transaction.element(WITHIN, [name, name].concat(), None, add);
-    if masked {
-        transaction.element(MASKED, name.into(), None, add);
+    for (first, last) in &member.subnets {
+        transaction.family = Family::of(*first);
+        transaction.element(NETWORKS, name.into(), None, add);
+        transaction.element(WITHIN, [name, name].concat(), None, add);
+        if member.masked {
+            transaction.element(MASKED, name.into(), None, add);
+        }
+        if member.closed {
+            transaction.element(CLOSED, name.into(), None, add);
+        }
+        transaction.interval(SUBNETS, *first, *last, add);
     }
-    transaction.interval(SUBNETS, subnet.network().octets(), subnet.broadcast().octets(), add);
     transaction.end()
 }
 
-/// A port comes, with where it leads.
-pub(crate) fn publish(table: &str, protocol: Protocol, port: u16, target: SocketAddrV4) -> Batch {
+/// Ports come, with where they lead.
+pub(crate) fn publish(table: &str, ports: &[Redirection]) -> Batch {
     let mut transaction = Transaction::begin(table);
-    let data = [target.ip().octets().as_slice(), &padded(target.port())].concat();
-    transaction.element(PUBLISHED, port_key(protocol, port), Some(data), true);
+    for port in ports {
+        let data = [octets(port.target.ip()).as_slice(), &padded(port.target.port())].concat();
+        transaction.redirection(port, Some(data));
+    }
     transaction.end()
 }
 
-/// A port goes.
-pub(crate) fn unpublish(table: &str, protocol: Protocol, port: u16) -> Batch {
+/// Ports go.
+pub(crate) fn unpublish(table: &str, ports: &[Redirection]) -> Batch {
     let mut transaction = Transaction::begin(table);
-    transaction.element(PUBLISHED, port_key(protocol, port), None, false);
+    for port in ports {
+        transaction.redirection(port, None);
+    }
     transaction.end()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
 }
 
 fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
@@ -172,8 +248,9 @@ fn padded(port: u16) -> [u8; 4] {
 /// nft's number for the type `ifname`; concatenations shift by six bits. The kernel only hands it back to who lists.
 const IFNAME: u32 = 41;
 
-/// The same for `ipv4_addr`.
-const ADDRESS: u32 = 7;
+/// The same for `inet_proto` and `inet_service`.
+const PROTOCOL: u32 = 12;
+const SERVICE: u32 = 13;
 
 /// `NFT_CT_STATE` and `NFT_CT_STATUS`.
 const CT_STATE: u32 = 0;
@@ -182,6 +259,8 @@ const CT_STATUS: u32 = 2;
 /// Messages that are applied together or not at all.
 struct Transaction<'a> {
     table: &'a str,
+    /// The table of which family the next messages are about.
+    family: Family,
     batch: Batch,
     sets: u32,
 }
@@ -190,7 +269,7 @@ impl<'a> Transaction<'a> {
     fn begin(table: &'a str) -> Self {
         let mut batch = Batch::new();
         batch.push(0, control(ControlMessage::BatchBegin));
-        Self { table, batch, sets: 0 }
+        Self { table, family: Family::Four, batch, sets: 0 }
     }
 
     /// The batch; its last message but one is to be acknowledged, since the end mark is no message of nftables'.
@@ -201,13 +280,14 @@ impl<'a> Transaction<'a> {
     }
 
     fn push(&mut self, flags: u16, message: NfTablesMessage) {
-        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let header = NetfilterHeader::new(self.family.header(), 0, 0);
         self.batch.push(flags, NetfilterMessage::new(header, message));
     }
 
     /// The owner flag binds the table to our socket: nobody else can change it, and it goes when the socket does.
-    fn table(&mut self) {
-        let attributes = vec![TableAttribute::Name(self.table.into()), TableAttribute::Flags(TableFlags::Owner)];
+    fn table(&mut self, owned: bool) {
+        let mut attributes = vec![TableAttribute::Name(self.table.into())];
+        attributes.extend(owned.then_some(TableAttribute::Flags(TableFlags::Owner)));
         self.push(NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(TableMessage { attributes }));
     }
 
@@ -219,17 +299,69 @@ impl<'a> Transaction<'a> {
         self.new_set(name, SetFlags::empty(), key);
     }
 
-    /// `type inet_proto . inet_service : ipv4_addr . inet_service`
-    fn map_of_ports(&mut self, name: &str) {
-        const PROTOCOL: u32 = 12;
-        const SERVICE: u32 = 13;
+    fn sets_and_maps(&mut self) {
+        self.set(NETWORKS, IFNAME, NAME as u32);
+        self.set(WITHIN, IFNAME << 6 | IFNAME, 2 * NAME as u32);
+        self.set(CLOSED, IFNAME, NAME as u32);
+        self.set(MASKED, IFNAME, NAME as u32);
+        let (kind, length) = (self.family.address_type(), self.family.length());
+        self.new_set(SUBNETS, SetFlags::Interval, vec![SetAttribute::KeyType(kind), SetAttribute::KeyLen(length)]);
+        self.map_of_ports(PUBLISHED, PROTOCOL << 6 | SERVICE, 8);
+        self.map_of_ports(PUBLISHED_AT, kind << 12 | PROTOCOL << 6 | SERVICE, length + 8);
+    }
+
+    /// A map to an address and a port.
+    fn map_of_ports(&mut self, name: &str, key_type: u32, key_length: u32) {
         let attributes = vec![
-            SetAttribute::KeyType(PROTOCOL << 6 | SERVICE),
-            SetAttribute::KeyLen(8),
-            SetAttribute::DataType(ADDRESS << 6 | SERVICE),
-            SetAttribute::DataLen(8),
+            SetAttribute::KeyType(key_type),
+            SetAttribute::KeyLen(key_length),
+            SetAttribute::DataType(self.family.address_type() << 6 | SERVICE),
+            SetAttribute::DataLen(self.family.length() + 4),
         ];
         self.new_set(name, SetFlags::Map, attributes);
+    }
+
+    fn chains(&mut self) {
+        let accept = || verdict(1);
+        let drop = || verdict(0);
+        let from = |set| vec![meta(MetaKey::Iifname, Register::Reg1), lookup(set, 0)];
+        let to = |set, flags| vec![meta(MetaKey::Oifname, Register::Reg1), lookup(set, flags)];
+        // NFT_LOOKUP_F_INV
+        const NOT: u32 = 1;
+        let family = self.family;
+
+        if family == Family::Four {
+            self.chain("guard", "filter", InetHookNumber::PreRouting, -300);
+            self.rule("guard", [from(NETWORKS), loopback(family.address(true)), vec![drop()]].concat());
+        }
+        for (chain, hook) in [("published_in", InetHookNumber::PreRouting), ("published_out", InetHookNumber::LocalOut)]
+        {
+            self.chain(chain, "nat", hook, -100);
+            for at in [true, false] {
+                self.rule(chain, [destined_to_this_machine(), translated(family, at)].concat());
+            }
+        }
+
+        self.chain("isolation", "filter", InetHookNumber::Forward, 0);
+        // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) and (IP_CT_RELATED)
+        self.rule("isolation", [tracked(CT_STATE, 2 | 4), vec![accept()]].concat());
+        let (link_in, link_out) = (meta(MetaKey::Iifname, Register::Reg1), meta(MetaKey::Oifname, Register::Reg2));
+        self.rule("isolation", vec![link_in, link_out, lookup(WITHIN, 0), accept()]);
+        self.rule("isolation", [from(CLOSED), vec![drop()]].concat());
+        // IPS_DST_NAT
+        self.rule("isolation", [tracked(CT_STATUS, 0x20), vec![accept()]].concat());
+        self.rule("isolation", [to(NETWORKS, 0), vec![drop()]].concat());
+
+        self.chain("masquerade_out", "nat", InetHookNumber::PostRouting, 100);
+        self.rule("masquerade_out", [from(MASKED), to(NETWORKS, NOT), vec![masquerade()]].concat());
+        // By address, not by link: where br_netfilter is on, such a packet stays in the bridge and has come by no link.
+        let inside = vec![family.address(false), lookup(SUBNETS, 0)];
+        let hairpin = [inside, to(NETWORKS, 0), tracked(CT_STATUS, 0x20), vec![masquerade()]].concat();
+        self.rule("masquerade_out", hairpin);
+        if family == Family::Four {
+            let local = [loopback(family.address(false)), to(NETWORKS, 0), vec![masquerade()]].concat();
+            self.rule("masquerade_out", local);
+        }
     }
 
     fn new_set(&mut self, name: &str, flags: SetFlags, rest: Vec<SetAttribute>) {
@@ -272,12 +404,27 @@ impl<'a> Transaction<'a> {
         self.elements(set, vec![element], add);
     }
 
+    /// A published port, which comes with where it leads and goes without.
+    fn redirection(&mut self, port: &Redirection, data: Option<Vec<u8>>) {
+        self.family = Family::of(port.target.ip());
+        let key = port_key(port.protocol, port.port);
+        let add = data.is_some();
+        match port.host {
+            Some(host) => self.element(PUBLISHED_AT, [octets(host), key].concat(), data, add),
+            None => self.element(PUBLISHED, key, data, add),
+        }
+    }
+
     /// All addresses from `first` to `last`: an element where it begins, and one just behind its end unless that is the
     /// last address of all.
-    fn interval(&mut self, set: &str, first: [u8; 4], last: [u8; 4], add: bool) {
-        let mut elements = vec![vec![SetElementAttribute::Key(DataAttribute::Value(first.into()))]];
-        if let Some(end) = u32::from_be_bytes(last).checked_add(1) {
-            let end = SetElementAttribute::Key(DataAttribute::Value(end.to_be_bytes().into()));
+    fn interval(&mut self, set: &str, first: IpAddr, last: IpAddr, add: bool) {
+        let end = match last {
+            IpAddr::V4(last) => u32::from(last).checked_add(1).map(|end| IpAddr::V4(end.into())),
+            IpAddr::V6(last) => u128::from(last).checked_add(1).map(|end| IpAddr::V6(end.into())),
+        };
+        let mut elements = vec![vec![SetElementAttribute::Key(DataAttribute::Value(octets(first)))]];
+        if let Some(end) = end {
+            let end = SetElementAttribute::Key(DataAttribute::Value(octets(end)));
             elements.push(vec![end, SetElementAttribute::Flags(SetElementFlags::IntervalEnd)]);
         }
         self.elements(set, elements, add);
@@ -345,14 +492,9 @@ fn other(name: &str, attributes: &[(u16, u32)]) -> Expression {
     Expressions::Other { expression_type: name.into(), attributes: attributes.collect() }.into()
 }
 
-/// `ip daddr 127.0.0.0/8` (offset 16 of the IPv4 header)
-fn destined_to_loopback() -> Vec<Expression> {
-    vec![payload(1, 16, 4, Register::Reg1), masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
-}
-
-/// `ip saddr 127.0.0.0/8` (offset 12)
-fn coming_from_loopback() -> Vec<Expression> {
-    vec![payload(1, 12, 4, Register::Reg1), masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
+/// The loaded address is in 127.0.0.0/8.
+fn loopback(address: Expression) -> Vec<Expression> {
+    vec![address, masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
 }
 
 /// `fib daddr type local`
@@ -367,18 +509,32 @@ fn tracked(key: u32, bits: u32) -> Vec<Expression> {
     vec![other("ct", &[(1, 1), (2, key)]), masked(bits.to_ne_bytes()), compare(Operator::NotEqual, [0; 4])]
 }
 
-/// `dnat ip to meta l4proto . th dport map @MAP`
-fn translated_by(map: &str) -> Vec<Expression> {
+/// `dnat ip to ip daddr . meta l4proto . th dport map @published_at`, or without the address by `@published`. Registers of
+/// four bytes have names of their own; the long register 1 is the first four of them.
+fn translated(family: Family, at: bool) -> Vec<Expression> {
+    let short = [Register::Reg1, Register::Reg32_01, Register::Reg32_02, Register::Reg32_04, Register::Reg32_05];
+    let [first, second, third, fifth, sixth] = short;
+    let (map, load, protocol, port) = match (at, family) {
+        (false, _) => (PUBLISHED, None, first, second),
+        (true, Family::Four) => (PUBLISHED_AT, Some(family.address(true)), second, third),
+        (true, Family::Six) => (PUBLISHED_AT, Some(family.address(true)), fifth, sixth),
+    };
     let key = [Lookup::SourceRegister(Register::Reg1), Lookup::DestinationRegister(Register::Reg1)];
     let lookup = Expressions::Lookup([vec![Lookup::Set(map.into())], key.into()].concat());
-    vec![
-        meta(MetaKey::L4Proto, Register::Reg1),
-        // The second four bytes of register 1 have a name of their own.
-        payload(2, 2, 2, Register::Reg32_01),
-        lookup.into(),
-        // NFTA_NAT_TYPE = NFT_NAT_DNAT, NFTA_NAT_FAMILY = NFPROTO_IPV4, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
-        other("nat", &[(1, 1), (2, 2), (3, 1), (5, 9)]),
-    ]
+    // NFPROTO_IPV4 and NFPROTO_IPV6; the target's port stands behind its address (NFT_REG32_00 is 8).
+    let (number, port_register) = match family {
+        Family::Four => (2, 9),
+        Family::Six => (10, 12),
+    };
+    load.into_iter()
+        .chain([
+            meta(MetaKey::L4Proto, protocol),
+            payload(2, 2, 2, port),
+            lookup.into(),
+            // NFTA_NAT_TYPE = NFT_NAT_DNAT, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
+            other("nat", &[(1, 1), (2, number), (3, 1), (5, port_register)]),
+        ])
+        .collect()
 }
 
 fn masquerade() -> Expression {
@@ -424,7 +580,7 @@ mod tests {
     #[test]
     fn the_ruleset_has_the_table_first_and_every_rule_in_a_chain_that_is_there() {
         let (mut chains, mut rules) = (Vec::new(), 0);
-        let changes = changes(ruleset("isobench"));
+        let changes = changes(ruleset("isobench", &[Family::Four], true));
         assert!(matches!(changes[0], NfTablesMessage::NewTable(_)));
         for change in changes {
             match change {
@@ -445,25 +601,34 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!((chains.len(), rules), (5, 10));
+        assert_eq!((chains.len(), rules), (5, 13));
     }
 
     proptest! {
         #[test]
-        fn a_published_port_is_one_element_and_goes_by_its_key(port: u16, address: u32, target: u16, udp: bool) {
+        fn a_published_port_is_one_element_and_goes_by_its_key(
+            port: u16,
+            address: IpAddr,
+            target: u16,
+            udp: bool,
+            at: bool,
+        ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-            let address = std::net::Ipv4Addr::from(address);
+            let host = at.then_some(address);
+            let redirection = Redirection { protocol, host, port, target: SocketAddr::new(address, target) };
+            let own = octets(address);
             let key = [protocol.number(), 0, 0, 0, (port >> 8) as u8, port as u8, 0, 0];
-            let data = [address.octets().as_slice(), &[(target >> 8) as u8, target as u8, 0, 0]].concat();
-            let key = SetElementAttribute::Key(DataAttribute::Value(key.into()));
+            let key = [if at { own.as_slice() } else { &[] }, &key].concat();
+            let data = [own.as_slice(), &[(target >> 8) as u8, target as u8, 0, 0]].concat();
+            let key = SetElementAttribute::Key(DataAttribute::Value(key));
             let data = SetElementAttribute::Data(DataAttribute::Value(data));
             let element = |content| SetElementList::Elements(vec![ListAttribute::Element(content)]);
 
-            let added = changes(publish("t", protocol, port, SocketAddrV4::new(address, target)));
+            let added = changes(publish("t", &[redirection]));
             prop_assert_eq!(added.len(), 1);
             prop_assert!(elements(&added[0]).0);
             prop_assert!(elements(&added[0]).1.contains(&element(vec![key.clone(), data])));
-            let removed = changes(unpublish("t", protocol, port));
+            let removed = changes(unpublish("t", &[redirection]));
             prop_assert_eq!(removed.len(), 1);
             prop_assert!(!elements(&removed[0]).0);
             prop_assert!(elements(&removed[0]).1.contains(&element(vec![key])));

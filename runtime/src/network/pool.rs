@@ -1,9 +1,11 @@
 //! The addresses of a subnet, leased one at a time.
 
-use super::{NetworkError, Route, Subnet};
+use super::lock_file::{Held, LockFile, Sharing};
+use super::{NetworkError, Route, Subnet, Subnet6};
 use isobench_workload::Resource;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The host addresses of a subnet. None is given twice while it is leased, and one that came back is the last to be given
@@ -11,29 +13,73 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug)]
 pub struct Pool {
     subnet: Subnet,
-    state: Arc<Mutex<State>>,
+    /// The gateway's index, as [`Subnet::host`] counts.
+    gateway: u32,
+    /// Indices of the addresses that are given to those who ask for none in particular.
+    range: Range<u32>,
+    books: Books,
+}
+
+/// Who has which address, by its index.
+#[derive(Clone, Debug)]
+enum Books {
+    /// Kept by this process for itself.
+    Memory(Arc<Mutex<State>>),
+    /// Kept by the kernel for all processes: the index is an offset in a file of locks, and the file holds where to look for
+    /// the next one.
+    File(LockFile),
 }
 
 #[derive(Debug)]
 struct State {
-    /// Indices of host addresses, as [`Subnet::host`] counts them.
     leased: BTreeSet<u32>,
     /// Where to look for the next one.
     next: u32,
 }
 
+/// What keeps an address from being given again.
+#[derive(Debug)]
+enum Keeping {
+    Memory(Arc<Mutex<State>>, u32),
+    File(#[expect(dead_code, reason = "held for its lock")] Held),
+}
+
 impl Pool {
-    /// All host addresses of a subnet but the gateway's.
+    /// All host addresses of a subnet but the gateway's, for this process alone.
     ///
     /// # Errors
     /// [`NetworkError::ForeignGateway`] if the gateway is no host address of the subnet.
     pub fn new(subnet: Subnet, gateway: Ipv4Addr) -> Result<Self, NetworkError> {
-        if !subnet.is_host(gateway) {
-            return Err(NetworkError::ForeignGateway { gateway, subnet });
-        }
-        let gateway = u32::from(gateway) - u32::from(subnet.network()) - 1;
-        let state = State { leased: BTreeSet::from([gateway]), next: 0 };
-        Ok(Self { subnet, state: Arc::new(Mutex::new(state)) })
+        let books = Books::Memory(Arc::new(Mutex::new(State { leased: BTreeSet::new(), next: 0 })));
+        Self::with_books(subnet, gateway, None, books)
+    }
+
+    /// The same for all processes that use the same file. Where there is a `range`, only its addresses are given to those
+    /// who ask for none in particular.
+    ///
+    /// # Errors
+    /// Also [`NetworkError::ForeignRange`] if the range does not lie in the subnet.
+    pub fn shared(
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+        range: Option<Subnet>,
+        file: LockFile,
+    ) -> Result<Self, NetworkError> {
+        Self::with_books(subnet, gateway, range, Books::File(file))
+    }
+
+    fn with_books(
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+        range: Option<Subnet>,
+        books: Books,
+    ) -> Result<Self, NetworkError> {
+        let gateway = subnet.index_of(gateway).ok_or(NetworkError::ForeignGateway { gateway, subnet })?;
+        let range = match range {
+            None => 0..subnet.hosts(),
+            Some(range) => subnet.indices_of(range).ok_or(NetworkError::ForeignRange { range, subnet })?,
+        };
+        Ok(Self { subnet, gateway, range, books })
     }
 
     /// The subnet.
@@ -46,47 +92,120 @@ impl Pool {
     /// # Errors
     /// [`NetworkError::Exhausted`] if every one is leased.
     pub fn lease(&self) -> Result<Lease, NetworkError> {
-        let mut state = self.lock();
-        let hosts = self.subnet.hosts();
-        // The first free index from `next` up, else from 0 up: leased indices are met in order, so the first gap is free.
-        let free = first_gap(&state.leased, state.next, hosts).or_else(|| first_gap(&state.leased, 0, hosts));
-        let (index, address) = free
-            .and_then(|index| Some((index, self.subnet.host(index)?)))
-            .ok_or(NetworkError::Exhausted(self.subnet))?;
-        state.leased.insert(index);
-        state.next = index + 1;
-        drop(state);
-        Ok(Lease { pool: self.clone(), index, address })
+        let Range { start, end } = self.range;
+        let found = match &self.books {
+            Books::Memory(state) => {
+                let mut locked = lock(state);
+                // The first free index from `next` up, else from the first up: leased indices are met in order, so the first
+                // gap is free.
+                let next = locked.next.clamp(start, end);
+                let free = self.first_gap(&locked.leased, next).or_else(|| self.first_gap(&locked.leased, start));
+                free.map(|index| {
+                    locked.leased.insert(index);
+                    locked.next = index + 1;
+                    (index, Keeping::Memory(state.clone(), index))
+                })
+            }
+            Books::File(file) => {
+                let held = file.begin()?;
+                let next = held.hint().clamp(start, end);
+                let mut found = None;
+                for index in (next..end).chain(start..next).filter(|index| *index != self.gateway) {
+                    if held.take(index.into(), Sharing::Alone)? {
+                        found = Some(index);
+                        break;
+                    }
+                }
+                found.map(|index| {
+                    held.set_hint(index + 1);
+                    (index, Keeping::File(held))
+                })
+            }
+        };
+        found.and_then(|(index, keeping)| self.leased_at(index, keeping)).ok_or(NetworkError::Exhausted(self.subnet))
     }
 
-    /// Number of addresses that are leased.
-    pub fn leased(&self) -> usize {
-        self.lock().leased.len() - 1
+    /// Leases an address of one's own choice, which may lie outside of the range.
+    ///
+    /// # Errors
+    /// [`NetworkError::ForeignAddress`] if it is no host address of the subnet, [`NetworkError::AddressInUse`] if somebody
+    /// has it.
+    pub fn lease_address(&self, address: Ipv4Addr) -> Result<Lease, NetworkError> {
+        let index = self.subnet.index_of(address);
+        let index = index.ok_or(NetworkError::ForeignAddress { address, subnet: self.subnet })?;
+        let in_use = || NetworkError::AddressInUse { address, subnet: self.subnet };
+        if index == self.gateway {
+            return Err(in_use());
+        }
+        let keeping = match &self.books {
+            Books::Memory(state) => {
+                lock(state).leased.insert(index).then(|| Keeping::Memory(state.clone(), index)).ok_or_else(in_use)?
+            }
+            Books::File(file) => {
+                let held = file.begin()?;
+                if !held.take(index.into(), Sharing::Alone)? {
+                    return Err(in_use());
+                }
+                Keeping::File(held)
+            }
+        };
+        self.leased_at(index, keeping).ok_or_else(in_use)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is a single call: a panic elsewhere cannot leave it half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether somebody has this address now.
+    pub fn is_leased(&self, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        let Some(index) = self.subnet.index_of(address) else { return Ok(false) };
+        match &self.books {
+            Books::Memory(state) => Ok(lock(state).leased.contains(&index)),
+            Books::File(file) => file.is_held(index.into()),
+        }
+    }
+
+    /// Number of addresses that are leased. With a file every address is asked for: not for a path that is measured.
+    pub fn leased(&self) -> Result<usize, NetworkError> {
+        match &self.books {
+            Books::Memory(state) => Ok(lock(state).leased.len()),
+            Books::File(file) => file.count_held(0..self.subnet.hosts().into()),
+        }
+    }
+
+    fn leased_at(&self, index: u32, keeping: Keeping) -> Option<Lease> {
+        Some(Lease { subnet: self.subnet, address: self.subnet.host(index)?, _keeping: keeping })
+    }
+
+    fn first_gap(&self, leased: &BTreeSet<u32>, from: u32) -> Option<u32> {
+        let mut candidate = from;
+        let skip = |candidate: u32| candidate + u32::from(candidate == self.gateway);
+        candidate = skip(candidate);
+        for taken in leased.range(candidate..) {
+            if *taken != candidate {
+                break;
+            }
+            candidate = skip(candidate + 1);
+        }
+        (candidate < self.range.end).then_some(candidate)
     }
 }
 
-fn first_gap(leased: &BTreeSet<u32>, from: u32, end: u32) -> Option<u32> {
-    let mut candidate = from;
-    for taken in leased.range(from..) {
-        if *taken != candidate {
-            break;
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Every change of the state is a single call: a panic elsewhere cannot leave it half done.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        if let Self::Memory(state, index) = self {
+            lock(state).leased.remove(index);
         }
-        candidate += 1;
     }
-    (candidate < end).then_some(candidate)
 }
 
 /// A leased address; it goes back to its pool when this is released or dropped.
 #[derive(Debug)]
 pub struct Lease {
-    pool: Pool,
-    index: u32,
+    subnet: Subnet,
     address: Ipv4Addr,
+    _keeping: Keeping,
 }
 
 impl Lease {
@@ -97,13 +216,7 @@ impl Lease {
 
     /// The subnet in which it lies.
     pub fn subnet(&self) -> Subnet {
-        self.pool.subnet
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.lock().leased.remove(&self.index);
+        self.subnet
     }
 }
 
@@ -118,11 +231,21 @@ impl Resource for Lease {
 }
 
 /// Sees to it that nothing is routed to a subnet yet: traffic would otherwise go astray, ours or the machine's. The default
-/// route reaches everything and so collides with nothing.
-pub fn check_free(subnet: Subnet, routes: &[Route], name_of_link: impl Fn(u32) -> String) -> Result<(), NetworkError> {
-    for route in routes {
-        let IpAddr::V4(destination) = route.destination else { continue };
-        if route.prefix > 0 && subnet.overlaps(destination, route.prefix) {
+/// route reaches everything and so collides with nothing; nor do the link-local and multicast routes that every link has
+/// with IPv6.
+pub fn check_free(
+    subnet: Subnet,
+    subnet6: Option<Subnet6>,
+    routes: &[Route],
+    name_of_link: impl Fn(u32) -> String,
+) -> Result<(), NetworkError> {
+    for route in routes.iter().filter(|route| route.prefix > 0) {
+        let collides = match (route.destination, subnet6) {
+            (IpAddr::V4(destination), _) => subnet.overlaps(destination, route.prefix).then(|| subnet.to_string()),
+            (IpAddr::V6(destination), Some(six)) => six.overlaps(destination, route.prefix).then(|| six.to_string()),
+            (IpAddr::V6(_), None) => None,
+        };
+        if let Some(subnet) = collides {
             return Err(NetworkError::SubnetInUse {
                 subnet,
                 destination: route.destination,
@@ -143,6 +266,35 @@ mod tests {
         Pool::new(Subnet::new(Ipv4Addr::new(10, 0, 0, 0), prefix).unwrap(), Ipv4Addr::new(10, 0, 0, 1)).unwrap()
     }
 
+    fn shared(prefix: u8, range: Option<&str>, directory: &std::path::Path) -> Pool {
+        let subnet = Subnet::new(Ipv4Addr::new(10, 0, 0, 0), prefix).unwrap();
+        let file = LockFile::create(&directory.join("leases")).unwrap();
+        let range = range.map(|range| range.parse().unwrap());
+        Pool::shared(subnet, Ipv4Addr::new(10, 0, 0, 1), range, file).unwrap()
+    }
+
+    #[test]
+    fn a_range_bounds_what_is_given_but_not_what_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (pool, other) =
+            (shared(24, Some("10.0.0.128/30"), directory.path()), shared(24, Some("10.0.0.0/30"), directory.path()));
+        let leases: Vec<_> = (0..4).map(|_| pool.lease().unwrap()).collect();
+        let last = |lease: &Lease| lease.address().octets()[3];
+        assert_eq!(leases.iter().map(last).collect::<Vec<_>>(), [128, 129, 130, 131]);
+        assert!(pool.lease().is_err());
+        let asked = pool.lease_address(Ipv4Addr::new(10, 0, 0, 3)).unwrap();
+        assert_eq!(
+            other.lease_address(asked.address()).unwrap_err().to_string(),
+            "address 10.0.0.3 of subnet 10.0.0.0/24 is in use: choose another one"
+        );
+        assert!(other.is_leased(asked.address()).unwrap());
+        assert_eq!(last(&other.lease().unwrap()), 2, "neither the gateway nor what somebody has");
+        for address in [[10, 0, 0, 0], [10, 0, 0, 255], [10, 0, 1, 1]] {
+            assert!(matches!(pool.lease_address(address.into()), Err(NetworkError::ForeignAddress { .. })));
+        }
+        assert!(pool.lease_address(Ipv4Addr::new(10, 0, 0, 1)).is_err(), "the gateway");
+    }
+
     #[test]
     fn a_small_pool_is_given_out_whole_and_then_exhausted() {
         let pool = pool(29);
@@ -151,7 +303,7 @@ mod tests {
         assert_eq!(addresses, [2, 3, 4, 5, 6]);
         assert_eq!(pool.lease().unwrap_err().to_string(), "every address of subnet 10.0.0.0/29 is in use");
         drop(leases);
-        assert_eq!(pool.leased(), 0);
+        assert_eq!(pool.leased().unwrap(), 0);
         assert_eq!(pool.lease().unwrap().address().octets()[3], 2);
     }
 
@@ -183,7 +335,7 @@ mod tests {
             gateway: None,
             link: Some(3),
         };
-        let check = |route: Route| check_free(subnet, &[route], |index| format!("link{index}"));
+        let check = |route: Route| check_free(subnet, None, &[route], |index| format!("link{index}"));
         assert!(check(route([0, 0, 0, 0], 0)).is_ok());
         assert!(check(route([172, 18, 0, 0], 16)).is_ok());
         assert_eq!(
@@ -197,8 +349,13 @@ mod tests {
         /// Leases and releases in any order: never an address twice, never the gateway, never one outside, and refused
         /// only when every address is out.
         #[test]
-        fn no_address_is_given_twice(prefix in 26_u8..=30, steps in proptest::collection::vec(any::<Option<u8>>(), 1..200)) {
-            let pool = pool(prefix);
+        fn no_address_is_given_twice(
+            prefix in 26_u8..=30,
+            in_file: bool,
+            steps in proptest::collection::vec(any::<Option<u8>>(), 1..200),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let pool = if in_file { shared(prefix, None, directory.path()) } else { pool(prefix) };
             let all = pool.subnet().hosts() as usize - 1;
             let mut held: Vec<Lease> = Vec::new();
             for step in steps {
@@ -214,7 +371,7 @@ mod tests {
                         Err(_) => prop_assert_eq!(held.len(), all),
                     },
                 }
-                prop_assert_eq!(pool.leased(), held.len());
+                prop_assert_eq!(pool.leased().unwrap(), held.len());
             }
         }
     }

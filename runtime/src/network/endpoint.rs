@@ -1,0 +1,230 @@
+//! A place in a network: a container's, with a veth pair, or a virtual machine's, with a tap.
+
+use super::inside::{self, Configuration, Interface, Ipv6};
+use super::{BridgeNetwork, Lease, Mac, Namespace, Netlink, NetworkError, PeerNamespace, Route, Veth};
+use isobench_workload::Resource;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
+
+/// What is asked of a place in a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// The address; the next free one where there is none.
+    pub address: Option<Ipv4Addr>,
+    /// The link-layer address; one made of the address where there is none.
+    pub mac: Option<Mac>,
+}
+
+/// A container's place in a network: an address, and a veth pair once it is attached. Releasing it waits until the link
+/// has gone with the container's namespace; only then can the address be leased again.
+#[derive(Debug)]
+pub struct Endpoint {
+    network: BridgeNetwork,
+    lease: Lease,
+    mac: Mac,
+    interface: Interface,
+    configuration: Configuration,
+    /// Name of the host's end of the veth pair.
+    link: OnceLock<String>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(network: &BridgeNetwork, lease: Lease, mac: Option<Mac>) -> Self {
+        let interface = network.interface(lease.address());
+        Self {
+            network: network.clone(),
+            mac: mac.unwrap_or_else(|| Mac::of(lease.address())),
+            lease,
+            configuration: Configuration::new(&interface),
+            interface,
+            link: OnceLock::new(),
+        }
+    }
+
+    /// The network.
+    pub fn network(&self) -> &BridgeNetwork {
+        &self.network
+    }
+
+    /// The container's IPv6 address, where the network has IPv6.
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.network.settings().ipv6_of(self.address())
+    }
+
+    /// The container's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.lease.address()
+    }
+
+    /// The container's link-layer address.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// What the container's process has to send in its namespace once it is attached.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Name of the host's end of the veth pair, once it is attached.
+    pub fn link(&self) -> Option<&str> {
+        self.link.get().map(String::as_str)
+    }
+
+    /// Makes the veth pair: the host's end a port of the bridge and up, the container's end in its namespace.
+    pub fn attach(&self, container: &PeerNamespace<'_>) -> Result<(), NetworkError> {
+        self.make_veth(container, inside::INTERFACE_NAME, Some(inside::INTERFACE))
+    }
+
+    fn make_veth(
+        &self,
+        container: &PeerNamespace<'_>,
+        peer_name: &str,
+        peer_index: Option<u32>,
+    ) -> Result<(), NetworkError> {
+        let network = self.network.network();
+        let name = network.with_free_name('v', &self.lease, |name| {
+            let veth = Veth {
+                name,
+                mac: None,
+                bridge: Some(network.bridge),
+                hairpin: network.hairpin,
+                peer_name,
+                peer_mac: Some(self.mac),
+                peer_index,
+                segments: network.settings.segments,
+            };
+            network.lock().create_veth_of(&veth, container, network.settings.mtu).map(|()| name.to_owned())
+        })?;
+        self.link.get_or_init(|| name);
+        Ok(())
+    }
+
+    /// Gives a container that runs already another link, ready for use, and tells its name there: the first of `eth0`,
+    /// `eth1` and so on that is free. A default route is added where there is none.
+    ///
+    /// # Errors
+    /// What failed; the link is gone then.
+    pub fn connect(&self, container: &Namespace) -> Result<String, NetworkError> {
+        let mut inner = Netlink::open_in(container)?;
+        let links = inner.links()?;
+        let name = (0..).map(|number| format!("eth{number}")).find(|name| links.iter().all(|link| link.name != *name));
+        let name = name.unwrap_or_else(|| inside::INTERFACE_NAME.into());
+        let mut interface = self.interface;
+        let has_default = |routes: &[Route], ipv4| {
+            let is_default = |route: &&Route| route.prefix == 0 && route.table == Route::MAIN;
+            routes.iter().filter(is_default).any(|route| route.destination.is_ipv4() == ipv4)
+        };
+        let routes = inner.routes()?;
+        if has_default(&routes, true) {
+            interface.gateway = None;
+        }
+        if let Ipv6::Address { gateway, .. } = &mut interface.ipv6
+            && has_default(&routes, false)
+        {
+            *gateway = None;
+        }
+        self.make_veth(&container.into(), &name, None)?;
+        let configured = inner.index(&name).and_then(|index| {
+            let applied = container.enter(|| Configuration::later(index, &interface).apply())?;
+            applied.map_err(|(step, errno)| NetworkError::system(step.name(), format!("({name})"), errno))?;
+            self.await_carrier()
+        });
+        match configured {
+            Ok(()) => Ok(name),
+            Err(error) => {
+                let _ = self.disconnect();
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes the link, in the container too.
+    pub fn disconnect(&self) -> Result<(), NetworkError> {
+        let Some(name) = self.link.get() else { return Ok(()) };
+        let mut netlink = self.network.network().lock();
+        // It may have gone with the container.
+        netlink.link(name)?.map_or(Ok(()), |link| netlink.delete_link(link.index))
+    }
+
+    /// Waits until the bridge carries packets to and from the container, once its inside is configured.
+    ///
+    /// When the container's end comes up, the kernel leaves it to a worker (net/core/link_watch.c) to let the host's end
+    /// send and to make the bridge's port forward. Until then packets are dropped, and a first one that is lost costs a
+    /// second. Since Linux 6.8 the question for the link's state makes the kernel catch up.
+    ///
+    /// # Errors
+    /// [`NetworkError::Silent`] if it never does.
+    pub fn await_carrier(&self) -> Result<(), NetworkError> {
+        let Some(name) = self.link.get() else { return Ok(()) };
+        let silent = || NetworkError::Silent(name.clone());
+        self.network
+            .network()
+            .await_link(name, |link| link.is_some_and(|link| link.running))?
+            .then_some(())
+            .ok_or_else(silent)
+    }
+}
+
+impl Resource for Endpoint {
+    fn describe(&self) -> String {
+        let link = self.link.get().map(|name| format!(" and link {name}")).unwrap_or_default();
+        format!("{}{link}", self.lease.describe())
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.link.get().map_or(Ok(()), |name| self.network.network().await_departure(name))?)
+    }
+}
+
+/// A virtual machine's place in a network: an address, which the guest is to be told, and a tap, which its monitor has.
+/// Releasing it waits until the tap has gone with its last descriptor; only then can the address be leased again.
+#[derive(Debug)]
+pub struct TapEndpoint {
+    network: BridgeNetwork,
+    lease: Lease,
+    mac: Mac,
+    link: String,
+}
+
+impl TapEndpoint {
+    pub(crate) fn new(network: &BridgeNetwork, lease: Lease, mac: Option<Mac>, link: String) -> Self {
+        let mac = mac.unwrap_or_else(|| Mac::of(lease.address()));
+        Self { network: network.clone(), lease, mac, link }
+    }
+
+    /// The network.
+    pub fn network(&self) -> &BridgeNetwork {
+        &self.network
+    }
+
+    /// The guest's IPv6 address, where the network has IPv6.
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.network.settings().ipv6_of(self.address())
+    }
+
+    /// The guest's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.lease.address()
+    }
+
+    /// The guest's link-layer address.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// The tap's name on the host.
+    pub fn link(&self) -> &str {
+        &self.link
+    }
+}
+
+impl Resource for TapEndpoint {
+    fn describe(&self) -> String {
+        format!("{} and tap {}", self.lease.describe(), self.link)
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.network.network().await_departure(&self.link)?)
+    }
+}
