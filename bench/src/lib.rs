@@ -9,6 +9,7 @@ pub mod home;
 pub mod interrupt;
 pub mod journal;
 pub mod machine;
+pub mod networks;
 pub mod plan;
 pub mod programs;
 pub mod progress;

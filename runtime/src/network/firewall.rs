@@ -170,15 +170,20 @@ impl Firewall {
     /// [`NetworkError::PortPublished`], [`NetworkError::PortInUse`] or [`NetworkError::NoHostAddress`] if one cannot be had;
     /// then none is, and nothing is left behind.
     pub fn publish_all(&self, ports: Vec<Redirection>) -> Result<PublishedPort, NetworkError> {
+        self.reserve(ports)?.publish()
+    }
+
+    /// The first half of it: takes the ports for us, while nothing leads anywhere yet. A port with the number 0 gets a free
+    /// one, the same for both families where two that stand side by side lead to the same port.
+    ///
+    /// # Errors
+    /// As for [`Firewall::publish_all`].
+    pub fn reserve(&self, mut ports: Vec<Redirection>) -> Result<Reservation, NetworkError> {
         let table = &self.0;
-        let _changing = table.begin_change()?;
-        let mut state = table.lock();
-        let reserve_all = || ports.iter().map(|port| reserve(port).map_err(|errno| (*port, errno))).collect();
-        let reserved: Result<Vec<OwnedFd>, _> = state.netlink.namespace().enter(reserve_all)?;
-        let reservations = match reserved {
-            Ok(reservations) => reservations,
-            Err((port, errno)) => return Err(table.refusal(&state, port, errno)),
-        };
+        let changing = table.begin_change()?;
+        let state = table.lock();
+        let reserved: Result<Vec<OwnedFd>, _> = state.netlink.namespace().enter(|| reserve_all(&mut ports))?;
+        let sockets = reserved.map_err(|(port, errno)| table.refusal(&state, port, errno))?;
         let held = match &table.books {
             Books::Own { .. } => None,
             Books::Shared(file) => {
@@ -189,18 +194,8 @@ impl Firewall {
                 Some(held)
             }
         };
-        let object = describe(&ports);
-        match transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports)) {
-            // The port is reserved, so what leads to it comes from a process that died.
-            Err(error) if error.errno() == Some(Errno::EXIST) && held.is_some() => {
-                table.delete_each(&mut state, &ports)?;
-                transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports))?;
-            }
-            result => result?,
-        }
-        state.published.extend(&ports);
         drop(state);
-        Ok(PublishedPort { firewall: self.clone(), ports, reservations, _held: held })
+        Ok(Reservation { firewall: self.clone(), ports, sockets, held, _changing: changing })
     }
 
     /// Takes away what a process that died has published; what somebody publishes now is left alone.
@@ -211,7 +206,9 @@ impl Firewall {
         let mut dead = Vec::new();
         for port in ports {
             // Where somebody publishes that number, it may be at another address.
-            let free = !file.is_held(offset(port))? || state.netlink.namespace().enter(|| reserve(port).is_ok())?;
+            let mut own = vec![*port];
+            let free =
+                !file.is_held(offset(port))? || state.netlink.namespace().enter(|| reserve_all(&mut own).is_ok())?;
             dead.extend(free.then_some(*port));
         }
         self.0.delete_each(&mut state, &dead)
@@ -290,6 +287,28 @@ fn transact(netlink: &mut Netlink, operation: &'static str, object: &str, batch:
     netlink.exchange(batch.as_bytes(), last).map_err(|(_, errno)| NetworkError::system(operation, object, errno))
 }
 
+/// Reserves each of the ports, and fills in the numbers that the kernel has chosen.
+fn reserve_all(ports: &mut [Redirection]) -> Result<Vec<OwnedFd>, (Redirection, Errno)> {
+    let mut sockets = Vec::new();
+    let mut chosen: Option<Redirection> = None;
+    for port in ports {
+        let asked = *port;
+        if port.port == 0 {
+            let same =
+                |other: &Redirection| other.protocol == asked.protocol && other.target.port() == asked.target.port();
+            port.port = chosen.filter(same).map_or(0, |other| other.port);
+        }
+        let socket = reserve(port).map_err(|errno| (*port, errno))?;
+        if port.port == 0 {
+            let address = rustix::net::getsockname(&socket).map_err(|errno| (*port, errno))?;
+            port.port = SocketAddr::try_from(address).map_or(0, |address| address.port());
+        }
+        chosen = (asked.port == 0).then_some(*port);
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
 /// Takes a port on every address, so that no program of the machine's can believe that it serves it, and none that does
 /// loses it to us. The socket is bound but does not listen: it is in no list of listeners and answers nobody.
 ///
@@ -315,6 +334,42 @@ fn reserve(port: &Redirection) -> Result<OwnedFd, Errno> {
         sockopt::set_socket_reuseaddr(&socket, false)?;
     }
     Ok(socket)
+}
+
+/// Ports that are ours while nothing leads anywhere yet; they are given back when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    firewall: Firewall,
+    ports: Vec<Redirection>,
+    sockets: Vec<OwnedFd>,
+    held: Option<Held>,
+    _changing: Option<Held>,
+}
+
+impl Reservation {
+    /// The ports, each with its number.
+    pub fn ports(&self) -> &[Redirection] {
+        &self.ports
+    }
+
+    /// Leads whoever connects to them to their targets, from now on.
+    pub fn publish(self) -> Result<PublishedPort, NetworkError> {
+        let Self { firewall, ports, sockets, held, _changing } = self;
+        let table = &firewall.0;
+        let mut state = table.lock();
+        let object = describe(&ports);
+        match transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports)) {
+            // The port is reserved, so what leads to it comes from a process that died.
+            Err(error) if error.errno() == Some(Errno::EXIST) && held.is_some() => {
+                table.delete_each(&mut state, &ports)?;
+                transact(&mut state.netlink, "publish", &object, nft::publish(&table.name, &ports))?;
+            }
+            result => result?,
+        }
+        state.published.extend(&ports);
+        drop(state);
+        Ok(PublishedPort { firewall, ports, reservations: sockets, _held: held })
+    }
 }
 
 /// A network in the table's sets, until this is dropped.

@@ -33,7 +33,7 @@ pub mod tap;
 
 pub use bridge_network::BridgeNetwork;
 pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
-pub use firewall::{Admission, Firewall, PublishedPort};
+pub use firewall::{Admission, Firewall, PublishedPort, Reservation};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
 pub use lock_file::LockFile;

@@ -74,11 +74,7 @@ impl Pool {
         range: Option<Subnet>,
         books: Books,
     ) -> Result<Self, NetworkError> {
-        let gateway = subnet.index_of(gateway).ok_or(NetworkError::ForeignGateway { gateway, subnet })?;
-        let range = match range {
-            None => 0..subnet.hosts(),
-            Some(range) => subnet.indices_of(range).ok_or(NetworkError::ForeignRange { range, subnet })?,
-        };
+        let (gateway, range) = check(subnet, gateway, range)?;
         Ok(Self { subnet, gateway, range, books })
     }
 
@@ -185,6 +181,16 @@ impl Pool {
         }
         (candidate < self.range.end).then_some(candidate)
     }
+}
+
+/// Sees to it that gateway and range lie in the subnet; gives their indices.
+pub fn check(subnet: Subnet, gateway: Ipv4Addr, range: Option<Subnet>) -> Result<(u32, Range<u32>), NetworkError> {
+    let gateway = subnet.index_of(gateway).ok_or(NetworkError::ForeignGateway { gateway, subnet })?;
+    let range = match range {
+        None => 0..subnet.hosts(),
+        Some(range) => subnet.indices_of(range).ok_or(NetworkError::ForeignRange { range, subnet })?,
+    };
+    Ok((gateway, range))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

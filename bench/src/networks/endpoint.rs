@@ -1,0 +1,215 @@
+//! A place in a network, with names that lead there and ports of the host that are published.
+
+use super::names::Names;
+use super::network::Network;
+use super::{PortMapping, names};
+use anyhow::Context;
+use isobench_runtime::network::{Endpoint, Mac, PublishedPort, Redirection};
+use isobench_workload::Resource;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+/// What is asked of a place in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// The name of who joins, which is also a name by which the others find it.
+    pub instance: String,
+    /// Further names.
+    pub aliases: Vec<String>,
+    /// The address; the next free one where there is none.
+    pub address: Option<Ipv4Addr>,
+    /// The link-layer address.
+    pub mac: Option<Mac>,
+}
+
+/// Who has an address: `endpoints/ADDRESS.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The name of the container or virtual machine.
+    pub instance: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its link-layer address.
+    pub mac: String,
+    /// The names that lead to it.
+    pub names: Vec<String>,
+    /// The ports of the host that lead to it.
+    pub ports: Vec<Redirection>,
+}
+
+impl Member {
+    /// Who has or had this address, as far as it was written down.
+    pub(crate) fn read(network: &Path, address: Ipv4Addr) -> Option<Self> {
+        serde_json::from_slice(&fs::read(file(network, address)).ok()?).ok()
+    }
+
+    pub(super) fn remove(network: &Path, address: Ipv4Addr) {
+        let _ = fs::remove_file(file(network, address));
+    }
+
+    /// Whole or not at all: others read it at any time.
+    fn write(&self, network: &Path) -> anyhow::Result<()> {
+        let path = file(network, self.address);
+        let new = path.with_extension("new");
+        let written = serde_json::to_vec(self)
+            .map_err(anyhow::Error::from)
+            .and_then(|text| Ok(fs::write(&new, text).and_then(|()| fs::rename(&new, &path))?));
+        written.with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn file(network: &Path, address: Ipv4Addr) -> PathBuf {
+    network.join("endpoints").join(format!("{address}.json"))
+}
+
+/// Everybody that was written down, dead or alive, in the order of addresses.
+pub(super) fn recorded(network: &Path) -> anyhow::Result<Vec<Member>> {
+    let directory = network.join("endpoints");
+    let entries = fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?;
+    let address = |name: &str| name.strip_suffix(".json")?.parse::<Ipv4Addr>().ok();
+    let mut addresses: Vec<_> =
+        entries.flatten().filter_map(|entry| address(&entry.file_name().to_string_lossy())).collect();
+    addresses.sort();
+    Ok(addresses.into_iter().filter_map(|address| Member::read(network, address)).collect())
+}
+
+/// The names and published ports of a place in a network; they go when this is dropped, which must be before the address is
+/// given back.
+#[derive(Debug)]
+pub struct Membership {
+    network: Network,
+    member: Member,
+    published: Vec<PublishedPort>,
+}
+
+impl Membership {
+    pub(super) fn begin(network: &Network, member: Member) -> anyhow::Result<Self> {
+        let membership = Self { network: network.clone(), member, published: Vec::new() };
+        // Written down before it is done, so that it can be taken away whatever happens.
+        membership.member.write(network.directory())?;
+        if network.resolver().is_some() {
+            let names = Names::of(network.directory());
+            for name in &membership.member.names {
+                names.add(name, membership.member.address)?;
+            }
+        }
+        Ok(membership)
+    }
+
+    /// Who it is, with names and ports as they are now.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Publishes ports, all by one transaction; those for which no number was given have one afterwards
+    /// ([`Member::ports`]).
+    ///
+    /// # Errors
+    /// If one of them cannot be had; then none is published, and nothing is left behind.
+    pub fn publish(&mut self, mappings: &[PortMapping]) -> anyhow::Result<()> {
+        let mut ports = Vec::new();
+        for mapping in mappings {
+            ports.extend(self.network.redirections(&self.member, mapping)?);
+        }
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let (directory, firewall) = (self.network.directory(), self.network.firewall());
+        // The numbers are known, and the ports reserved, before anything leads anywhere.
+        let reserved = firewall.reserve(ports)?;
+        let before = self.member.ports.len();
+        self.member.ports.extend(reserved.ports());
+        let published = self.member.write(directory).and_then(|()| Ok(reserved.publish()?));
+        match published {
+            Ok(published) => self.published.push(published),
+            Err(error) => {
+                self.member.ports.truncate(before);
+                let _ = self.member.write(directory);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets another name lead here, in place of the one that the instance had.
+    ///
+    /// # Errors
+    /// If it is no name.
+    pub fn rename(&mut self, instance: &str) -> anyhow::Result<()> {
+        names::check_name("container", instance)?;
+        let names = Names::of(self.network.directory());
+        let former = std::mem::replace(&mut self.member.instance, instance.into());
+        self.member.names.retain(|name| *name != former);
+        self.member.names.insert(0, instance.into());
+        self.member.write(self.network.directory())?;
+        if self.network.resolver().is_some() {
+            names.add(instance, self.member.address)?;
+            names.remove(&former, self.member.address);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.published.clear();
+        let names = Names::of(self.network.directory());
+        self.member.names.iter().for_each(|name| names.remove(name, self.member.address));
+        Member::remove(self.network.directory(), self.member.address);
+    }
+}
+
+/// A place in a network that a running container was given; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    /// Goes before the address.
+    membership: Option<Membership>,
+    endpoint: Option<Endpoint>,
+    interface: String,
+}
+
+impl Connection {
+    pub(super) fn new(membership: Membership, endpoint: Endpoint, interface: String) -> Self {
+        Self { membership: Some(membership), endpoint: Some(endpoint), interface }
+    }
+
+    /// Its names and ports.
+    pub fn membership(&mut self) -> Option<&mut Membership> {
+        self.membership.as_mut()
+    }
+
+    /// Name of the link in the container, such as `eth1`.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Takes the link out of the container and gives everything back, checked.
+    ///
+    /// # Errors
+    /// If the link does not go.
+    pub fn disconnect(mut self) -> anyhow::Result<()> {
+        self.membership = None;
+        let Some(endpoint) = self.endpoint.take() else { return Ok(()) };
+        endpoint.disconnect()?;
+        Box::new(endpoint).release().map_err(|error| anyhow::anyhow!(error))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.membership = None;
+        if let Some(endpoint) = &self.endpoint {
+            let _ = endpoint.disconnect();
+        }
+    }
+}
