@@ -6,6 +6,7 @@ use crate::render::view::View;
 use crate::statistics::{Estimate, distribution};
 use crate::summary::{Data, Parameters};
 use ::csv::{Writer, WriterBuilder};
+use std::borrow::Cow;
 
 const SAMPLES: [&str; 13] = [
     "sequence",
@@ -181,16 +182,18 @@ fn writer(head: &[&str]) -> Writer<Vec<u8>> {
     writer
 }
 
-/// A cell that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, *CSV Injection*); numbers of
-/// ours keep their minus.
+/// A cell as it is, but for one that a spreadsheet would take for a formula, which gets an apostrophe before it (OWASP, *CSV
+/// Injection*); numbers keep their minus.
+#[must_use]
+pub fn harmless(cell: &str) -> Cow<'_, str> {
+    let formula =
+        cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.parse::<f64>().is_err());
+    if formula { format!("'{cell}").into() } else { cell.into() }
+}
+
 fn row(writer: &mut Writer<Vec<u8>>, cells: &[&str]) {
-    let harmless = |cell: &&str| {
-        let formula =
-            cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.parse::<f64>().is_err());
-        if formula { format!("'{cell}") } else { (*cell).to_owned() }
-    };
     writer
-        .write_record(cells.iter().map(harmless))
+        .write_record(cells.iter().map(|cell| harmless(cell).into_owned()))
         .expect("writing to memory cannot fail, and every row has as many cells");
 }
 
