@@ -8,6 +8,7 @@ pub mod experiments;
 pub mod home;
 pub mod interrupt;
 pub mod journal;
+pub mod labs;
 pub mod machine;
 pub mod networks;
 pub mod plan;

@@ -145,7 +145,7 @@ fn unknown<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a s
 }
 
 /// Up to five names that are like a name, best first: a part of it in common, or close by Jaro's measure.
-fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
     let likeness = |candidate: &str| {
         let within = name.len() >= 3 && candidate.contains(name) || name.contains(candidate);
         if within { 1.0 } else { strsim::jaro(name, candidate) }
@@ -156,7 +156,7 @@ fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
     scored.into_iter().take(5).map(|(_, candidate)| candidate.to_owned()).collect()
 }
 
-fn suggestion(close: &[String]) -> String {
+pub(crate) fn suggestion(close: &[String]) -> String {
     match close {
         [] => String::new(),
         [one] => format!(", did you mean `{one}`?"),

@@ -92,11 +92,13 @@ fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
 fn help_teaches() -> Outcome {
     let place = Place::new();
     let help = place.well(&["--help"])?;
-    for word in ["Examples:", "Exit status:", "run", "report", "compare", "list", "doctor", "selftest", "gc"] {
+    for word in ["Examples:", "Exit status:", "run", "report", "compare", "list", "doctor", "selftest", "lab", "gc"] {
         expect(help.contains(word), || format!("`--help` does not say {word}: {help}"))?;
     }
     expect(!help.contains("__"), || "a hidden command is shown".into())?;
-    for command in ["run", "report", "compare", "list", "doctor", "selftest", "gc", "completions", "man", "schema"] {
+    for command in
+        ["run", "report", "compare", "list", "doctor", "selftest", "lab", "gc", "completions", "man", "schema"]
+    {
         place.well(&[command, "--help"])?;
     }
     expect(place.well(&["run", "--help"])?.contains("isobench run --resume"), || "no example of --resume".into())?;
@@ -333,6 +335,10 @@ fn for_other_programs() -> Outcome {
     expect(schema["properties"]["sandboxes"].is_object(), || format!("{schema}"))?;
     let schema = place.json(&["schema", "sample"])?;
     expect(schema["properties"]["outcome"].is_object(), || format!("{schema}"))?;
+    for (name, property) in [("lab", "prediction"), ("lab-check", "observations")] {
+        let schema = place.json(&["schema", name])?;
+        expect(schema["properties"][property].is_object(), || format!("{schema}"))?;
+    }
     expect(place.well(&["--version"])?.starts_with("isobench "), || "no version".into())
 }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod gc;
+mod lab;
 mod list;
 mod output;
 pub mod place;
@@ -53,6 +54,7 @@ enum Command {
     Compare(compare::Arguments),
     List(list::Arguments),
     Doctor(doctor::Arguments),
+    Lab(lab::Arguments),
     Selftest(selftest::Arguments),
     Testbed(testbed::Arguments),
     Gc(gc::Arguments),
@@ -76,6 +78,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments),
         Command::List(arguments) => list::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Lab(arguments) => lab::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
         Command::Gc(arguments) => gc::run(arguments),

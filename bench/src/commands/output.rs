@@ -3,6 +3,7 @@
 use anyhow::Context;
 use serde::Serialize;
 use std::io::Write;
+use unicode_width::UnicodeWidthStr;
 
 /// Prints text as it is, without colours where nobody sees them.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -15,11 +16,11 @@ pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Columns as wide as their widest cell, two blanks between them; the last column is as long as it is.
+/// Columns as wide as their widest cell on a terminal, where a Chinese character takes two, two blanks between them; the last column is as long as it is.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();
     for row in rows {
@@ -27,7 +28,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
         for (column, cell) in row.iter().enumerate() {
             line.push_str(cell);
             if column + 1 < row.len() {
-                line.extend(std::iter::repeat_n(' ', widths[column] + 2 - cell.chars().count()));
+                line.extend(std::iter::repeat_n(' ', widths[column] + 2 - cell.width()));
             }
         }
         text.push_str(line.trim_end());

@@ -70,6 +70,40 @@ pub(super) struct Arguments {
     program: Vec<String>,
 }
 
+/// What a lab has measured.
+pub(super) struct LabRun {
+    pub(super) experiments: Vec<String>,
+    pub(super) sandboxes: Vec<String>,
+    pub(super) blocks: u32,
+    pub(super) seed: u64,
+    pub(super) directory: PathBuf,
+    /// Whether the directory holds a run that was interrupted.
+    pub(super) resume: bool,
+    pub(super) language: Option<String>,
+}
+
+impl Arguments {
+    /// The command line that measures a lab.
+    pub(super) fn of_lab(lab: LabRun) -> Self {
+        let (out, resume) = if lab.resume { (None, Some(lab.directory)) } else { (Some(lab.directory), None) };
+        Self {
+            only: lab.experiments,
+            sandbox: lab.sandboxes,
+            require: Vec::new(),
+            reps: Some(lab.blocks),
+            budget: None,
+            seed: Some(lab.seed),
+            suite: Suite::Quick,
+            out,
+            kernel: None,
+            resume,
+            lang: lab.language,
+            json: false,
+            program: Vec::new(),
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   isobench run

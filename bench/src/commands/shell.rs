@@ -49,14 +49,17 @@ pub(super) fn man(arguments: Man, command: clap::Command) -> anyhow::Result<Stat
 /// Print the JSON Schema of the records
 #[derive(Debug, clap::Args)]
 pub(super) struct Schema {
-    /// Which file: `run` for run.json, `sample` for one line of samples.jsonl
-    #[arg(value_parser = ["run", "sample"], default_value = "run")]
+    /// Which file: `run` for run.json, `sample` for one line of samples.jsonl, `lab` for lab.json, `lab-check` for what a
+    /// student hands in
+    #[arg(value_parser = ["run", "sample", "lab", "lab-check"], default_value = "run")]
     file: String,
 }
 
 pub(super) fn schema(arguments: Schema) -> anyhow::Result<Status> {
     let schema = match arguments.file.as_str() {
         "sample" => isobench_reports::schema::sample_schema(),
+        "lab" => crate::labs::schema::lab_schema(),
+        "lab-check" => crate::labs::schema::check_schema(),
         _ => isobench_reports::schema::run_schema(),
     };
     output::print(&schema)?;
