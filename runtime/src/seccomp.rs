@@ -163,15 +163,14 @@ impl Policy {
                 "clone" => vec![allowed(condition(Comparison::MaskedEqual(NEW_NAMESPACES), 0))],
                 // So that libc falls back to clone, whose flags can be seen.
                 "clone3" => vec![Rule { conditions: vec![], action: Action::Fail(Errno::NOSYS) }],
-                // AF_ALG and AF_VSOCK reach much kernel and the hypervisor.
-                "socket" => [libc::AF_ALG, libc::AF_VSOCK]
-                    .map(|family| Rule {
-                        conditions: condition(Comparison::Equal, family as u64).into_iter().collect(),
-                        action: Action::Fail(Errno::PERM),
-                    })
-                    .into_iter()
-                    .chain([allowed(None)])
-                    .collect(),
+                // AF_ALG and AF_VSOCK reach much kernel and the hypervisor: all families but these two.
+                "socket" => [
+                    condition(Comparison::Less, libc::AF_ALG as u64),
+                    condition(Comparison::Equal, libc::AF_ALG as u64 + 1),
+                    condition(Comparison::Greater, libc::AF_VSOCK as u64),
+                ]
+                .map(allowed)
+                .to_vec(),
                 "personality" => [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff]
                     .map(|value| allowed(condition(Comparison::Equal, value)))
                     .to_vec(),
@@ -181,6 +180,16 @@ impl Policy {
             policy.rules.insert(number, rules);
         }
         policy
+    }
+
+    /// What happens to a system call that no rule names.
+    pub(crate) fn default_action(&self) -> Action {
+        self.default
+    }
+
+    /// The rules by system call, in the order in which they are tried.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (&'static str, &[Rule])> {
+        syscalls::all().filter_map(|(name, number)| Some((name, self.rules.get(&number)?.as_slice())))
     }
 
     /// Compiles the policy.

@@ -32,7 +32,8 @@ fn timed(program: &str, bundle: &Bundle, number: u32) -> anyhow::Result<f64> {
 }
 
 /// A bundle whose container runs `isobench-agent exit`, with what `isobench-runtime spec` puts into it: all namespaces but
-/// that of users, three capabilities, masked paths, a cgroup without limits, and no network; no system call filter.
+/// that of users, Docker's capabilities less one, masked paths, Docker's system call filter, a cgroup without limits, and no
+/// network.
 struct Bundle(tempfile::TempDir);
 
 impl Bundle {

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use isobench_runtime::Error;
-use isobench_runtime::oci::commands;
+use isobench_runtime::oci::{commands, template};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,7 +91,7 @@ fn carry_out(command: Command) -> Result<i32, Error> {
         Command::State { id } => print(&commands::state(&id)?),
         Command::Kill { id, signal } => commands::kill(&id, &signal)?,
         Command::Delete { force, id } => commands::delete(&id, force)?,
-        Command::Spec => print(&commands::spec()?),
+        Command::Spec => print(&template()?),
     }
     Ok(0)
 }

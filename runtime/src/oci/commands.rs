@@ -125,15 +125,6 @@ pub fn delete(id: &str, force: bool) -> Result<(), Error> {
     place.remove()
 }
 
-/// A configuration to begin with.
-pub fn spec() -> Result<String, Error> {
-    let mut spec = oci_spec::runtime::Spec::default();
-    if let Some(process) = spec.process_mut() {
-        process.set_terminal(Some(false));
-    }
-    serde_json::to_string_pretty(&spec).map_err(|error| Error::invalid("the configuration", error.to_string()))
-}
-
 /// Makes the cgroup. Root always has one; an ordinary user needs one only for limits, and is told where there is none.
 fn prepare(id: &str, configured: Configured) -> Result<(Specification, Option<Arc<Cgroup>>), Error> {
     let path = configured.cgroup_path.clone().unwrap_or_else(|| format!("{}/{id}", cgroup::PARENT));

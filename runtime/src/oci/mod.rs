@@ -7,5 +7,7 @@ pub mod commands;
 mod configuration;
 mod filter;
 mod state;
+mod template;
 
 pub use configuration::{Configured, read};
+pub use template::template;
