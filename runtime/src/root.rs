@@ -405,8 +405,9 @@ pub(crate) fn change_root(plan: &Plan) -> StepResult {
     rustix::process::pivot_root(c".", c".").map_err(fixed(2))?;
     rustix::process::fchdir(&*old_root).map_err(fixed(3))?;
     rustix::process::umask(Mode::empty());
+    let mut empty = None;
     for (item, operation) in root.operations.iter().enumerate() {
-        carry_out(operation).map_err(|errno| (item, errno))?;
+        carry_out(operation, &mut empty).map_err(|errno| (item, errno))?;
     }
     rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(fixed(4))?;
     if root.read_only {
@@ -444,7 +445,8 @@ fn enter_new_root(root: &RootPlan) -> Result<ManuallyDrop<OwnedFd>, Errno> {
     Ok(tree)
 }
 
-fn carry_out(operation: &Operation) -> Result<(), Errno> {
+/// `empty` is where the empty file system that hides directories lies, once there is one.
+fn carry_out<'a>(operation: &'a Operation, empty: &mut Option<&'a CStr>) -> Result<(), Errno> {
     match operation {
         Operation::Directory { path } => exists_is_fine(rustix::fs::mkdir(&**path, Mode::from_raw_mode(0o755))),
         Operation::File { path } => exists_is_fine(make_file(path)),
@@ -462,7 +464,7 @@ fn carry_out(operation: &Operation) -> Result<(), Errno> {
             let status = rustix::fs::statat(CWD, &**path, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(status.st_mode) == FileType::Directory { Ok(()) } else { Err(Errno::NOTDIR) }
         }
-        Operation::Mask { path } => mask(path),
+        Operation::Mask { path } => mask(path, empty),
         Operation::ReadOnly { path } => match rustix::mount::mount_bind(&**path, &**path) {
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
@@ -501,14 +503,19 @@ fn make_device(path: &CStr, source: &CStr, major: u32, minor: u32) -> Result<(),
 }
 
 /// Hides a file behind the host's own /dev/null, which no image can have swapped (CVE-2025-31133), and a directory behind
-/// an empty file system. Which of them it is is asked first: a bind that fails costs an expedited grace period of RCU,
-/// a hundred times as much as the question.
-fn mask(path: &CStr) -> Result<(), Errno> {
+/// an empty file system, which is made once and then bound. Which of them it is is asked first: a bind that fails costs an
+/// expedited grace period of RCU, a hundred times as much as the question.
+fn mask<'a>(path: &'a CStr, empty: &mut Option<&'a CStr>) -> Result<(), Errno> {
     match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
         Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::Directory => {
+            // A bound mount keeps the flags of the one that it is made from (mount(2)).
+            if let Some(empty) = *empty {
+                return rustix::mount::mount_bind(empty, path);
+            }
             let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+            *empty = Some(path);
             rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, c"nr_inodes=1,size=4k")
         }
         Ok(_) => rustix::mount::mount_bind(c"dev/null", path),

@@ -194,13 +194,15 @@ impl Policy {
 
     /// Compiles the policy.
     pub fn compile(&self) -> Result<Filter, Error> {
-        let mut program = vec![
-            load(ARCHITECTURE),
-            jump(JEQ, AUDIT_ARCH_X86_64, 1, 0),
-            give(Action::Fail(Errno::NOSYS)),
-            load(NUMBER),
-        ];
-        tree(&self.ranges(), &mut program)?;
+        let mut code = Code::default();
+        let numbers = code.tree(&self.ranges())?;
+        let foreign = code.give(Action::Fail(Errno::NOSYS));
+        code.jump_to(numbers);
+        code.push(load(NUMBER));
+        let native = code.end();
+        code.branch(JEQ, AUDIT_ARCH_X86_64, native, foreign);
+        code.push(load(ARCHITECTURE));
+        let program = code.finish();
         if program.len() > 4096 {
             return Err(Error::invalid(
                 "the system call policy",
@@ -260,41 +262,144 @@ fn jump(code: u16, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
     Instruction { code, jump_true, jump_false, operand }
 }
 
-fn give(action: Action) -> Instruction {
-    Instruction { code: RET, jump_true: 0, jump_false: 0, operand: action.value() }
+/// Where an instruction stands, counted from the end of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Label(usize);
+
+/// A program that is written from its end to its beginning: jumps lead forwards only, so that what they lead to is always
+/// there already, and all decisions share a few returns. The kernel translates a program at each launch; half the
+/// instructions are half the time.
+#[derive(Debug, Default)]
+struct Code {
+    reversed: Vec<Instruction>,
+    returns: Vec<(Action, Label)>,
 }
 
-/// Appends a decision over the ranges, whose first one begins at or below every number that gets here.
-fn tree(ranges: &[(u32, Leaf<'_>)], program: &mut Vec<Instruction>) -> Result<(), Error> {
-    match ranges {
-        [] => Ok(()),
-        [(_, Leaf::Always(action))] => {
-            program.push(give(*action));
-            Ok(())
+impl Code {
+    /// The farthest that a conditional jump leads.
+    const NEAR: usize = u8::MAX as usize;
+
+    fn push(&mut self, instruction: Instruction) {
+        self.reversed.push(instruction);
+    }
+
+    fn finish(mut self) -> Vec<Instruction> {
+        self.reversed.reverse();
+        self.reversed
+    }
+
+    /// The instruction written last, which is the next one that control reaches.
+    fn end(&self) -> Label {
+        Label(self.reversed.len() - 1)
+    }
+
+    /// How many instructions a jump written now passes over.
+    fn distance(&self, to: Label) -> usize {
+        self.reversed.len() - to.0 - 1
+    }
+
+    /// Goes on at the label, unless that is what comes next anyway.
+    fn jump_to(&mut self, label: Label) {
+        let distance = self.distance(label);
+        if distance > 0 {
+            self.push(jump(JA, distance as u32, 0, 0));
         }
-        [(_, Leaf::Rules(rules, default))] => {
-            for rule in *rules {
-                one_rule(rule, program)?;
+    }
+
+    /// A place from which `label` is reached that a conditional jump can lead to, with some instructions in between.
+    fn near(&mut self, label: Label) -> Label {
+        if self.distance(label) + 2 <= Self::NEAR {
+            return label;
+        }
+        self.push(jump(JA, self.distance(label) as u32, 0, 0));
+        self.end()
+    }
+
+    /// Goes to one label where the comparison holds, to the other one elsewhere.
+    fn branch(&mut self, code: u16, operand: u32, holds: Label, fails: Label) {
+        let (holds, fails) = (self.near(holds), self.near(fails));
+        let (jump_true, jump_false) = (self.distance(holds) as u8, self.distance(fails) as u8);
+        self.push(jump(code, operand, jump_true, jump_false));
+    }
+
+    /// The return with this action: one that is near, or a new one.
+    fn give(&mut self, action: Action) -> Label {
+        let known = self.returns.iter().rev().find(|(known, _)| *known == action).map(|(_, label)| *label);
+        if let Some(label) = known.filter(|label| self.distance(*label) < Self::NEAR / 2) {
+            return label;
+        }
+        self.push(Instruction { code: RET, jump_true: 0, jump_false: 0, operand: action.value() });
+        self.returns.push((action, self.end()));
+        self.end()
+    }
+
+    /// A decision over the ranges, whose first one begins at or below every number that gets here.
+    fn tree(&mut self, ranges: &[(u32, Leaf<'_>)]) -> Result<Label, Error> {
+        match ranges {
+            [(_, Leaf::Always(action))] => Ok(self.give(*action)),
+            [(_, Leaf::Rules(rules, default))] => {
+                let mut next = self.give(*default);
+                for rule in rules.iter().rev() {
+                    next = self.rule(rule, next)?;
+                }
+                Ok(next)
             }
-            program.push(give(*default));
-            Ok(())
-        }
-        _ => {
-            let middle = balance(ranges);
-            let at = program.len();
-            // Numbers from `middle` up jump over the left half; the distance may not fit a conditional jump's 8 bits.
-            program.push(jump(JGE, ranges[middle].0, 0, 1));
-            program.push(jump(JA, 0, 0, 0));
-            tree(&ranges[..middle], program)?;
-            let distance = program.len() - at - 2;
-            if let Ok(near) = u8::try_from(distance) {
-                program.remove(at + 1);
-                program[at] = jump(JGE, ranges[middle].0, near, 0);
-            } else {
-                program[at + 1] = jump(JA, distance as u32, 0, 0);
+            _ => {
+                let middle = balance(ranges);
+                let right = self.tree(&ranges[middle..])?;
+                let left = self.tree(&ranges[..middle])?;
+                self.branch(JGE, ranges[middle].0, right, left);
+                Ok(self.end())
             }
-            tree(&ranges[middle..], program)
         }
+    }
+
+    /// One rule: where its conditions hold its action is taken, else control goes on at `otherwise`.
+    fn rule(&mut self, rule: &Rule, otherwise: Label) -> Result<Label, Error> {
+        let mut next = self.give(rule.action);
+        for condition in rule.conditions.iter().rev() {
+            if condition.argument > 5 {
+                return Err(Error::invalid("the system call policy", "names an argument beyond the sixth"));
+            }
+            next = self.condition(condition, next, otherwise);
+        }
+        Ok(next)
+    }
+
+    /// One comparison of a 64-bit argument, of which an instruction sees 32 bits at a time: the high word decides, and where
+    /// it is equal the low one.
+    fn condition(&mut self, condition: &Condition, holds: Label, fails: Label) -> Label {
+        let low = ARGUMENTS + 8 * u32::from(condition.argument);
+        let (value_high, value_low) = ((condition.value >> 32) as u32, condition.value as u32);
+        let mask = if let Comparison::MaskedEqual(mask) = condition.comparison { mask } else { u64::MAX };
+        let (test, when_true, when_false, above, below) = match condition.comparison {
+            Comparison::Equal | Comparison::MaskedEqual(_) => (JEQ, holds, fails, fails, fails),
+            Comparison::NotEqual => (JEQ, fails, holds, holds, holds),
+            Comparison::Greater => (JGT, holds, fails, holds, fails),
+            Comparison::GreaterOrEqual => (JGE, holds, fails, holds, fails),
+            Comparison::Less => (JGE, fails, holds, fails, holds),
+            Comparison::LessOrEqual => (JGT, fails, holds, fails, holds),
+        };
+        self.branch(test, value_low, when_true, when_false);
+        self.word(low, mask as u32);
+        let equal = self.end();
+        if above == below {
+            self.branch(JEQ, value_high, equal, above);
+        } else {
+            self.branch(JGT, value_high, above, below);
+            let unequal = self.end();
+            self.branch(JEQ, value_high, equal, unequal);
+        }
+        self.word(low + 4, (mask >> 32) as u32);
+        self.end()
+    }
+
+    /// Loads a word of the call's data and masks it.
+    fn word(&mut self, offset: u32, mask: u32) {
+        if mask != u32::MAX {
+            self.push(Instruction { code: AND, jump_true: 0, jump_false: 0, operand: mask });
+        }
+        self.push(load(offset));
     }
 }
 
@@ -304,85 +409,6 @@ fn balance(ranges: &[(u32, Leaf<'_>)]) -> usize {
     let (start, end) = (known(ranges[0].0), known(ranges[ranges.len() - 1].0));
     let half = start + (end - start) / 2;
     ranges.partition_point(|(first, _)| *first <= half).clamp(1, ranges.len() - 1)
-}
-
-/// Appends one rule: where its conditions hold its action is taken, else control falls through.
-fn one_rule(rule: &Rule, program: &mut Vec<Instruction>) -> Result<(), Error> {
-    // Jumps out of the rule lead to what follows it; they are patched when its length is known.
-    let mut code: Vec<Instruction> = Vec::new();
-    let mut out: Vec<(usize, bool)> = Vec::new();
-    for condition in &rule.conditions {
-        if condition.argument > 5 {
-            return Err(Error::invalid("the system call policy", "names an argument beyond the sixth"));
-        }
-        let low = ARGUMENTS + 8 * u32::from(condition.argument);
-        let (value_high, value_low) = ((condition.value >> 32) as u32, condition.value as u32);
-        let (mask_high, mask_low) = match condition.comparison {
-            Comparison::MaskedEqual(mask) => ((mask >> 32) as u32, mask as u32),
-            _ => (u32::MAX, u32::MAX),
-        };
-        let word = |code: &mut Vec<Instruction>, offset, mask: u32| {
-            code.push(load(offset));
-            if mask != u32::MAX {
-                code.push(Instruction { code: AND, jump_true: 0, jump_false: 0, operand: mask });
-            }
-        };
-        match condition.comparison {
-            Comparison::Equal | Comparison::MaskedEqual(_) => {
-                word(&mut code, low + 4, mask_high);
-                out.push((code.len(), false));
-                code.push(jump(JEQ, value_high, 0, 0));
-                word(&mut code, low, mask_low);
-                out.push((code.len(), false));
-                code.push(jump(JEQ, value_low, 0, 0));
-            }
-            Comparison::NotEqual => {
-                // A differing high word decides: over the two instructions on the low word.
-                word(&mut code, low + 4, mask_high);
-                code.push(jump(JEQ, value_high, 0, 2));
-                word(&mut code, low, mask_low);
-                out.push((code.len(), true));
-                code.push(jump(JEQ, value_low, 0, 0));
-            }
-            Comparison::Greater | Comparison::GreaterOrEqual => {
-                let test = if condition.comparison == Comparison::Greater { JGT } else { JGE };
-                word(&mut code, low + 4, mask_high);
-                code.push(jump(JGT, value_high, 3, 0));
-                out.push((code.len(), false));
-                code.push(jump(JEQ, value_high, 0, 0));
-                word(&mut code, low, mask_low);
-                out.push((code.len(), false));
-                code.push(jump(test, value_low, 0, 0));
-            }
-            Comparison::Less | Comparison::LessOrEqual => {
-                // Not greater (or equal): leaves where the high word is greater, is done where it is smaller.
-                let test = if condition.comparison == Comparison::Less { JGE } else { JGT };
-                word(&mut code, low + 4, mask_high);
-                out.push((code.len(), true));
-                code.push(jump(JGT, value_high, 0, 0));
-                code.push(jump(JEQ, value_high, 0, 2));
-                word(&mut code, low, mask_low);
-                out.push((code.len(), true));
-                code.push(jump(test, value_low, 0, 0));
-            }
-        }
-    }
-    code.push(give(rule.action));
-    if rule.conditions.is_empty() {
-        program.append(&mut code);
-        return Ok(());
-    }
-    for (at, when) in out {
-        let distance = u8::try_from(code.len() - at - 1)
-            .map_err(|_| Error::invalid("the system call policy", "has a rule with too many conditions"))?;
-        if when {
-            code[at].jump_true = distance;
-        } else {
-            code[at].jump_false = distance;
-        }
-    }
-    program.append(&mut code);
-    Ok(())
 }
 
 #[cfg(test)]
