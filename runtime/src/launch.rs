@@ -37,7 +37,7 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
     let process = Process::from_pidfd(pid, pidfd);
 
     // attach, settle: what only this process can do for the child, while the child builds its root and limits itself.
-    if let Some(endpoint) = &endpoint {
+    if let Some(endpoint) = endpoint.as_ref().filter(|_| plan.awaits_host()) {
         let connected = endpoint.attach(&PeerNamespace::Process(pid)).and_then(|()| {
             shared.attached();
             shared.await_configuration();

@@ -35,6 +35,8 @@
 //! 16. **filter_system_calls** ([`seccomp`]): last, so that the steps above need not be allowed.
 //! 17. **execute**: the program becomes process 1 of the container.
 //!
+//! Another strategy, *pooled*, joins a network that was made ahead of the launch ([`prepared`]).
+//!
 //! A further process in a container that runs already takes the same steps, with the container's namespaces to join in place
 //! of those to make ([`join()`]).
 //!
@@ -70,6 +72,7 @@ pub mod launch;
 pub mod network;
 pub mod oci;
 mod plan;
+pub mod prepared;
 pub mod root;
 mod sandbox;
 pub mod seccomp;

@@ -5,6 +5,7 @@ use crate::capabilities::{self, Capabilities};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::network::{Configuration, Endpoint};
+use crate::prepared::PreparedNetwork;
 use crate::root::{self, Mount, RootPlan};
 use crate::seccomp::Filter;
 use crate::system::Strings;
@@ -67,6 +68,8 @@ pub enum NetworkMode {
     /// One of its own that is attached to a network. The host's side is connected by the launching process while the child
     /// builds its root; the inside is configured by the child, with messages prepared beforehand, once the link is there.
     Attached(Endpoint),
+    /// One that was made ahead of the launch.
+    Prepared(PreparedNetwork),
 }
 
 /// Namespaces that the container has of its own; the network's follows from [`NetworkMode`]
@@ -314,6 +317,11 @@ impl Plan {
             NetworkMode::None => NetworkPlan::LoopbackOnly,
             NetworkMode::Container(namespace) => {
                 joined_namespaces.insert(0, namespace);
+                NetworkPlan::Untouched
+            }
+            NetworkMode::Prepared(prepared) => {
+                joined_namespaces.insert(0, prepared.namespace);
+                endpoint = prepared.endpoint;
                 NetworkPlan::Untouched
             }
             NetworkMode::Attached(attached) => {

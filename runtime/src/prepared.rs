@@ -1,0 +1,199 @@
+//! Networks made ahead of launches: the strategy *pooled*.
+//!
+//! Making a network namespace is more than half of what a launch costs. A container that joins one that is ready waits for
+//! none of it. The price is paid elsewhere: by a thread that makes the next one, and by the memory of those that wait. So
+//! it is a strategy with a name and with figures of its own, and never what is compared with a runtime that prepares nothing.
+#![forbid(unsafe_code)]
+
+use crate::network::{Configuration, Endpoint, Namespace, NetworkError, PeerNamespace};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// A network namespace that is ready for one container ([`crate::NetworkMode::Prepared`]).
+#[derive(Debug)]
+pub struct PreparedNetwork {
+    pub(crate) namespace: Arc<OwnedFd>,
+    pub(crate) endpoint: Option<Endpoint>,
+}
+
+impl PreparedNetwork {
+    /// One with nothing but `lo`.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left then.
+    pub fn alone() -> Result<Self, NetworkError> {
+        let namespace = Namespace::create()?;
+        configure(&namespace, &Configuration::loopback())?;
+        Self::new(&namespace, None)
+    }
+
+    /// One with a place in a network, attached, configured and carrying packets.
+    ///
+    /// # Errors
+    /// As [`PreparedNetwork::alone`].
+    pub fn attached(endpoint: Endpoint) -> Result<Self, NetworkError> {
+        let namespace = Namespace::create()?;
+        endpoint.attach(&PeerNamespace::Descriptor(namespace.as_fd()))?;
+        configure(&namespace, endpoint.configuration())?;
+        endpoint.await_carrier()?;
+        Self::new(&namespace, Some(endpoint))
+    }
+
+    /// Its place in a network.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    fn new(namespace: &Namespace, endpoint: Option<Endpoint>) -> Result<Self, NetworkError> {
+        let descriptor = namespace.as_fd().try_clone_to_owned().map_err(|error| {
+            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::MFILE);
+            NetworkError::system("keep", "a network namespace", errno)
+        })?;
+        Ok(Self { namespace: Arc::new(descriptor), endpoint })
+    }
+}
+
+fn configure(namespace: &Namespace, configuration: &Configuration) -> Result<(), NetworkError> {
+    let applied = namespace.enter(|| configuration.apply())?;
+    applied.map_err(|(step, errno)| NetworkError::system(step.name(), "in a prepared network namespace", errno))
+}
+
+/// Prepared networks in stock. A thread makes the next one as soon as one is taken.
+#[derive(Debug)]
+pub struct Stock {
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    size: usize,
+    shelf: Mutex<Shelf>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    ready: VecDeque<PreparedNetwork>,
+    /// Why the last one could not be made: told to whoever waits for it.
+    failed: Option<NetworkError>,
+    closed: bool,
+}
+
+impl Stock {
+    /// Keeps `size` networks ready, at least one, which `make` makes, on a thread that lives as long as this.
+    ///
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub fn new(
+        size: usize,
+        make: impl Fn() -> Result<PreparedNetwork, NetworkError> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { size: size.max(1), shelf: Mutex::default(), changed: Condvar::new() });
+        let kept = Arc::clone(&shared);
+        let keeper = thread::Builder::new().name("prepared networks".into()).spawn(move || kept.keep(&make))?;
+        Ok(Self { shared, keeper: Some(keeper) })
+    }
+
+    /// The next one; where the stock is empty, as soon as it is made.
+    ///
+    /// # Errors
+    /// Why it could not be made. The next call tries again.
+    pub fn take(&self) -> Result<PreparedNetwork, NetworkError> {
+        let mut shelf = self.shared.lock();
+        loop {
+            if let Some(network) = shelf.ready.pop_front() {
+                self.shared.changed.notify_all();
+                return Ok(network);
+            }
+            if let Some(error) = shelf.failed.take() {
+                self.shared.changed.notify_all();
+                return Err(error);
+            }
+            shelf = self.shared.wait(shelf);
+        }
+    }
+
+    /// Waits until the stock is full.
+    ///
+    /// # Errors
+    /// Why one could not be made.
+    pub fn fill(&self) -> Result<(), NetworkError> {
+        let mut shelf = self.shared.lock();
+        while shelf.ready.len() < self.shared.size {
+            if let Some(error) = shelf.failed.take() {
+                self.shared.changed.notify_all();
+                return Err(error);
+            }
+            shelf = self.shared.wait(shelf);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(keeper) = self.keeper.take() {
+            // It holds the namespaces, which go with it.
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Shared {
+    fn keep(&self, make: &impl Fn() -> Result<PreparedNetwork, NetworkError>) {
+        loop {
+            let mut shelf = self.lock();
+            while !shelf.closed && (shelf.ready.len() >= self.size || shelf.failed.is_some()) {
+                shelf = self.wait(shelf);
+            }
+            if shelf.closed {
+                return;
+            }
+            drop(shelf);
+            let made = make();
+            let mut shelf = self.lock();
+            match made {
+                Ok(network) => shelf.ready.push_back(network),
+                Err(error) => shelf.failed = Some(error),
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        // Whole values go in and out: a panic elsewhere leaves nothing half changed.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, shelf: MutexGuard<'a, Shelf>) -> MutexGuard<'a, Shelf> {
+        self.changed.wait(shelf).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn whoever_waits_is_told_why_there_is_none_and_may_try_again() {
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&attempts);
+        let stock = Stock::new(2, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Err(NetworkError::system("create", "a network namespace", Errno::NOSPC))
+        })
+        .unwrap();
+        assert_eq!(stock.take().unwrap_err().errno(), Some(Errno::NOSPC));
+        assert!(stock.fill().is_err());
+        drop(stock);
+        // It waits for somebody to listen before it tries again, and does not spin.
+        assert!((2..=3).contains(&attempts.load(Ordering::Relaxed)));
+    }
+}
