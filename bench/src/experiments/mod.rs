@@ -1,11 +1,20 @@
 //! The experiments, one file each. They yield measurements and judge nothing.
 
+mod accounting;
+mod attachment;
+mod beside;
+mod hosts;
 mod latency;
 mod memory;
 mod network;
+mod publishing;
+mod separation;
 mod startup;
 mod throughput;
 mod traffic;
+mod variants;
+mod views;
+mod visibility;
 
 use crate::cell::{Cell, Measurement};
 use crate::programs::Program;
@@ -16,6 +25,7 @@ use crate::testbed::affinity::Affinity;
 use crate::testbed::network::{HostNetwork, OwnNetworks};
 use anyhow::Context;
 use isobench_reports::record::{Outcome, SandboxRecord, Value};
+use isobench_runtime::network::Namespace;
 use isobench_workload::{Instance, Sandbox, Workload};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -43,8 +53,20 @@ pub struct Experiment {
 
 /// Every experiment, in the order of the report.
 pub fn all() -> &'static [Experiment] {
-    static ALL: [Experiment; 5] =
-        [startup::EXPERIMENT, memory::EXPERIMENT, throughput::EXPERIMENT, latency::EXPERIMENT, network::EXPERIMENT];
+    static ALL: [Experiment; 12] = [
+        startup::EXPERIMENT,
+        memory::EXPERIMENT,
+        throughput::EXPERIMENT,
+        latency::EXPERIMENT,
+        network::EXPERIMENT,
+        visibility::EXPERIMENT,
+        accounting::EXPERIMENT,
+        publishing::EXPERIMENT,
+        views::EXPERIMENT,
+        attachment::EXPERIMENT,
+        separation::EXPERIMENT,
+        hosts::EXPERIMENT,
+    ];
     &ALL
 }
 
@@ -123,7 +145,18 @@ impl Ground {
         };
         Ok(spawned.instance(None)?)
     }
+
+    /// Runs the agent as a plain process in another network namespace.
+    fn agent_in(&self, namespace: &Namespace, workload: &Workload) -> anyhow::Result<Instance> {
+        let mut command = Command::new(self.agent.path());
+        command.args(workload.arguments());
+        Ok(namespace.enter(|| spawn("joined-agent".into(), &mut command))??.instance(None)?)
+    }
 }
+
+/// How long a probe waits for an answer that may never come, in milliseconds: long enough for one packet that is lost (a SYN is
+/// sent again after a second, RFC 6298). What is there answers within one.
+const PATIENCE: u64 = 1200;
 
 /// What an instance says in one line of JSON; the instance is ended.
 fn answer<T: DeserializeOwned>(mut instance: Instance, deadline: Duration) -> anyhow::Result<T> {

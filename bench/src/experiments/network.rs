@@ -2,11 +2,12 @@
 
 use super::traffic::Served;
 use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
-use crate::sandboxes::{self, Kind, Network};
+use crate::sandboxes::{self, Kind, NAMED_PORT, Network};
 use crate::testbed::network::{CLIENT, HOST, OwnNetworks, PUBLISHED};
 use isobench_reports::record::{Outcome, Value};
 use isobench_runtime::Mode;
-use isobench_runtime::network::BridgeNetwork;
+use isobench_runtime::network::inside::LOOPBACK;
+use isobench_runtime::network::{BridgeNetwork, Link, Namespace, Netlink};
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, client, protocol::PORT};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -28,10 +29,16 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
         "network.default-mode",
         "network.range",
         "network.publish",
+        HAS_ADDRESS,
+        LINKS,
     ],
     points,
     measure,
 };
+
+const HAS_ADDRESS: &str = "network.has-address";
+const PORT_CONFLICT: &str = "network.port-conflict";
+const LINKS: &str = "network.links";
 
 /// A port of the simulated host's own that a sandbox can try to reach by its gateway.
 const GATEWAY_PORT: u16 = 7001;
@@ -59,7 +66,26 @@ fn points(kind: &Kind) -> Vec<Point> {
     if tells_default_mode(kind) {
         names.push(DEFAULT_MODE);
     }
-    names.into_iter().map(Point::plain).chain(["outside", "gateway"].map(connects)).collect()
+    if shows_links(kind) {
+        names.push(LINKS);
+    }
+    let mut points: Vec<Point> = names.into_iter().map(Point::plain).collect();
+    points.extend(["outside", "gateway"].map(connects));
+    points.extend(["named", "host"].map(|with| Point::with(PORT_CONFLICT, &[("with", with)])));
+    points.push(has_address("host"));
+    if kind.network == Network::Joined {
+        points.push(has_address("named"));
+    }
+    points
+}
+
+fn has_address(of: &str) -> Point {
+    Point::with(HAS_ADDRESS, &[("of", of)])
+}
+
+/// Whether a container brings links of its own to the host; a virtual machine's tap is none inside.
+fn shows_links(kind: &Kind) -> bool {
+    kind.network == Network::Bridged && matches!(kind.family, Family::Container | Family::Peer)
 }
 
 const DEFAULT_MODE: &str = "network.default-mode";
@@ -91,6 +117,8 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 
 fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut Sheet) -> anyhow::Result<()> {
     let deadline = ground.settings.deadline;
+    let mut netlink = Netlink::open()?;
+    let before = netlink.links()?;
     let serving = match kind.network {
         // Nobody can connect, but it can listen.
         Network::None => Serving::Alone(alone(ground, sandbox)?),
@@ -104,13 +132,23 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
     let gateway = gateway(ground, kind);
     let questions = Probe {
         connect: vec![SocketAddr::from((CLIENT, PORT)), SocketAddr::from((gateway, GATEWAY_PORT))],
-        listen: vec![PORT],
+        listen: vec![PORT, NAMED_PORT, GATEWAY_PORT],
         ..Probe::default()
     };
     let inside: Finding = answer(sandbox.launch(&Workload::Probe(questions))?, deadline)?;
     let host: Finding = answer(ground.agent(Place::Host, &Workload::Probe(Probe::default()))?, deadline)?;
+    let links = if shows_links(kind) { Some(links(&before, &mut netlink, serving.instance())?) } else { None };
+    let address = serving.instance().server().map(|server| server.ip().to_string());
     serving.end()?;
 
+    if let Some(links) = links {
+        sheet.value(&Point::plain(LINKS), Value::Texts(links));
+    }
+    let has = |address: &str| inside.addresses.iter().any(|own| own.contains(&format!(" {address}/")));
+    sheet.value(&has_address("host"), Value::Boolean(has(&HOST.to_string())));
+    if let (Network::Joined, Some(address)) = (kind.network, &address) {
+        sheet.value(&has_address("named"), Value::Boolean(has(address)));
+    }
     if tells_default_mode(kind) {
         let mut unnamed = sandboxes::without_mode(&ground.agent, &ground.networks)?;
         let seen: Finding = answer(unnamed.launch(&Workload::Probe(Probe::default()))?, deadline)?;
@@ -141,13 +179,15 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
         };
         sheet.write(&Point::plain("network.source-address"), 0, outcome);
     }
-    if let Some(listened) = inside.listens.first() {
+    let conflict = |with| Point::with(PORT_CONFLICT, &[("with", with)]);
+    let points = [Point::plain(PORT_CONFLICT), conflict("named"), conflict("host")];
+    for (point, listened) in points.iter().zip(&inside.listens) {
         let outcome = match listened {
             Ok(()) => Outcome::Value(Value::Boolean(false)),
             Err(error) if error == "EADDRINUSE" => Outcome::Value(Value::Boolean(true)),
-            Err(error) => Outcome::Error(format!("listen on port {PORT} inside: {error}")),
+            Err(error) => Outcome::Error(format!("listen inside: {error}")),
         };
-        sheet.write(&Point::plain("network.port-conflict"), 0, outcome);
+        sheet.write(point, 0, outcome);
     }
     Ok(())
 }
@@ -159,6 +199,13 @@ enum Serving {
 }
 
 impl Serving {
+    fn instance(&self) -> &Instance {
+        match self {
+            Self::Alone(instance) => instance,
+            Self::Reachable(served) => &served.instance,
+        }
+    }
+
     fn end(self) -> anyhow::Result<()> {
         match self {
             Self::Alone(instance) => instance.destroy().map(drop).map_err(ended),
@@ -172,6 +219,23 @@ fn alone(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Instance>
     // Its ready line alone says that it listens.
     instance.output().line(ground.settings.deadline)?;
     Ok(instance)
+}
+
+/// Kinds of the links that a container has brought: its own inside, and what has come to the host with it.
+fn links(before: &[Link], host: &mut Netlink, container: &Instance) -> anyhow::Result<Vec<String>> {
+    let inside = Netlink::open_in(&Namespace::of_pidfd(container.process().pidfd())?)?.links()?;
+    let after = host.links()?;
+    let name = |link: &Link| if link.kind.is_empty() { link.name.clone() } else { link.kind.clone() };
+    let inside = inside.iter().filter(|link| link.index != LOOPBACK).map(|link| format!("inside: {}", name(link)));
+    let new = after.iter().filter(|link| before.iter().all(|known| known.index != link.index));
+    let outside = new.map(|link| {
+        let master = after.iter().find(|other| Some(other.index) == link.bridge);
+        let port = master.map(|master| format!(", port of a {}", name(master)));
+        format!("host: {}{}", name(link), port.unwrap_or_default())
+    });
+    let mut links: Vec<String> = inside.chain(outside).collect();
+    links.sort();
+    Ok(links)
 }
 
 /// The simulated host's address on a sandbox's way out.

@@ -51,7 +51,7 @@ impl Containers {
         Ok(Box::new(self.with(name, network)))
     }
 
-    fn with(&self, name: &str, network: SandboxNetwork) -> ContainerSandbox {
+    pub(super) fn with(&self, name: &str, network: SandboxNetwork) -> ContainerSandbox {
         let sandbox = ContainerSandbox::new(name, Arc::clone(&self.program), network);
         match &self.cgroups {
             Some(cgroups) => sandbox.limited(cgroups.clone(), Limits::default()),
@@ -73,7 +73,7 @@ impl Containers {
 }
 
 /// The port on which the container whose network is joined serves.
-const NAMED_PORT: u16 = 7002;
+pub(crate) const NAMED_PORT: u16 = 7002;
 
 /// Containers that join the network of a named one, which lives as long as this.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod root_directory;
 mod spawn;
 mod virtual_machine;
 
+pub(crate) use container::NAMED_PORT;
 pub(crate) use spawn::spawn;
 
 use crate::doctor;
@@ -18,6 +19,7 @@ use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::linux::kernel;
 use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
+use isobench_runtime::{ContainerSandbox, SandboxNetwork};
 use isobench_workload::{Family, Sandbox};
 use std::rc::Rc;
 
@@ -71,6 +73,16 @@ impl Kind {
         self.family == Family::Unikernel || self.name == "unikernel-process"
     }
 
+    /// Whether it is on the network that its runtime has by default.
+    pub fn is_default_bridge(&self) -> bool {
+        self.network == Network::Bridged && self.name.ends_with("-bridge")
+    }
+
+    /// Whether it is on a network with a subnet of its own.
+    pub fn is_custom(&self) -> bool {
+        self.network == Network::Bridged && self.name.ends_with("-custom")
+    }
+
     /// The kind with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
@@ -101,6 +113,11 @@ impl Candidate {
 /// Our own containers with no network mode given: the runtime chooses.
 pub(crate) fn without_mode(agent: &Program, networks: &OwnNetworks) -> anyhow::Result<Box<dyn Sandbox>> {
     container::Containers::new(agent)?.with_mode("container", None, networks)
+}
+
+/// One of our own containers in a network of the caller's.
+pub(crate) fn own_container(agent: &Program, name: &str, network: SandboxNetwork) -> anyhow::Result<ContainerSandbox> {
+    Ok(container::Containers::new(agent)?.with(name, network))
 }
 
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.

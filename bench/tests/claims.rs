@@ -1,0 +1,111 @@
+//! Real runs whose reports decide the claims on networks for our own runtime, and one whose control is sabotaged.
+
+use isobench_reports::claims::{self, Kind};
+use isobench_reports::reader;
+use isobench_reports::verdict::{Answer, Reason, Verdict, evaluate};
+use isobench_runtime::network::{Namespace, Netlink};
+use rustix::process::Pid;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const OWN: [&str; 6] =
+    ["process", "container-host", "container-container", "container-none", "container-bridge", "container-custom"];
+
+fn run(place: &Path, only: &[&str], repetitions: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+    command.args(["run", "--reps", repetitions, "--seed", "7", "--out"]).arg(place.join("run"));
+    command.args(only.iter().flat_map(|name| ["--only", name]));
+    command.args(OWN.iter().flat_map(|name| ["--sandbox", name]));
+    command.env("XDG_RUNTIME_DIR", place).current_dir(place).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn verdicts(place: &Path) -> Vec<Verdict> {
+    evaluate(&reader::read(&place.join("run")).expect("the run's records"))
+}
+
+fn find<'a>(verdicts: &'a [Verdict], id: &str) -> &'a Verdict {
+    verdicts.iter().find(|verdict| verdict.claim.id == id).expect("a verdict on every claim")
+}
+
+/// The claims that probes decide, with what they need.
+fn by_probes() -> Vec<&'static claims::Claim> {
+    // No experiment asks for names yet.
+    let tested = |claim: &&claims::Claim| !claim.rules.is_empty() && claim.id != "custom.names";
+    claims::claims().iter().filter(tested).filter(|claim| claim.kind != Kind::Figure).collect()
+}
+
+#[test]
+fn a_short_run_decides_every_claim_that_probes_decide() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut only: Vec<&str> = by_probes().iter().flat_map(|claim| &claim.experiments).map(String::as_str).collect();
+    only.sort_unstable();
+    only.dedup();
+    let output = run(place.path(), &only, "1").stderr(Stdio::piped()).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let verdicts = verdicts(place.path());
+    for claim in by_probes() {
+        let verdict = find(&verdicts, &claim.id);
+        // What a runtime chooses is only shown by our own, which was written to do so.
+        let expected = if claim.kind == Kind::Choice { Answer::ShownByConstruction } else { Answer::Confirmed };
+        assert_eq!((verdict.answer, &verdict.reason), (expected, &None), "{verdict:#?}");
+    }
+    // Where the claims are shown, they are shown with their controls.
+    let page = fs::read_to_string(place.path().join("run/report.html")).expect("the report");
+    for claim in by_probes() {
+        assert!(page.contains(&format!("<code>{}</code>", claim.id)), "{} is not on the page", claim.id);
+    }
+}
+
+/// The process of a run that lives in the testbed's network: the first descendant that has the link to the outside client.
+fn testbed_of(run: u32) -> Option<Namespace> {
+    let own = Namespace::current().ok()?;
+    let mut found = vec![run];
+    while let Some(process) = found.pop() {
+        let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { continue };
+        let Ok(namespace) = Namespace::of_process(pid) else { continue };
+        let ready = !namespace.same(&own).ok()? && Netlink::open_in(&namespace).ok()?.link("custom0").ok()?.is_some();
+        if ready {
+            return Some(namespace);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_sabotaged_control_confirms_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root may enter the testbed's network to sabotage it");
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let mut child = run(place.path(), &["network"], "2").stderr(Stdio::null()).spawn().expect("the program starts");
+    // While the testbed warms up, its way to the outside is cut: then nobody reaches the server there, not even the control.
+    let end = Instant::now() + Duration::from_secs(60);
+    let testbed = loop {
+        if let Some(namespace) = testbed_of(child.id()) {
+            break namespace;
+        }
+        assert!(Instant::now() < end && child.try_wait().expect("its state").is_none(), "there is no testbed");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut netlink = Netlink::open_in(&testbed).expect("a socket in the testbed");
+    let uplink = netlink.index("uplink").expect("the uplink");
+    netlink.delete_link(uplink).expect("cut the way to the outside");
+    drop((netlink, testbed));
+    assert!(child.wait().expect("its end").success());
+
+    let verdicts = verdicts(place.path());
+    let verdict = find(&verdicts, "none.alone");
+    let broken = Reason::ControlBroken { metric: "network.connects".into(), sandbox: "container-bridge".into() };
+    assert_eq!((verdict.answer, verdict.reason.as_ref()), (Answer::Inconclusive, Some(&broken)), "{verdict:#?}");
+    let none = verdict.facts.iter().filter(|fact| !fact.control);
+    assert!(none.clone().count() > 2 && none.clone().all(|fact| fact.answer == Answer::Confirmed), "{verdict:#?}");
+    assert_eq!(find(&verdicts, "bridge.snat").answer, Answer::Inconclusive);
+    // What needs no way to the outside is decided all the same.
+    assert_eq!(find(&verdicts, "host.port-conflict").answer, Answer::Confirmed);
+}
