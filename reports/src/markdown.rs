@@ -3,6 +3,7 @@
 use crate::chart::{Chart, Table};
 use crate::literature;
 use crate::messages::Messages;
+use crate::render::remarks::translated;
 use crate::render::view::View;
 use crate::render::{facts, published, words};
 use std::fmt::Write;
@@ -72,8 +73,9 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
             let wording = words::wording(claim, messages.language()).to_owned();
             let mut answer = words::answer(messages, verdict.answer);
             if let Some(emulation) = &verdict.emulation {
-                answer = format!("{answer} ({})", messages.format("verdict-emulation", &[("emulation", emulation)]));
+                answer = format!("{answer} ({})", words::emulation(messages, emulation));
             }
+            details.extend(words::controls(messages, verdict));
             details.extend(published::summary(messages, &claim.id));
             vec![claim.id.clone(), wording, answer, details.join("\n")]
         })
@@ -129,7 +131,7 @@ fn lists(text: &mut String, view: &View<'_>, messages: &Messages) {
     if view.unavailable().next().is_some() {
         heading(text, 2, &messages.text("section-unavailable"));
         for (sandbox, reason) in view.unavailable() {
-            let _ = writeln!(text, "- {}: {}", escape(&sandbox.name), escape(reason));
+            let _ = writeln!(text, "- {}: {}", escape(&sandbox.name), escape(&translated(messages, reason)));
         }
         text.push('\n');
     }

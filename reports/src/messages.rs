@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// Prefixes of keys whose rest is a name from a closed list or from the records.
-    const NAMED: [&str; 17] = [
+    const NAMED: [&str; 18] = [
         "answer-",
         "chart-segmentation-",
         "family-",
@@ -220,6 +220,7 @@ mod tests {
         "published-",
         "read-",
         "reason-",
+        "remark-",
         "sandbox-",
         "section-",
         "stage-",

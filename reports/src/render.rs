@@ -5,6 +5,7 @@
 pub mod facts;
 pub mod published;
 pub mod quantity;
+pub mod remarks;
 pub mod terminal;
 pub mod view;
 pub mod words;

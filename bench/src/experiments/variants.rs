@@ -21,9 +21,8 @@ impl Ground {
     /// Where the request is refused before anything is launched.
     pub(super) fn publishing(&self, kind: &Kind, port: u16) -> anyhow::Result<Result<Box<dyn Sandbox>, Unsupported>> {
         if kind.network != Network::Bridged {
-            let what = format!("publishing a port of {}", kind.name);
-            let why = "only a container with an address of its own has ports to which one of the host's can lead";
-            return Ok(Err(Unsupported { what, why: why.into() }));
+            let why = "a container without an address of its own has no port to which one of the host's could lead";
+            return Ok(Err(Unsupported { what: "publishing a port".into(), why: why.into() }));
         }
         let network = SandboxNetwork::Bridge { network: self.networks.bridge.clone(), publish: Some(port) };
         // The name tells its control groups from those of the kind itself.

@@ -3,6 +3,7 @@
 use crate::chart::{Chart, Table};
 use crate::literature;
 use crate::messages::Messages;
+use crate::render::remarks::translated;
 use crate::render::view::{View, family_key};
 use crate::render::{facts, published, words};
 use crate::verdict::{Answer, FactResult, Figure, Verdict};
@@ -77,7 +78,7 @@ fn card(messages: &Messages, verdict: &Verdict) -> Markup {
             div.answer {
                 (badge(verdict.answer, &words::answer(messages, verdict.answer)))
                 @if let Some(emulation) = &verdict.emulation {
-                    span.badge.emulation { (messages.format("verdict-emulation", &[("emulation", emulation)])) }
+                    span.badge.emulation { (words::emulation(messages, emulation)) }
                 }
             }
             h3 { (words::wording(claim, messages.language())) }
@@ -138,7 +139,7 @@ fn figures(messages: &Messages, figures: &[Figure]) -> Markup {
     ]
     .map(|key| messages.text(key));
     html! {
-        div.scroll { table.stack {
+        div.scroll { table.stack.figures {
             thead { tr { @for (index, head) in heads.iter().enumerate() { th.number[(2..5).contains(&index)] { (head) } } } }
             tbody {
                 @for figure in figures {
@@ -165,7 +166,7 @@ fn fact_table(messages: &Messages, facts: &[FactResult]) -> Markup {
     let heads = ["figure-probe", "column-sandbox", "figure-expected", "figure-seen", "figure-blocks", "figure-answer"]
         .map(|key| messages.text(key));
     html! {
-        div.scroll { table.stack {
+        div.scroll { table.stack.probes {
             thead { tr { @for (index, head) in heads.iter().enumerate() { th.number[index == 4] { (head) } } } }
             tbody {
                 @for fact in facts {
@@ -178,7 +179,7 @@ fn fact_table(messages: &Messages, facts: &[FactResult]) -> Markup {
                         td data-label=(heads[2]) { (words::expected(messages, fact)) }
                         td data-label=(heads[3]) { (words::seen(messages, fact)) }
                         td.number data-label=(heads[4]) { (fact.blocks) }
-                        td { (badge(fact.answer, &words::answer(messages, fact.answer))) }
+                        td { (badge(fact.answer, &words::fact_answer(messages, fact))) }
                     }
                 }
             }
@@ -208,7 +209,7 @@ fn machine(view: &View<'_>, messages: &Messages) -> Option<Markup> {
                         td { code { (sandbox.name) } }
                         td { (messages.text(&family_key(sandbox.family))) }
                         td { (sandbox.version.as_deref().unwrap_or("–")) }
-                        td { (sandbox.emulation.as_deref().unwrap_or("–")) }
+                        td { (sandbox.emulation.as_deref().map_or_else(|| "–".to_owned(), |text| translated(messages, text))) }
                     }
                 }
             }
@@ -269,8 +270,11 @@ fn modes(view: &View<'_>, messages: &Messages) -> Option<Markup> {
                     }
                     ul.claims {
                         @for verdict in verdict(mode) {
-                            li { (badge(verdict.answer, &words::answer(messages, verdict.answer))) " "
-                                (words::wording(verdict.claim, messages.language())) }
+                            li {
+                                (badge(verdict.answer, &words::answer(messages, verdict.answer))) " "
+                                (words::wording(verdict.claim, messages.language()))
+                                @if let Some(controls) = words::controls(messages, verdict) { " " small { (controls) } }
+                            }
                         }
                     }
                 }
@@ -285,7 +289,7 @@ fn unavailable(view: &View<'_>, messages: &Messages) -> Option<Markup> {
         div.scroll { table {
             thead { tr { th { (messages.text("sandbox-name")) } th { (messages.text("unavailable-reason")) } } }
             tbody {
-                @for (sandbox, reason) in view.unavailable() { tr { td { code { (sandbox.name) } } td { (reason) } } }
+                @for (sandbox, reason) in view.unavailable() { tr { td { code { (sandbox.name) } } td { (translated(messages, reason)) } } }
             }
         } }
     };

@@ -2,6 +2,7 @@
 //! mode.
 
 use super::quantity;
+use super::remarks::translated;
 use super::view::View;
 use crate::messages::Messages;
 use crate::record::Outcome;
@@ -55,7 +56,7 @@ pub fn machine(view: &View<'_>, messages: &Messages) -> Vec<Fact> {
         fact("machine-cpu", cpus),
         fact("machine-memory", memory),
         fact("machine-kernel", machine.kernel.clone()),
-        fact("machine-kvm", machine.kvm.clone()),
+        fact("machine-kvm", translated(messages, &machine.kvm)),
         fact("machine-cgroups", machine.cgroups.clone()),
         fact("machine-privilege", privilege),
         fact("fact-started", run.started.clone()),

@@ -2,6 +2,7 @@
 //! character takes two cells. Colours are the caller's business.
 
 use super::quantity::{self, NONE};
+use super::remarks::translated;
 use super::view::View;
 use super::words;
 use crate::messages::Messages;
@@ -17,7 +18,7 @@ pub fn table(view: &View<'_>, messages: &Messages) -> String {
     let mut text = aligned(&rows);
     text.push_str(&format!("{}\n", messages.text("table-legend")));
     for (sandbox, reason) in view.unavailable() {
-        let reason = messages.format("table-unavailable", &[("reason", &plain(reason))]);
+        let reason = messages.format("table-unavailable", &[("reason", &plain(&translated(messages, reason)))]);
         text.push_str(&format!("{}  {reason}\n", plain(&sandbox.name)));
     }
     let counts: Vec<String> = words::counts(messages, &view.verdicts).into_iter().map(|(_, text)| text).collect();

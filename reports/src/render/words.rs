@@ -1,6 +1,7 @@
 //! Verdicts in words: what page and Markdown both say.
 
 use super::quantity::{self, NONE, quantity};
+use super::remarks::translated;
 use crate::claims::{Claim, Expected, Rule};
 use crate::messages::{Language, Messages};
 use crate::record::Value;
@@ -64,6 +65,40 @@ pub fn counts(messages: &Messages, verdicts: &[Verdict]) -> Vec<(Answer, String)
 #[must_use]
 pub fn is_answered(verdict: &Verdict) -> bool {
     verdict.answer != Answer::NotTested
+}
+
+/// What emulates a sandbox that takes part, as a label of the verdict.
+#[must_use]
+pub fn emulation(messages: &Messages, emulation: &str) -> String {
+    messages.format("verdict-emulation", &[("emulation", &translated(messages, emulation))])
+}
+
+/// Whether the controls of a verdict came out as they must, with the sandboxes in which they were looked at; `None` where
+/// it has none.
+#[must_use]
+pub fn controls(messages: &Messages, verdict: &Verdict) -> Option<String> {
+    let mut sandboxes: Vec<&str> = Vec::new();
+    let controls = || verdict.facts.iter().filter(|fact| fact.control);
+    for fact in controls() {
+        if !sandboxes.contains(&fact.sandbox.as_str()) {
+            sandboxes.push(&fact.sandbox);
+        }
+    }
+    let holds = controls().all(|fact| fact.answer == Answer::Confirmed);
+    let key = if holds { "controls-hold" } else { "controls-broken" };
+    let names = sandboxes.join(&messages.text("list-comma"));
+    (!sandboxes.is_empty()).then(|| messages.format(key, &[("sandboxes", &names)]))
+}
+
+/// The answer of one fact: for a control, whether it came out as it must.
+#[must_use]
+pub fn fact_answer(messages: &Messages, fact: &FactResult) -> String {
+    match (fact.control, fact.answer) {
+        (false, answer) => self::answer(messages, answer),
+        (true, Answer::Confirmed) => messages.text("control-holds"),
+        (true, Answer::Refuted) => messages.text("control-broken"),
+        (true, _) => messages.text("control-open"),
+    }
 }
 
 /// A metric under its parameters, such as `upload, from the simulated host, wire-size packets`.
@@ -187,7 +222,9 @@ fn value(messages: &Messages, value: &Value) -> String {
         Value::Boolean(true) => messages.text("value-yes"),
         Value::Boolean(false) => messages.text("value-no"),
         Value::Texts(texts) if texts.is_empty() => messages.text("value-nothing"),
-        Value::Texts(texts) => texts.join(", "),
+        Value::Texts(texts) => {
+            texts.iter().map(|text| translated(messages, text)).collect::<Vec<_>>().join(&messages.text("list-comma"))
+        }
         Value::Integer(integer) => integer.to_string(),
         Value::Transfer { .. } | Value::Stages(_) | Value::Histogram(_) => NONE.to_owned(),
     }
@@ -202,10 +239,11 @@ pub fn reason(messages: &Messages, reason: &Reason) -> String {
         Reason::NoExperiment | Reason::Undecided | Reason::OwnRuntimeOnly => messages.text(&key),
         Reason::NotInRun { name } => messages.format(&key, &[("name", name)]),
         Reason::Unavailable { sandbox, why } => {
+            let why = translated(messages, why);
             messages.format(&key, &[("sandbox", sandbox), ("why", why.trim_end_matches('.'))])
         }
         Reason::Emulated { sandbox, emulation } => {
-            messages.format(&key, &[("sandbox", sandbox), ("emulation", emulation)])
+            messages.format(&key, &[("sandbox", sandbox), ("emulation", &translated(messages, emulation))])
         }
         Reason::ControlBroken { metric, sandbox }
         | Reason::NoSamples { metric, sandbox }
