@@ -4,11 +4,31 @@ use isobench_reports::claims::{self, Kind};
 use isobench_reports::reader;
 use isobench_reports::verdict::{Answer, Reason, Verdict, evaluate};
 use isobench_runtime::network::{Namespace, Netlink};
+use libtest_mimic::{Arguments, Trial};
 use rustix::process::Pid;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let root = rustix::process::geteuid().is_root();
+    let sabotage =
+        if root { "a_sabotaged_control_confirms_nothing" } else { "a_sabotaged_control_confirms_nothing (needs root)" };
+    let trials = vec![
+        Trial::test("a_short_run_decides_every_claim_that_probes_decide", || {
+            a_short_run_decides_every_claim_that_probes_decide();
+            Ok(())
+        }),
+        // Only root may enter the testbed's network to sabotage it.
+        Trial::test(sabotage, || {
+            a_sabotaged_control_confirms_nothing();
+            Ok(())
+        })
+        .with_ignored_flag(!root),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
 
 const OWN: [&str; 6] =
     ["process", "container-host", "container-container", "container-none", "container-bridge", "container-custom"];
@@ -37,7 +57,6 @@ fn by_probes() -> Vec<&'static claims::Claim> {
     claims::claims().iter().filter(tested).filter(|claim| claim.kind != Kind::Figure).collect()
 }
 
-#[test]
 fn a_short_run_decides_every_claim_that_probes_decide() {
     let place = tempfile::tempdir().expect("a directory");
     let mut only: Vec<&str> = by_probes().iter().flat_map(|claim| &claim.experiments).map(String::as_str).collect();
@@ -76,12 +95,7 @@ fn testbed_of(run: u32) -> Option<Namespace> {
     None
 }
 
-#[test]
 fn a_sabotaged_control_confirms_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root may enter the testbed's network to sabotage it");
-        return;
-    }
     let place = tempfile::tempdir().expect("a directory");
     let mut child = run(place.path(), &["network"], "2").stderr(Stdio::null()).spawn().expect("the program starts");
     // While the testbed warms up, its way to the outside is cut: then nobody reaches the server there, not even the control.
