@@ -15,6 +15,7 @@ pub mod plan;
 pub mod programs;
 pub mod progress;
 pub mod recorder;
+pub mod roots;
 pub mod sandboxes;
 pub mod schedule;
 pub mod selftest;

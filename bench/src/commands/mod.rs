@@ -14,6 +14,7 @@ mod shell;
 mod status;
 mod summary;
 mod testbed;
+mod toolbox;
 
 pub use status::{BadInput, Status};
 
@@ -57,6 +58,7 @@ enum Command {
     Lab(lab::Arguments),
     Selftest(selftest::Arguments),
     Testbed(testbed::Arguments),
+    Toolbox(toolbox::Arguments),
     Gc(gc::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -81,6 +83,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Lab(arguments) => lab::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
+        Command::Toolbox(arguments) => toolbox::run(arguments),
         Command::Gc(arguments) => gc::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, &mut self::Arguments::command()),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),

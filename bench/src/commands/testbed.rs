@@ -3,6 +3,7 @@
 use super::place::{self, DEFAULT};
 use super::{BadInput, Status, output};
 use crate::home;
+use crate::roots::toolbox;
 use crate::testbed::enter::{self, Target};
 use crate::testbed::record::{self, Record};
 use crate::testbed::view::LinkView;
@@ -79,7 +80,8 @@ struct Inspect {
 
 /// Run a command in a testbed, or a shell; its exit status is the command's
 ///
-/// The files are this machine's but for /proc and /run, and the working directory stays where it can.
+/// The files are this machine's but for /proc and /run, and the working directory stays where it can. Programs that the machine
+/// lacks are taken from the toolbox, where one was built: see `isobench toolbox`.
 #[derive(Debug, clap::Args)]
 struct Enter {
     /// Where: NAME, NAME/two, NAME/client or NAME/two/client
@@ -224,7 +226,9 @@ fn enter(arguments: Enter) -> anyhow::Result<Status> {
     let record = place::there(&target, target.testbed == DEFAULT)?;
     let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
     let words = if arguments.command.is_empty() { shell() } else { arguments.command };
-    enter::join(&target, &record)?.program(words)
+    // For a machine without ip, nft and their like.
+    let toolbox = toolbox::find().map(|toolbox| toolbox::programs_for_outside(&toolbox));
+    enter::join(&target, &record)?.program(words, toolbox.as_slice())
 }
 
 fn remove(arguments: &Remove) -> anyhow::Result<()> {

@@ -146,12 +146,19 @@ fn enter(pidfd: &OwnedFd, its_user: &str) -> anyhow::Result<()> {
 impl Inside {
     /// Runs this very command again, inside; gives its status.
     pub(crate) fn again(self) -> anyhow::Result<Status> {
-        self.run(COMMAND, std::env::args_os().skip(1))
+        let mut command = self.command(COMMAND);
+        command.args(std::env::args_os().skip(1));
+        run(command)
     }
 
-    /// Runs a program inside; gives its status, or 126 and 127 as shells do where it is none or not there.
-    pub(crate) fn program(self, words: Vec<OsString>) -> anyhow::Result<Status> {
-        self.run(PROGRAM, words)
+    /// Runs a program inside; gives its status, or 126 and 127 as shells do where it is none or not there. It is looked for in
+    /// these directories too, after those of the caller.
+    pub(crate) fn program(self, words: Vec<OsString>, directories: &[PathBuf]) -> anyhow::Result<Status> {
+        let own = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let path = std::env::join_paths(std::env::split_paths(&own).chain(directories.iter().cloned()));
+        let mut command = self.command(PROGRAM);
+        command.args(words).env("PATH", path.unwrap_or(own));
+        run(command)
     }
 
     /// The links of every part of the testbed, by what follows its name. This process has joined the first host.
@@ -173,18 +180,19 @@ impl Inside {
         });
         command
     }
+}
 
-    fn run(self, kind: &str, words: impl IntoIterator<Item = OsString>) -> anyhow::Result<Status> {
-        // From before the child is there, so that its end is never missed.
-        let mut signals =
-            Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watch for signals")?;
-        let mut child = self.command(kind).args(words).spawn().context("start this program inside")?;
-        loop {
-            if let Some(status) = child.try_wait().context("wait for what runs inside")? {
-                return Ok(Status::Program(status.code().unwrap_or(128 + status.signal().unwrap_or(0)) as u8));
-            }
-            signals.wait().filter(|signal| *signal != SIGCHLD).for_each(|signal| hand_on(signal, &child));
+/// Runs what runs inside to its end; gives its status.
+fn run(mut command: Command) -> anyhow::Result<Status> {
+    // From before the child is there, so that its end is never missed.
+    let mut signals =
+        Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watch for signals")?;
+    let mut child = command.spawn().context("start this program inside")?;
+    loop {
+        if let Some(status) = child.try_wait().context("wait for what runs inside")? {
+            return Ok(Status::Program(status.code().unwrap_or(128 + status.signal().unwrap_or(0)) as u8));
         }
+        signals.wait().filter(|signal| *signal != SIGCHLD).for_each(|signal| hand_on(signal, &child));
     }
 }
 
