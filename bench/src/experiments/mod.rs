@@ -6,6 +6,7 @@ mod beside;
 mod hosts;
 mod latency;
 mod memory;
+mod names;
 mod network;
 mod publishing;
 mod separation;
@@ -53,7 +54,7 @@ pub struct Experiment {
 
 /// Every experiment, in the order of the report.
 pub fn all() -> &'static [Experiment] {
-    static ALL: [Experiment; 12] = [
+    static ALL: [Experiment; 13] = [
         startup::EXPERIMENT,
         memory::EXPERIMENT,
         throughput::EXPERIMENT,
@@ -66,6 +67,7 @@ pub fn all() -> &'static [Experiment] {
         attachment::EXPERIMENT,
         separation::EXPERIMENT,
         hosts::EXPERIMENT,
+        names::EXPERIMENT,
     ];
     &ALL
 }
