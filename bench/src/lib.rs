@@ -6,6 +6,7 @@ pub mod commands;
 pub mod doctor;
 pub mod experiments;
 pub mod home;
+pub mod instances;
 pub mod interrupt;
 pub mod journal;
 pub mod labs;

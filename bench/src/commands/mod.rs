@@ -1,6 +1,7 @@
 //! The command line: what it takes, one file a command, and how each outcome becomes an exit status.
 
 mod compare;
+mod container;
 mod doctor;
 mod gc;
 mod lab;
@@ -57,12 +58,18 @@ enum Command {
     Doctor(doctor::Arguments),
     Lab(lab::Arguments),
     Selftest(selftest::Arguments),
+    Container(Box<container::Arguments>),
     Testbed(testbed::Arguments),
     Toolbox(toolbox::Arguments),
     Gc(gc::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
     Schema(shell::Schema),
+}
+
+/// Answers a shell that asks what could stand where the cursor is, and ends; else nothing.
+pub fn complete() {
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
 }
 
 /// Runs a command, says what went wrong once, and gives the exit status.
@@ -82,10 +89,11 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Container(arguments) => container::run(*arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
         Command::Toolbox(arguments) => toolbox::run(arguments),
         Command::Gc(arguments) => gc::run(arguments),
-        Command::Completions(arguments) => shell::completions(arguments, &mut self::Arguments::command()),
+        Command::Completions(arguments) => shell::completions(arguments),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),
         Command::Schema(arguments) => shell::schema(arguments),
     };

@@ -4,7 +4,7 @@ use super::{BadInput, Status, output};
 use anyhow::Context;
 use std::path::PathBuf;
 
-/// Print a completion script for a shell
+/// Print a completion script for a shell; names of containers complete too
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Example:\n  isobench completions bash > ~/.local/share/bash-completion/completions/isobench"
@@ -14,9 +14,14 @@ pub(super) struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(arguments: Completions, command: &mut clap::Command) -> anyhow::Result<Status> {
+pub(super) fn completions(arguments: Completions) -> anyhow::Result<Status> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, command, "isobench", &mut script);
+    // The script asks this program, which knows what there is now (`commands::complete`).
+    let shells = clap_complete::env::Shells::builtins();
+    let shell = shells.completer(&arguments.shell.to_string()).context("find the shell's kind of script")?;
+    shell
+        .write_registration("COMPLETE", "isobench", "isobench", "isobench", &mut script)
+        .context("write the completion script")?;
     output::print(&String::from_utf8(script).context("write the completion script")?)?;
     Ok(Status::Success)
 }

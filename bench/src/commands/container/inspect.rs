@@ -1,0 +1,112 @@
+//! `isobench container inspect`.
+
+use super::template;
+use crate::commands::{Status, output};
+use crate::instances::{Container, Store};
+use serde_json::{Map, Value, json};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  isobench container inspect web
+  isobench container inspect -f '{{.NetworkSettings.IPAddress}}' web
+  isobench container inspect -f '{{json .State}}' web
+
+A template is text with paths into the answer, each `{{.A.B}}` or `{{json .A.B}}`.";
+
+/// Show all that is known of containers, as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only what this template names
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
+    /// Their names or ids
+    #[arg(required = true, value_name = "CONTAINER", add = super::completer())]
+    names: Vec<String>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let store = Store::open()?;
+    let containers = arguments.names.iter().map(|name| store.find(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let all: Vec<Value> = containers.iter().map(describe).collect();
+    match arguments.format.as_deref() {
+        None | Some("json") => output::print_json(&all)?,
+        Some(format) => {
+            let filled = all.iter().map(|one| Ok(template::fill(format, one)? + "\n"));
+            output::print(&filled.collect::<anyhow::Result<String>>()?)?;
+        }
+    }
+    Ok(Status::Success)
+}
+
+/// With Docker's names, as far as there is such a thing here.
+fn describe(container: &Container) -> Value {
+    let (request, state) = (&container.request, &container.state);
+    let first = state.places.first();
+    let networks: Map<String, Value> = state
+        .places
+        .iter()
+        .map(|place| {
+            let value = json!({
+                "IPAddress": place.address, "IPPrefixLen": place.prefix, "Gateway": place.gateway,
+                "MacAddress": place.mac, "Interface": place.interface, "Aliases": request.aliases,
+            });
+            (place.network.clone(), value)
+        })
+        .collect();
+    let never = || "0001-01-01T00:00:00Z".to_owned();
+    json!({
+        "Id": request.id,
+        "Name": format!("/{}", container.name),
+        "Created": request.created,
+        "Path": request.command.first(),
+        "Args": request.command.get(1..).unwrap_or_default(),
+        "Image": request.root,
+        "State": {
+            "Status": state.status.name(),
+            "Running": state.status.is_alive(),
+            "Paused": state.status == crate::instances::Status::Paused,
+            "Pid": state.pid(),
+            "ExitCode": state.exit_code,
+            "Error": state.error.clone().unwrap_or_default(),
+            "StartedAt": state.started.clone().unwrap_or_else(never),
+            "FinishedAt": state.finished.clone().unwrap_or_else(never),
+        },
+        "LogPath": container.log(),
+        "Config": {
+            "Hostname": request.host_name(), "User": request.user.clone().unwrap_or_default(), "Tty": request.terminal,
+            "OpenStdin": request.input, "StdinOnce": request.input_once, "Env": request.environment,
+            "Cmd": request.command, "Image": request.root, "WorkingDir": request.working_directory,
+        },
+        "HostConfig": {
+            "NetworkMode": request.network.to_string(), "AutoRemove": request.remove,
+            "ReadonlyRootfs": request.read_only, "Memory": request.limits.memory.unwrap_or(0),
+            "NanoCpus": request.limits.cpu.unwrap_or(0) * 10_000, "PidsLimit": request.limits.pids,
+            "CapAdd": request.added_capabilities, "CapDrop": request.dropped_capabilities, "Dns": request.name_servers,
+            "PortBindings": request.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+        "Mounts": request.volumes.iter().map(|volume| json!({
+            "Type": "bind", "Source": volume.source, "Destination": volume.target, "RW": !volume.read_only,
+        })).collect::<Vec<_>>(),
+        "NetworkSettings": {
+            "IPAddress": first.map(|place| place.address.to_string()).unwrap_or_default(),
+            "IPPrefixLen": first.map_or(0, |place| place.prefix),
+            "Gateway": first.and_then(|place| place.gateway).map(|gateway| gateway.to_string()).unwrap_or_default(),
+            "MacAddress": first.map(|place| place.mac.clone()).unwrap_or_default(),
+            "Ports": ports(container),
+            "Networks": networks,
+        },
+    })
+}
+
+/// As Docker: the host's addresses and ports by the container's port.
+fn ports(container: &Container) -> Map<String, Value> {
+    let mut ports = Map::new();
+    for port in &container.state.ports {
+        let key = format!("{}/{}", port.target.port(), super::listing::protocol(port.protocol));
+        let binding = json!({"HostIp": super::listing::host_address(port), "HostPort": port.port.to_string()});
+        if let Value::Array(bindings) = ports.entry(key).or_insert_with(|| json!([])) {
+            bindings.push(binding);
+        }
+    }
+    ports
+}

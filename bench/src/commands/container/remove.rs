@@ -1,0 +1,39 @@
+//! `isobench container rm`.
+
+use super::each;
+use crate::commands::{Status, output};
+use crate::instances::protocol::Order;
+use crate::instances::{Store, attach};
+use rustix::process::Signal;
+
+/// Remove containers
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Kill those that run
+    #[arg(short, long)]
+    force: bool,
+    /// Their names or ids
+    #[arg(required = true, value_name = "CONTAINER", add = super::completer())]
+    names: Vec<String>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let store = Store::open()?;
+    each(&arguments.names, |name| {
+        let mut container = store.find(name)?;
+        if arguments.force {
+            let order = Order::Attach { input: false, output: false, size: None };
+            if let Some(socket) = attach::reach(&container, &order)? {
+                attach::signal(&socket, Signal::KILL)?;
+                attach::await_end(&socket)?;
+            }
+            match store.find(&container.request.id) {
+                Ok(ended) => container = ended,
+                // It was to be removed when it ended.
+                Err(_) => return output::print(&format!("{name}\n")),
+            }
+        }
+        container.remove()?;
+        output::print(&format!("{name}\n"))
+    })
+}

@@ -1,0 +1,30 @@
+//! `isobench container rename`.
+
+use crate::commands::Status;
+use crate::instances::protocol::Order;
+use crate::instances::{Store, attach, names};
+
+/// Give a container another name
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Its name or id
+    #[arg(value_name = "CONTAINER", add = super::completer())]
+    old: String,
+    /// Its new name
+    new: String,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    names::check(&arguments.new)?;
+    let store = Store::open()?;
+    let container = store.find(&arguments.old)?;
+    container.rename(&arguments.new)?;
+    if container.state.status.is_alive() {
+        // Names that lead to it on its networks follow; one that has just ended has none.
+        let renamed = store.find(&arguments.new)?;
+        if let Some(socket) = attach::connect(&renamed, &Order::Renamed)? {
+            attach::answer(&socket)?;
+        }
+    }
+    Ok(Status::Success)
+}

@@ -1,0 +1,77 @@
+//! `isobench container run` and `create`.
+
+use super::options::Options;
+use crate::commands::{Status, output, status};
+use crate::instances::attach::{self, End, Part};
+use crate::instances::protocol::{Answer, Order};
+use crate::instances::{Container, Store};
+use anyhow::bail;
+use std::os::unix::net::UnixStream;
+
+/// Run a command in a new container
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Do not wait for its end: print its id and go on
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    pub(super) options: Options,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  isobench container run --rm toolbox ip addr                  one command, nothing is left
+  isobench container run -it --name lab toolbox sh             a shell
+  isobench container run -d --name web -p 8080:80 toolbox httpd -f
+  isobench container run --rm -m 64m --cpus 0.5 --pids-limit 32 toolbox sh -c 'cat /proc/self/cgroup'
+  isobench container run --rm --network none --cap-add NET_ADMIN toolbox ip link
+
+The root is never changed: what the container writes is its own, and goes when it is removed.";
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let Arguments { detach, options } = arguments;
+    let part = Part { terminal: options.tty, input: options.interactive && !detach, signals: true };
+    attach::check_terminal(part.terminal, part.input)?;
+    let (name, request) = options.request(!detach)?;
+    let container = Store::open()?.create(&name, &request)?;
+    let order = Order::Attach { input: part.input, output: !detach, size: attach::size() };
+    let socket = attach::start(&container, &order)?;
+    if detach { begin(&container, &socket) } else { finish(attach::attend(socket, part)?) }
+}
+
+/// Waits until a container runs, and prints its id.
+fn begin(container: &Container, socket: &UnixStream) -> anyhow::Result<Status> {
+    match attach::answer(socket)? {
+        Some(Answer::Failed { message, code }) => fail(&message, code),
+        Some(_) => {
+            output::print(&format!("{}\n", container.request.id))?;
+            Ok(Status::Success)
+        }
+        None => bail!("the supervisor of {} ended before its container began", container.name),
+    }
+}
+
+pub(super) fn create(options: Options) -> anyhow::Result<Status> {
+    let (name, request) = options.request(false)?;
+    let container = Store::open()?.create(&name, &request)?;
+    output::print(&format!("{}\n", container.request.id))?;
+    Ok(Status::Success)
+}
+
+/// Ends as the container did.
+pub(super) fn finish(end: End) -> anyhow::Result<Status> {
+    match end {
+        End::Exited(code) => Ok(Status::Program(code as u8)),
+        End::Detached => Ok(Status::Success),
+        End::Failed { message, code } => fail(&message, code),
+        End::Lost => {
+            status::say("the container's supervisor was killed, and with it the container");
+            Ok(Status::Program(137))
+        }
+    }
+}
+
+pub(super) fn fail(message: &str, code: i32) -> anyhow::Result<Status> {
+    status::say(message);
+    Ok(Status::Program(code as u8))
+}

@@ -1,0 +1,155 @@
+//! `isobench container stop`, `kill`, `pause`, `unpause` and `wait`.
+
+use super::each;
+use crate::commands::{Status, output};
+use crate::instances::protocol::Order;
+use crate::instances::{Status as Stage, Store, attach, refuse};
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Containers by name or id.
+#[derive(Debug, clap::Args)]
+pub(super) struct Names {
+    /// Their names or ids
+    #[arg(required = true, value_name = "CONTAINER", add = super::completer())]
+    names: Vec<String>,
+}
+
+/// Stop containers
+#[derive(Debug, clap::Args)]
+pub(super) struct Stop {
+    /// How many seconds to wait before SIGKILL
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    time: u32,
+    /// The signal that asks them to end
+    #[arg(short, long, default_value = "TERM", value_parser = signal)]
+    signal: Signal,
+    #[command(flatten)]
+    names: Names,
+}
+
+/// Send a signal
+#[derive(Debug, clap::Args)]
+pub(super) struct Kill {
+    /// The signal, by name or number
+    #[arg(short, long, default_value = "KILL", value_parser = signal)]
+    signal: Signal,
+    #[command(flatten)]
+    names: Names,
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number = name.parse::<i32>().ok().or_else(|| {
+        let named: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
+        Some(named as i32)
+    });
+    number.and_then(Signal::from_named_raw).ok_or_else(|| "there is no such signal (signal(7) lists them)".into())
+}
+
+/// An order that is followed by the container's end.
+const WATCH: Order = Order::Attach { input: false, output: false, size: None };
+
+pub(super) fn stop(arguments: Stop) -> anyhow::Result<Status> {
+    let store = Store::open()?;
+    each(&arguments.names.names, |name| {
+        let container = store.find(name)?;
+        // As with Docker: one that does not run is stopped already.
+        if let Some(socket) = attach::connect(&container, &WATCH)? {
+            if container.state.status == Stage::Paused {
+                attach::ask(&container, &Order::Unpause)?;
+            }
+            attach::signal(&socket, arguments.signal)?;
+            if !ends_within(&socket, Duration::from_secs(arguments.time.into()))? {
+                attach::signal(&socket, Signal::KILL)?;
+                attach::await_end(&socket)?;
+            }
+        }
+        output::print(&format!("{name}\n"))
+    })
+}
+
+/// Waits for the end, at most so long.
+fn ends_within(socket: &UnixStream, patience: Duration) -> anyhow::Result<bool> {
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno).context("wait for the container"),
+        }
+        use crate::instances::protocol::{Frame, Kind};
+        match Frame::receive(socket) {
+            Ok(Some(frame)) if frame.kind != Kind::Ended => {}
+            Ok(_) => return Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                return Ok(true);
+            }
+            Err(error) => return Err(error).context("wait for the container"),
+        }
+    }
+}
+
+pub(super) fn kill(arguments: Kill) -> anyhow::Result<Status> {
+    let order = Order::Signal(arguments.signal.as_raw());
+    order_each(&arguments.names, &order)
+}
+
+pub(super) fn pause(arguments: Names) -> anyhow::Result<Status> {
+    order_each(&arguments, &Order::Pause)
+}
+
+pub(super) fn unpause(arguments: Names) -> anyhow::Result<Status> {
+    order_each(&arguments, &Order::Unpause)
+}
+
+fn order_each(names: &Names, order: &Order) -> anyhow::Result<Status> {
+    let store = Store::open()?;
+    each(&names.names, |name| {
+        attach::ask(&store.find(name)?, order)?;
+        output::print(&format!("{name}\n"))
+    })
+}
+
+pub(super) fn wait(arguments: Names) -> anyhow::Result<Status> {
+    let store = Store::open()?;
+    each(&arguments.names, |name| {
+        let container = store.find(name)?;
+        if container.state.status == Stage::Created {
+            return refuse(format!("the container {} has not been started", container.name));
+        }
+        let told = match attach::connect(&container, &WATCH)? {
+            Some(socket) => attach::await_end(&socket)?,
+            None => None,
+        };
+        let code = match told {
+            Some(code) => code,
+            // It has ended already, or with its supervisor.
+            None => store.find(&container.request.id)?.state.exit_code,
+        };
+        output::print(&format!("{code}\n"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        assert_eq!(signal("TERM"), Ok(Signal::TERM));
+        assert_eq!(signal("sigusr1"), Ok(Signal::USR1));
+        assert_eq!(signal("9"), Ok(Signal::KILL));
+        for bad in ["", "0", "x", "-9", "999"] {
+            assert!(signal(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A container's places in networks: those that it was launched with, and those that it was given later.
+
+use super::launching;
+use super::refuse;
+use super::request::{Network, Request};
+use super::state::NetworkPlace;
+use super::store::Store;
+use crate::home;
+use crate::networks::{self, Connection, Joining, Membership};
+use anyhow::Context;
+use isobench_runtime::network::{Endpoint, Mac, Namespace, Redirection, inside};
+use isobench_runtime::{NetworkMode, Specification};
+use isobench_workload::Resource;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+/// What a container has of networks. It is given back when the container has ended: first names and ports, then, when its links
+/// have gone with its namespace, the addresses.
+#[derive(Debug, Default)]
+pub(super) struct Attachment {
+    membership: Option<Membership>,
+    endpoint: Option<Endpoint>,
+    later: Vec<(NetworkPlace, Connection)>,
+    places: Vec<NetworkPlace>,
+    resolver: Option<Ipv4Addr>,
+    /// Whether it has a network namespace of its own, to which others can be connected.
+    own: bool,
+}
+
+impl Attachment {
+    /// Takes what is asked for, and tells the specification.
+    pub(super) fn make(request: &Request, name: &str, specification: &mut Specification) -> anyhow::Result<Self> {
+        let mut attachment = Self { own: true, ..Self::default() };
+        specification.network = match &request.network {
+            Network::None => NetworkMode::None,
+            Network::Host => {
+                attachment.own = false;
+                NetworkMode::Host
+            }
+            Network::Container(other) => {
+                attachment.own = false;
+                joined(request, name, other)?
+            }
+            Network::Named(network) => {
+                let network = networks::Store::open(&home::state()?)?.network(network)?;
+                let joining = Joining {
+                    instance: name.to_owned(),
+                    aliases: request.aliases.clone(),
+                    address: request.address,
+                    mac: request.mac.map(Mac),
+                };
+                let (endpoint, mut membership) = network.endpoint(&joining)?;
+                membership.publish(&request.ports)?;
+                attachment.resolver = network.resolver();
+                attachment.places.push(place(&membership, inside::INTERFACE_NAME));
+                attachment.membership = Some(membership);
+                NetworkMode::Attached(endpoint)
+            }
+        };
+        Ok(attachment)
+    }
+
+    /// Takes the endpoint back from the launch.
+    pub(super) fn launched(mut self, endpoint: Option<Endpoint>) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    pub(super) fn places(&self) -> &[NetworkPlace] {
+        &self.places
+    }
+
+    /// The ports of the host that lead here.
+    pub(super) fn ports(&self) -> Vec<Redirection> {
+        self.membership.iter().flat_map(|membership| membership.member().ports.clone()).collect()
+    }
+
+    pub(super) fn resolver(&self) -> Option<Ipv4Addr> {
+        self.resolver
+    }
+
+    /// Gives the running container whose first process is `first` a place in a further network.
+    pub(super) fn connect(
+        &mut self,
+        name: &str,
+        first: i32,
+        network: &str,
+        aliases: &[String],
+        address: Option<Ipv4Addr>,
+    ) -> anyhow::Result<()> {
+        if !self.own {
+            return refuse(format!(
+                "the container {name} shares another's network: connect the one that it belongs to"
+            ));
+        }
+        if self.places.iter().any(|place| place.network == network) {
+            return refuse(format!("the container {name} is in the network `{network}` already"));
+        }
+        let network = networks::Store::open(&home::state()?)?.network(network)?;
+        let joining = Joining { instance: name.to_owned(), aliases: aliases.to_vec(), address, mac: None };
+        let first = Pid::from_raw(first).context("the container has no process")?;
+        let pidfd = pidfd_open(first, PidfdFlags::empty()).context("hold the container's first process")?;
+        let mut connection = network.connect(&joining, &Namespace::of_pidfd(pidfd.as_fd())?)?;
+        let interface = connection.interface().to_owned();
+        let Some(membership) = connection.membership() else { return Ok(()) };
+        let place = place(membership, &interface);
+        self.places.push(place.clone());
+        self.later.push((place, connection));
+        Ok(())
+    }
+
+    /// Takes it from a network.
+    pub(super) fn disconnect(&mut self, name: &str, network: &str) -> anyhow::Result<()> {
+        let Some(index) = self.places.iter().position(|place| place.network == network) else {
+            return refuse(format!("the container {name} is not in the network `{network}`"));
+        };
+        let place = self.places.remove(index);
+        match self.later.iter().position(|(later, _)| *later == place) {
+            Some(index) => self.later.remove(index).1.disconnect(),
+            None => {
+                self.membership = None;
+                match self.endpoint.take() {
+                    Some(endpoint) => {
+                        endpoint.disconnect()?;
+                        give_back(endpoint)
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Lets the container's new name lead to it.
+    pub(super) fn rename(&mut self, name: &str) -> anyhow::Result<()> {
+        let later = self.later.iter_mut().filter_map(|(_, connection)| connection.membership());
+        self.membership.iter_mut().chain(later).try_for_each(|membership| membership.rename(name))
+    }
+
+    /// The container has ended: neither name nor port leads to it any more.
+    pub(super) fn close(&mut self) {
+        self.membership = None;
+        self.places.clear();
+    }
+
+    /// Gives the addresses back, once the links have gone.
+    pub(super) fn release(&mut self) -> anyhow::Result<()> {
+        for (_, connection) in self.later.drain(..) {
+            connection.disconnect()?;
+        }
+        self.endpoint.take().map_or(Ok(()), give_back)
+    }
+}
+
+fn give_back(endpoint: Endpoint) -> anyhow::Result<()> {
+    Box::new(endpoint).release().map_err(|error| anyhow::anyhow!(error))
+}
+
+fn place(membership: &Membership, interface: &str) -> NetworkPlace {
+    let (settings, member) = (membership.network().settings(), membership.member());
+    NetworkPlace {
+        network: settings.name.clone(),
+        address: member.address,
+        prefix: membership.network().bridge().settings().subnet.prefix(),
+        gateway: (!settings.internal).then_some(settings.gateway),
+        mac: member.mac.clone(),
+        interface: interface.to_owned(),
+    }
+}
+
+/// The network of another container, which must run.
+fn joined(request: &Request, name: &str, other: &str) -> anyhow::Result<NetworkMode> {
+    let other = Store::open()?.find(other)?;
+    if other.request.id == request.id {
+        return refuse(format!("the container {name} cannot join its own network"));
+    }
+    if !other.state.status.is_alive() {
+        return refuse(format!(
+            "the network of the container {0} cannot be joined: it is {1}; start it with `isobench container start {0}`",
+            other.name,
+            other.state.status.name()
+        ));
+    }
+    launching::network_of(other.state.pid())
+}

@@ -1,0 +1,211 @@
+//! From what was asked for to a running container.
+
+use super::capabilities;
+use super::files;
+use super::refuse;
+use super::request::{Execution, Limits, Network, Request};
+use super::rooted::{self, Account};
+use super::store::Store;
+use super::task::{Ends, Task};
+use anyhow::Context;
+use isobench_runtime::cgroup::{self, Cgroup, Cgroups};
+use isobench_runtime::root::{Mount, MountKind};
+use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Root, Specification, Step, join, launch};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The search path of every container, as Docker has it.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container that was launched.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) task: Task,
+    pub(super) cgroup: Option<Arc<Cgroup>>,
+    pub(super) control_group: Option<String>,
+    pub(super) attachment: super::attachment::Attachment,
+}
+
+/// Launches a container; the working directory is its own.
+pub(super) fn launch_container(request: &Request, name: &str, size: (u16, u16)) -> anyhow::Result<Running> {
+    let own = std::env::current_dir().context("find the container's directory")?;
+    let account = rooted::account(&request.directory, request.user.as_deref())?;
+    let capabilities = capabilities::chosen(&request.added_capabilities, &request.dropped_capabilities)?;
+    let mut specification = Specification::container(program(&request.command)?, request.command.clone());
+    specification.environment = environment(request, &account);
+    specification.working_directory = request.working_directory.clone();
+    specification.root = Root::Layered {
+        lower: request.directory.clone(),
+        upper: own.join("upper"),
+        work: own.join("work"),
+        read_only: request.read_only,
+    };
+    specification.user = account.user;
+    specification.host_name = Some(request.host_name().into());
+    specification.capabilities = Some(capabilities::sets(capabilities));
+    specification.seccomp = Some(capabilities::filter(capabilities)?);
+    specification.dies_with_parent = true;
+
+    let attachment = super::attachment::Attachment::make(request, name, &mut specification)?;
+    // A container that joins another's network has its files too.
+    let whose = match &request.network {
+        Network::Container(other) => {
+            let other = Store::open()?.find(other)?;
+            specification.host_name = Some(other.request.host_name().into());
+            other.path().to_path_buf()
+        }
+        _ => {
+            files::write(request, attachment.places(), attachment.resolver())?;
+            own.clone()
+        }
+    };
+    specification.mounts.extend(files::mounts(&whose));
+    specification.mounts.extend(request.volumes.iter().map(|volume| Mount {
+        target: volume.target.clone(),
+        kind: MountKind::Bind { source: volume.source.clone(), recursive: true },
+        flags: MountFlags::empty(),
+        read_only: volume.read_only,
+    }));
+    let cgroup = make_cgroup(request)?;
+    let control_group = cgroup.as_ref().map(|cgroup| cgroup.describe());
+    specification.cgroup = cgroup.clone();
+    let ends = Ends::prepare(&mut specification, request.terminal.then_some(size), request.input)?;
+    let Launched { process, endpoint } = Plan::validate(specification).and_then(launch).map_err(explain(request))?;
+    let attachment = attachment.launched(endpoint);
+    Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment })
+}
+
+/// Launches a further process in a container.
+pub(super) fn launch_further(
+    request: &Request,
+    first: i32,
+    cgroup: Option<&Arc<Cgroup>>,
+    asked: &Execution,
+) -> anyhow::Result<Task> {
+    let account = rooted::account(&request.directory, asked.user.as_deref().or(request.user.as_deref()))?;
+    let capabilities = capabilities::chosen(&request.added_capabilities, &request.dropped_capabilities)?;
+    let mut specification = Specification::container(program(&asked.command)?, asked.command.clone());
+    let mut environment = environment(request, &account);
+    if asked.terminal {
+        set(&mut environment, "TERM=xterm", false);
+    }
+    asked.environment.iter().for_each(|variable| set(&mut environment, variable, true));
+    specification.environment = environment;
+    specification.working_directory = asked.working_directory.clone().unwrap_or(request.working_directory.clone());
+    specification.user = account.user;
+    specification.capabilities = Some(capabilities::sets(capabilities));
+    specification.seccomp = Some(capabilities::filter(capabilities)?);
+    specification.cgroup = cgroup.cloned();
+    let terminal = asked.terminal.then_some(asked.size);
+    let ends = match (asked.detached, terminal) {
+        (true, None) => Ends::nowhere(&mut specification)?,
+        _ => Ends::prepare(&mut specification, terminal, asked.input)?,
+    };
+    let launched = join(first, specification).map_err(|error| failure(error, &asked.command, &request.root))?;
+    ends.task(launched.process)
+}
+
+fn program(command: &[String]) -> anyhow::Result<Program> {
+    match command.first() {
+        Some(first) if !first.is_empty() => Ok(Program::Path(first.clone())),
+        _ => refuse("no command is given: name one after the root"),
+    }
+}
+
+/// As Docker: the search path, the host name, the terminal's kind and the home, each of which may be given anew.
+fn environment(request: &Request, account: &Account) -> Vec<String> {
+    let mut environment = vec![PATH.to_owned(), format!("HOSTNAME={}", request.host_name())];
+    if request.terminal {
+        environment.push("TERM=xterm".into());
+    }
+    request.environment.iter().for_each(|variable| set(&mut environment, variable, true));
+    set(&mut environment, &format!("HOME={}", account.home), false);
+    environment
+}
+
+/// Sets a variable; one that is there already only where it is to be replaced.
+fn set(environment: &mut Vec<String>, variable: &str, replace: bool) {
+    let name = |text: &str| text.split_once('=').map_or(text.len(), |(name, _)| name.len());
+    let same = |other: &&mut String| other[..name(other)] == variable[..name(variable)];
+    match environment.iter_mut().find(same) {
+        Some(other) if replace => variable.clone_into(other),
+        Some(_) => {}
+        None => environment.push(variable.to_owned()),
+    }
+}
+
+/// A control group of its own, where this host has any to give.
+fn make_cgroup(request: &Request) -> anyhow::Result<Option<Arc<Cgroup>>> {
+    let Limits { memory, cpu, pids } = request.limits;
+    let limits = cgroup::Limits { memory, pids, cpu };
+    let name = request.control_group();
+    match Cgroups::discover().and_then(|cgroups| cgroups.create(&name, &limits)) {
+        Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
+        // An ordinary user may have none to give.
+        Err(_) if request.limits == Limits::default() => Ok(None),
+        Err(error) => refuse(format!(
+            "limits need control groups, of which this host has none to give: {error}: {} (`isobench doctor` tells more)",
+            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+        )),
+    }
+}
+
+/// Opens the network namespace of a container's first process, which the caller has seen to run.
+pub(super) fn network_of(process: i32) -> anyhow::Result<NetworkMode> {
+    let path = format!("/proc/{process}/ns/net");
+    let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    Ok(NetworkMode::Container(Arc::new(opened.with_context(|| format!("open {path}"))?)))
+}
+
+fn explain(request: &Request) -> impl FnOnce(Error) -> anyhow::Error + use<'_> {
+    |error| failure(error, &request.command, &request.root)
+}
+
+/// A command that is not there, or is none, is the user's concern: it has an exit status of its own.
+fn failure(error: Error, command: &[String], root: &str) -> anyhow::Error {
+    let name = command.first().cloned().unwrap_or_default();
+    match &error {
+        Error::Child { step: Step::Execute, source: Errno::NOENT | Errno::NOTDIR, .. } => {
+            NotStarted { code: 127, message: format!("there is no command `{name}` in the root {root}") }.into()
+        }
+        Error::Child { step: Step::Execute, source, .. } => {
+            NotStarted { code: 126, message: format!("`{name}` in the root {root} cannot be executed: {source}") }
+                .into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// The command could not be executed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct NotStarted {
+    /// The exit status for it.
+    pub(super) code: i32,
+    message: String,
+}
+
+/// Where a volume's source is; a directory that is not there is made, as Docker makes it.
+pub(crate) fn volume_source(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.exists() {
+        std::fs::create_dir_all(path).with_context(|| format!("make the directory {}", path.display()))?;
+    }
+    path.canonicalize().with_context(|| format!("find {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_set_once() {
+        let mut environment = vec!["A=1".to_owned(), "B=2".to_owned()];
+        set(&mut environment, "A=3", true);
+        set(&mut environment, "B=4", false);
+        set(&mut environment, "AB=5", false);
+        assert_eq!(environment, ["A=3", "B=2", "AB=5"]);
+    }
+}

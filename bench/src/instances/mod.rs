@@ -1,0 +1,60 @@
+//! Containers that outlive the command that began them, without a daemon.
+//!
+//! Each has a directory `containers/NAME` in the [state directory](crate::home), and while it runs one small supervisor:
+//!
+//! | file | what |
+//! |---|---|
+//! | `container.json` | what was asked for ([`Request`]), written once |
+//! | `state.json` | how it fares ([`State`]), replaced whole at each change |
+//! | `lock` | held by the supervisor as long as it lives ([flock(2)]): the kernel tells others of its end |
+//! | `log` | what the container wrote, a JSON line each ([`log`]) |
+//! | `control` | the socket on which the supervisor takes orders ([`protocol`]) |
+//! | `upper`, `work` | what the container changed in its root |
+//! | `hosts`, `hostname`, `resolv.conf` | what it sees under those names in /etc |
+//!
+//! The supervisor is this program again, in a session of its own. It launches the container by the `runtime` library, keeps
+//! the log, carries streams to and from whoever is attached, and ends with the container. Whoever kills it kills the
+//! container: the kernel ends a process that is tied to its parent, and with a process 1 all others. What is left then is the
+//! directory, in which the next command sees a container that has ended by a signal.
+//!
+//! [flock(2)]: https://man7.org/linux/man-pages/man2/flock.2.html
+
+pub(crate) mod attach;
+mod attachment;
+pub(crate) mod capabilities;
+mod connection;
+mod execution;
+mod files;
+mod launching;
+pub(crate) mod log;
+pub(crate) mod names;
+mod pause;
+pub(crate) mod processes;
+pub(crate) mod protocol;
+mod request;
+pub(crate) mod rooted;
+mod state;
+mod store;
+pub mod supervisor;
+mod task;
+
+pub(crate) use launching::volume_source;
+pub(crate) use request::{Execution, Limits, Network, Request, Volume};
+pub(crate) use state::{Status, now};
+pub(crate) use store::{Container, Store};
+
+/// The hidden subcommand of a supervisor; [`supervisor::main`] answers it.
+pub const SUBCOMMAND: &str = "__supervise";
+
+/// Exit status for an error of our own, as Docker has it.
+pub(crate) const OWN_FAILURE: i32 = 125;
+
+/// Something was asked for that there is not, or that cannot be done with it as it is: said in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refusal(pub(crate) String);
+
+/// A refusal as an error.
+pub(crate) fn refuse<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
+    Err(Refusal(sentence.into()).into())
+}

@@ -1,0 +1,144 @@
+//! What is asked for.
+
+use crate::networks::PortMapping;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// A container as it was asked for, with all that is to be looked up on the asker's side looked up: `container.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// When it was made, as in RFC 3339.
+    pub(crate) created: String,
+    /// The root as it was given.
+    pub(crate) root: String,
+    /// The directory that it stands for.
+    pub(crate) directory: PathBuf,
+    /// The command with its arguments.
+    pub(crate) command: Vec<String>,
+    /// Variables, `NAME=value`.
+    pub(crate) environment: Vec<String>,
+    /// `USER[:GROUP]`, by name or number.
+    pub(crate) user: Option<String>,
+    /// Where the command begins.
+    pub(crate) working_directory: String,
+    /// The host name, where it is not the beginning of the id.
+    pub(crate) host_name: Option<String>,
+    /// Whether it has a terminal.
+    pub(crate) terminal: bool,
+    /// Whether its standard input is open.
+    pub(crate) input: bool,
+    /// Whether its standard input ends with the first that is attached to it.
+    pub(crate) input_once: bool,
+    /// Whether it is removed when it ends.
+    pub(crate) remove: bool,
+    /// Whether its root cannot be written.
+    pub(crate) read_only: bool,
+    /// What of the host is mounted inside.
+    pub(crate) volumes: Vec<Volume>,
+    /// Its limits.
+    pub(crate) limits: Limits,
+    /// Capabilities beyond the usual ones.
+    pub(crate) added_capabilities: Vec<String>,
+    /// Capabilities of the usual ones that it does not get.
+    pub(crate) dropped_capabilities: Vec<String>,
+    /// Its network.
+    pub(crate) network: Network,
+    /// Further names on its network.
+    pub(crate) aliases: Vec<String>,
+    /// The address that it wants there.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// The link-layer address that it wants.
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Name servers, where they are not the network's.
+    pub(crate) name_servers: Vec<Ipv4Addr>,
+    /// Ports of the host that lead to it.
+    pub(crate) ports: Vec<PortMapping>,
+}
+
+impl Request {
+    /// The beginning of the id that stands for it in tables.
+    pub(crate) fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+
+    /// The name of its control groups.
+    pub(crate) fn control_group(&self) -> String {
+        format!("container-{}", self.short_id())
+    }
+
+    /// Its host name.
+    pub(crate) fn host_name(&self) -> &str {
+        self.host_name.as_deref().unwrap_or_else(|| self.short_id())
+    }
+}
+
+/// A network that a container has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Network {
+    /// The host's own.
+    Host,
+    /// Nothing but `lo`.
+    None,
+    /// Another container's, by its name.
+    Container(String),
+    /// One that was made, by its name; `bridge` is there by itself.
+    Named(String),
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => formatter.write_str("host"),
+            Self::None => formatter.write_str("none"),
+            Self::Container(name) => write!(formatter, "container:{name}"),
+            Self::Named(name) => formatter.write_str(name),
+        }
+    }
+}
+
+/// A directory or file of the host that is mounted in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// Its absolute path on the host.
+    pub(crate) source: PathBuf,
+    /// Its absolute path in the container.
+    pub(crate) target: String,
+    /// Whether it cannot be written there.
+    pub(crate) read_only: bool,
+}
+
+/// Bounds of what a container may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Bytes of memory.
+    pub(crate) memory: Option<u64>,
+    /// Processor time, in microseconds for each 100 ms.
+    pub(crate) cpu: Option<u64>,
+    /// Processes and threads.
+    pub(crate) pids: Option<u64>,
+}
+
+/// A further process that is to run in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Execution {
+    /// The command with its arguments.
+    pub(crate) command: Vec<String>,
+    /// Variables beyond the container's.
+    pub(crate) environment: Vec<String>,
+    /// Its user, where it is not the container's.
+    pub(crate) user: Option<String>,
+    /// Where it begins, where that is not the container's.
+    pub(crate) working_directory: Option<String>,
+    /// Whether it has a terminal.
+    pub(crate) terminal: bool,
+    /// Whether its standard input is open.
+    pub(crate) input: bool,
+    /// Whether nobody waits for it.
+    pub(crate) detached: bool,
+    /// Rows and columns of the terminal.
+    pub(crate) size: (u16, u16),
+}

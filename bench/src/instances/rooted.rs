@@ -1,0 +1,145 @@
+//! What is looked up in a container's root before it runs: its users. A link in it leads nowhere but into the root itself.
+
+use super::refuse;
+use anyhow::Context;
+use isobench_runtime::User;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Longer files of users are not read to their end.
+const LONGEST: u64 = 1 << 20;
+
+/// A user of a container and its home.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// The numbers; `None` for root.
+    pub(crate) user: Option<User>,
+    /// Its home directory.
+    pub(crate) home: String,
+}
+
+/// Looks up `USER[:GROUP]`, each by name or number, in a root's own files.
+pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Account> {
+    let users = read(root, "etc/passwd")?;
+    let (user, group) = match asked.unwrap_or("0").split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (asked.unwrap_or("0"), None),
+    };
+    let entry = users
+        .lines()
+        .map(fields)
+        .find(|entry| entry.first() == Some(&user) || (entry.get(2) == Some(&user) && user.parse::<u32>().is_ok()));
+    let number = |index: usize| entry.as_ref().and_then(|entry| entry.get(index)?.parse::<u32>().ok());
+    let Some(uid) = user.parse().ok().or(number(2)) else {
+        return refuse(format!(
+            "the root {} has no user `{user}`: name one of its /etc/passwd, or a number",
+            root.display()
+        ));
+    };
+    let name = entry.as_ref().and_then(|entry| entry.first().copied()).unwrap_or_default();
+    let home = entry.as_ref().and_then(|entry| entry.get(5).copied()).filter(|home| home.starts_with('/'));
+    let home = home.unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned();
+    if asked.is_none() {
+        return Ok(Account { user: None, home });
+    }
+    let (gid, groups) = groups(root, group, name, number(3).unwrap_or(0))?;
+    if (uid, gid) == (0, 0) && groups.is_empty() {
+        return Ok(Account { user: None, home });
+    }
+    for (number, what, map) in [(uid, "user", "/proc/self/uid_map"), (gid, "group", "/proc/self/gid_map")] {
+        if !is_mapped(&std::fs::read_to_string(map).unwrap_or_default(), number) {
+            return refuse(format!(
+                "the {what} {number} does not exist here: this host was made without root and has user 0 alone"
+            ));
+        }
+    }
+    Ok(Account { user: Some(User { user: uid, group: gid, groups }), home })
+}
+
+/// The group's number, and the further groups of a user who was given none.
+fn groups(root: &Path, asked: Option<&str>, user: &str, own: u32) -> anyhow::Result<(u32, Vec<u32>)> {
+    let file = read(root, "etc/group")?;
+    let entries = || file.lines().map(fields);
+    match asked {
+        Some(asked) => {
+            let named = || entries().find(|entry| entry.first() == Some(&asked))?.get(2)?.parse().ok();
+            match asked.parse().ok().or_else(named) {
+                Some(number) => Ok((number, Vec::new())),
+                None => refuse(format!("the root {} has no group `{asked}`", root.display())),
+            }
+        }
+        None => {
+            let is_in = |entry: &Vec<&str>| {
+                !user.is_empty() && entry.get(3).is_some_and(|members| members.split(',').any(|name| name == user))
+            };
+            let further = entries().filter(is_in).filter_map(|entry| entry.get(2)?.parse().ok());
+            Ok((own, further.filter(|number| *number != own).collect()))
+        }
+    }
+}
+
+fn fields(line: &str) -> Vec<&str> {
+    line.split(':').collect()
+}
+
+/// Whether a number is one of those that a user namespace has
+/// ([user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html)).
+fn is_mapped(map: &str, number: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+        first.zip(count).is_some_and(|(first, count)| (first..first + count).contains(&u64::from(number)))
+    })
+}
+
+/// Reads a file of a root; empty where there is none.
+fn read(root: &Path, path: &str) -> anyhow::Result<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, root, flags, Mode::empty());
+    let directory = directory.with_context(|| format!("open the root {}", root.display()))?;
+    // NONBLOCK: an image may have a pipe there that nobody writes to.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(directory, path, flags, Mode::empty(), resolve) {
+        Ok(file) => {
+            let mut bytes = Vec::with_capacity(4096);
+            let read = File::from(file).take(LONGEST).read_to_end(&mut bytes);
+            read.with_context(|| format!("read /{path} of the root {}", root.display()))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(String::new()),
+        Err(errno) => Err(errno).with_context(|| format!("open /{path} of the root {}", root.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_looked_up_in_the_root_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:0:5::/srv:/bin/sh\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "root:x:0:\nfive:x:5:\nsix:x:0:web\n").unwrap();
+        let account = |asked| account(root.path(), asked);
+        assert_eq!(account(None).unwrap().home, "/root");
+        assert!(account(Some("0")).unwrap().user.is_none());
+        let refused = account(Some("nobody")).unwrap_err().to_string();
+        assert!(refused.contains("no user `nobody`"), "{refused}");
+        assert!(account(Some("0:nogroup")).is_err());
+        std::fs::remove_file(root.path().join("etc/passwd")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/environ", root.path().join("etc/passwd")).unwrap();
+        assert!(account(Some("root")).is_err(), "the link leads into the root, where there is nothing");
+    }
+
+    #[test]
+    fn only_mapped_numbers_exist() {
+        assert!(is_mapped("0 0 4294967295\n", 1000));
+        assert!(!is_mapped("0 1000 1\n", 1));
+        assert!(is_mapped("0 1000 1\n", 0));
+    }
+}

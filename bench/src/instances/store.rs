@@ -1,0 +1,240 @@
+//! The containers of this host, as directories.
+
+use super::request::Request;
+use super::state::{State, Status};
+use super::{attach, processes, refuse};
+use anyhow::{Context, bail};
+use isobench_runtime::cgroup::PARENT;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file that a supervisor holds a lock on.
+pub(super) const LOCK: &str = "lock";
+
+/// What was asked for.
+pub(super) const REQUEST: &str = "container.json";
+
+/// How it fares.
+pub(super) const STATE: &str = "state.json";
+
+/// The socket on which the supervisor takes orders.
+pub(super) const CONTROL: &str = "control";
+
+/// What the container wrote.
+const LOG: &str = "log";
+
+/// After that long, what a killed command left half made or half removed is removed.
+const HALF_MADE: Duration = Duration::from_secs(60);
+
+/// The directory in which all containers of this host lie.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// That of the host in which this process is.
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        Self::open_in(&crate::home::state()?)
+    }
+
+    fn open_in(state: &Path) -> anyhow::Result<Self> {
+        let path = state.join("containers");
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&path);
+        made.with_context(|| format!("make {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Makes a container's directory, whole or not at all.
+    pub(crate) fn create(&self, name: &str, request: &Request) -> anyhow::Result<Container> {
+        let new = self.path.join(format!(".new-{}", request.id));
+        let filled = (|| -> anyhow::Result<()> {
+            fs::DirBuilder::new().mode(0o700).create(&new)?;
+            for layer in ["upper", "work"] {
+                // The first is what the container sees as its root.
+                fs::DirBuilder::new().mode(0o755).create(new.join(layer))?;
+            }
+            write(&new.join(REQUEST), request)?;
+            write(&new.join(STATE), &State::default())
+        })();
+        let named = filled.with_context(|| format!("make the container {name} in {}", self.path.display()));
+        let named = named.and_then(|()| match rename(&new, &self.path.join(name)) {
+            Err(Errno::EXIST) => refuse(format!(
+                "the container name `{name}` is in use: remove it with `isobench container rm {name}`, or choose another"
+            )),
+            result => result.with_context(|| format!("name the container {name}")),
+        });
+        if let Err(error) = named {
+            let _ = fs::remove_dir_all(&new);
+            return Err(error);
+        }
+        Ok(Container {
+            path: self.path.join(name),
+            name: name.to_owned(),
+            request: request.clone(),
+            state: State::default(),
+        })
+    }
+
+    /// Every container, the youngest first. What a killed command left half made goes.
+    pub(crate) fn list(&self) -> anyhow::Result<Vec<Container>> {
+        let entries = fs::read_dir(&self.path).with_context(|| format!("read {}", self.path.display()))?;
+        let mut containers = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                let age =
+                    entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+                if age.is_some_and(|age| age > HALF_MADE) {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            } else if let Some(container) = self.read(&name)? {
+                containers.push(container);
+            }
+        }
+        containers.sort_by(|one, other| other.request.created.cmp(&one.request.created));
+        Ok(containers)
+    }
+
+    /// The container of a name, or whose id begins so.
+    pub(crate) fn find(&self, reference: &str) -> anyhow::Result<Container> {
+        let plain = !reference.is_empty() && !reference.starts_with('.') && !reference.contains('/');
+        if let Some(container) = plain.then(|| self.read(reference)).transpose()?.flatten() {
+            return Ok(container);
+        }
+        let mut found: Vec<_> = if plain && reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let all = self.list()?.into_iter();
+            all.filter(|container| container.request.id.starts_with(reference)).collect()
+        } else {
+            Vec::new()
+        };
+        match (found.pop(), found.is_empty()) {
+            (Some(container), true) => Ok(container),
+            (Some(_), false) => refuse(format!("more than one container's id begins with `{reference}`")),
+            (None, _) => refuse(format!("there is no container `{reference}`: `isobench container ps -a` lists all")),
+        }
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<Option<Container>> {
+        let path = self.path.join(name);
+        let Some(request) = read(&path.join(REQUEST))? else { return Ok(None) };
+        let Some(state) = read::<State>(&path.join(STATE))? else { return Ok(None) };
+        let mut container = Container { path, name: name.to_owned(), request, state };
+        if container.state.status.is_alive() && !attach::is_supervised(&container)? {
+            // The supervisor has ended: in good order, which is written down by now, or not.
+            container.state = read::<State>(&container.path.join(STATE))?.unwrap_or_default();
+            if container.state.status.is_alive() {
+                processes::kill(&container.state.process);
+                container.state = container.state.killed();
+            }
+        }
+        Ok(Some(container))
+    }
+}
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    path: PathBuf,
+    /// Its name.
+    pub(crate) name: String,
+    /// What was asked for.
+    pub(crate) request: Request,
+    /// How it fares.
+    pub(crate) state: State,
+}
+
+impl Container {
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of what it wrote.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Takes the lock that its supervisor holds while it lives; `None` where one does and is not waited for.
+    pub(crate) fn lock(&self, wait: bool) -> anyhow::Result<Option<File>> {
+        lock(&self.path.join(LOCK), wait)
+    }
+
+    /// Gives it another name.
+    pub(crate) fn rename(&self, name: &str) -> anyhow::Result<()> {
+        match rename(&self.path, &self.path.with_file_name(name)) {
+            Err(Errno::EXIST) => refuse(format!("the container name `{name}` is in use")),
+            result => result.with_context(|| format!("rename the container {}", self.name)),
+        }
+    }
+
+    /// Removes it; it must have ended.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        // A supervisor whose container has ended is about to end itself.
+        let Some(_lock) = self.lock(self.state.status == Status::Exited)? else {
+            return refuse(format!("the container {} is running: stop it, or remove it with --force", self.name));
+        };
+        // A supervisor that was killed has left them, whether or not it came to write them down.
+        crate::testbed::cgroups::remove_named(&format!("{PARENT}/{}", self.request.control_group()))?;
+        remove_directory(&self.path)
+    }
+}
+
+/// Takes the lock of a container's directory.
+pub(super) fn lock(path: &Path, wait: bool) -> anyhow::Result<Option<File>> {
+    let file = match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
+        // The directory has gone meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.with_context(|| format!("open {}", path.display()))?,
+    };
+    let operation = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("lock {}", path.display())),
+        }
+    }
+}
+
+/// Removes a container's directory: its name is free at once.
+pub(super) fn remove_directory(path: &Path) -> anyhow::Result<()> {
+    let request: Option<Request> = read(&path.join(REQUEST))?;
+    let Some(request) = request else { bail!("{} is no container's directory", path.display()) };
+    let gone = path.with_file_name(format!(".gone-{}", request.id));
+    rename(path, &gone).with_context(|| format!("remove {}", path.display()))?;
+    fs::remove_dir_all(&gone).with_context(|| format!("remove {}", gone.display()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+}
+
+/// Reads a file of JSON; `None` where it is not there.
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        bytes => bytes.with_context(|| format!("read {}", path.display()))?,
+    };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("understand {}", path.display()))
+}
+
+/// Reads the request of the container whose directory is the working directory.
+pub(super) fn own_request() -> anyhow::Result<Request> {
+    read(Path::new(REQUEST))?.context("there is no container here")
+}
+
+/// Writes a file of JSON, whole or not at all.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let written = fs::write(&new, serde_json::to_vec(value)?).and_then(|()| fs::rename(&new, path));
+    written.with_context(|| format!("write {}", path.display()))
+}
