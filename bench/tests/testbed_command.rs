@@ -12,12 +12,22 @@ use std::time::{Duration, Instant};
 type Outcome = Result<(), Failed>;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(DEAD_MEMBER) {
+        return match dead_member() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     // Only root can become another user.
     let root = rustix::process::geteuid().is_root();
     let trials = vec![
         Trial::test("a_testbed_is_made_entered_and_removed", life),
         Trial::test("two_hosts_reach_each_other_by_the_wire", two_hosts),
         Trial::test("an_ordinary_user_has_both_hosts", ordinary_user).with_ignored_flag(!root),
+        Trial::test("what_died_on_the_host_itself_is_swept", on_host).with_ignored_flag(!root),
         Trial::test("a_signal_reaches_what_runs_inside", signal),
         Trial::test("bad_input_is_one_sentence", bad_input),
         Trial::test("two_at_once_make_one", two_at_once),
@@ -249,6 +259,40 @@ fn ordinary_user() -> Outcome {
     expect(as_user(&["gc"])?.contains("nothing is left"), || "something is left".into())?;
     fs::remove_file(&program)?;
     expect(home.files().is_empty(), || format!("left: {:?}", home.files()))?;
+    Machine::now().same_as(&machine)
+}
+
+/// Makes this program join a network on the host itself, publish a port, and be killed.
+const DEAD_MEMBER: &str = "be-a-dead-member";
+
+fn dead_member() -> anyhow::Result<()> {
+    use isobench::networks::{Joining, Store};
+    let store = Store::open(&isobench::home::state()?)?.with_program(Path::new(env!("CARGO_BIN_EXE_isobench")));
+    let joining = Joining { instance: "dead".into(), aliases: Vec::new(), address: None, mac: None };
+    let (_endpoint, mut membership) = store.network("bridge")?.endpoint(&joining)?;
+    membership.publish(&["8080:80".parse()?])?;
+    println!("published");
+    Ok(rustix::process::kill_process(rustix::process::getpid(), Signal::KILL)?)
+}
+
+/// In a network namespace that plays the host: a member is killed, and `gc` frees its port.
+fn on_host() -> Outcome {
+    let home = Home::new();
+    let machine = Machine::now();
+    let script = "\"$1\" be-a-dead-member; echo \"status $?\"; nft list ruleset | grep -c 8080; ls $STATE/endpoints; \
+                  \"$2\" gc --dry-run >/dev/null; nft list ruleset | grep -c 8080; \
+                  \"$2\" gc; nft list ruleset | grep -c 8080; ls $STATE/endpoints; nft list tables";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script, "sh"]).arg(std::env::current_exe()?);
+    command.arg(env!("CARGO_BIN_EXE_isobench")).current_dir(home.path()).stdin(Stdio::null());
+    command.env("XDG_RUNTIME_DIR", home.path()).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
+    command.env("STATE", home.path().join("isobench/host/networks/bridge"));
+    let output = command.output()?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = "published\nstatus 137\n1\n172.17.0.2.json\n1\nnothing is left of any dead run\n0\n";
+    expect(told.starts_with(expected), || format!("{output:?}"))?;
+    // One table of ours, and no other.
+    expect(told[expected.len()..].lines().count() == 1, || told.clone())?;
     Machine::now().same_as(&machine)
 }
 

@@ -2,13 +2,14 @@
 
 use super::{Status, output};
 use crate::journal::{self, Kind, Leftover};
-use crate::testbed::record;
+use crate::testbed::{on_host, record};
 use anyhow::bail;
 
 /// Remove what killed runs left on this machine (every run does so when it starts)
 ///
 /// Whatever lives in the namespaces of a run goes with its last process. What does not, control groups and directories, is
-/// found by the journals of runs that are dead, and by name. Live runs are left alone.
+/// found by the journals of runs that are dead, and by name. Live runs are left alone. So are live instances that were started
+/// with --on-host; names and ports that dead ones held are free again afterwards.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Only tell what would be removed
@@ -23,7 +24,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         let verb = if arguments.dry_run { "would remove" } else { "removed" };
         output::print(&format!("{verb} the record {} of a dead testbed\n", path.display()))?;
     }
-    if leftovers.is_empty() && records.is_empty() {
+    let groups = on_host::sweep(arguments.dry_run)?;
+    for group in &groups {
+        let verb = if arguments.dry_run { "would remove" } else { "removed" };
+        output::print(&format!("{verb} the control group {} of a dead instance\n", group.display()))?;
+    }
+    if leftovers.is_empty() && records.is_empty() && groups.is_empty() {
         output::print("nothing is left of any dead run\n")?;
         return Ok(Status::Success);
     }

@@ -18,6 +18,11 @@ use std::time::Duration;
 /// controllers.
 const OWN: &str = "testbed";
 
+/// Mount points of every hierarchy, as far as they can be known.
+pub(super) fn mounted() -> Vec<PathBuf> {
+    hierarchies().unwrap_or_default()
+}
+
 /// Mount points of every hierarchy.
 fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;

@@ -16,6 +16,7 @@ mod machine;
 pub(crate) mod memory;
 mod namespaces;
 pub(crate) mod network;
+pub(crate) mod on_host;
 pub(crate) mod record;
 pub(crate) mod second_host;
 pub(crate) mod uplink;
