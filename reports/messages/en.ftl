@@ -155,7 +155,7 @@ column-requests = Requests
 value-interval = { $low } to { $high }
 
 ## Network modes
-modes-lead = When one would choose each of the five, with what was measured here.
+modes-lead = When one would choose each of the five, with what was measured here; in brackets what one would have instead.
 mode-host-title = host
 mode-host-when = For a server with few, fixed ports that wants the host's full speed, and for tools that must see the host's own network. Every container then shares one port space and one loopback, and nothing counts or filters its traffic apart.
 mode-container-title = container
@@ -168,6 +168,8 @@ mode-custom-title = custom
 mode-custom-when = For several applications apart on one host: each network has its own subnet and gateway, members find each other by name, and different networks do not meet.
 mode-figures = Measured here
 mode-figures-none = No figure of this run bears on it.
+mode-beside = { $value } ({ $reference }: { $other })
+mode-connection-client = New connection from outside
 mode-ready = Ready after
 mode-upload-host = Upload from the host
 mode-upload-client = Upload from outside

@@ -154,7 +154,7 @@ column-requests = 请求数
 value-interval = { $low } 至 { $high }
 
 ## Network modes
-modes-lead = 五种模式各在何时选用，以及在此测得的数字。
+modes-lead = 五种模式各在何时选用，以及在此测得的数字；括号中是与之相比的另一种选择。
 mode-host-title = host
 mode-host-when = 适合端口少而固定、需要宿主机全部网络性能的服务，以及必须看到宿主机自身网络的工具。代价是所有容器共用一个端口空间和同一个回环接口，流量无法分别计量或过滤。
 mode-container-title = container
@@ -167,6 +167,8 @@ mode-custom-title = custom
 mode-custom-when = 适合在一台主机上把多个应用分开：每个网络有自己的子网和网关，成员可按名称互相找到，不同网络互不相通。
 mode-figures = 在此测得
 mode-figures-none = 本次运行没有与之相关的数字。
+mode-beside = { $value }（{ $reference }：{ $other }）
+mode-connection-client = 从外部新建连接
 mode-ready = 就绪用时
 mode-upload-host = 从宿主机上行
 mode-upload-client = 从外部上行

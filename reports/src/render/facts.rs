@@ -112,29 +112,52 @@ pub const MODES: [(&str, &str); 5] = [
     ("custom", "container-custom"),
 ];
 
-/// The figures that bear on the choice of a mode: what it is and its median.
+/// What a mode's figures are read beside: what one would have instead.
+fn reference(sandbox: &str) -> Option<&'static str> {
+    Some(match sandbox {
+        "container-host" => "process",
+        "container-none" | "container-bridge" => "container-host",
+        "container-container" | "container-custom" => "container-bridge",
+        _ => return None,
+    })
+}
+
+/// The figures that bear on the choice of a mode: what it is and its median, with that of its [`reference`] where there is
+/// one.
 #[must_use]
 pub fn mode_figures(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<Fact> {
     /// Message, metric, parameters.
     type Wanted = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
-    const FIGURES: [Wanted; 7] = [
+    const FIGURES: [Wanted; 8] = [
         ("mode-ready", "start.ready", &[]),
         ("mode-upload-host", "tcp.upload", &[("path", "host"), ("segmentation", "offload")]),
         ("mode-upload-client", "tcp.upload", &[("path", "client"), ("segmentation", "offload")]),
         ("mode-upload-loopback", "tcp.upload", &[("path", "loopback"), ("segmentation", "offload")]),
         ("mode-round-trip-host", "tcp.round-trip.median", &[("path", "host")]),
         ("mode-round-trip-client", "tcp.round-trip.median", &[("path", "client")]),
+        ("mode-connection-client", "tcp.connection.median", &[("path", "client")]),
         ("mode-loopback", "tcp.round-trip.median", &[("path", "loopback")]),
     ];
+    let beside = |value: String, other: Option<String>| match (reference(sandbox), other) {
+        (Some(sandbox), Some(other)) => {
+            messages.format("mode-beside", &[("value", &value), ("reference", sandbox), ("other", &other)])
+        }
+        _ => value,
+    };
     let mut figures: Vec<Fact> = FIGURES
         .iter()
         .filter_map(|(key, metric, parameters)| {
-            let numbers = view.numbers(metric, sandbox, parameters)?;
             let unit = crate::metrics::find(metric).map_or("", |metric| metric.shown_unit);
-            Some((messages.text(key), quantity::quantity(numbers.estimate?.value, unit)))
+            let of = |sandbox: &str| {
+                let estimate = view.numbers(metric, sandbox, parameters)?.estimate?;
+                Some(quantity::quantity(estimate.value, unit))
+            };
+            Some((messages.text(key), beside(of(sandbox)?, reference(sandbox).and_then(of))))
         })
         .collect();
-    let slope = view.memory(sandbox).and_then(|line| line.slope);
-    figures.extend(slope.map(|slope| (messages.text("mode-memory"), quantity::bytes(slope.value))));
+    let memory = |sandbox: &str| Some(quantity::bytes(view.memory(sandbox)?.slope?.value));
+    figures.extend(
+        memory(sandbox).map(|value| (messages.text("mode-memory"), beside(value, reference(sandbox).and_then(memory)))),
+    );
     figures
 }
