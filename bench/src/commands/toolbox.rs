@@ -5,7 +5,7 @@ use crate::roots::toolbox::{self, Origin};
 
 /// Put together the toolbox, a root directory with a shell and the usual commands
 ///
-/// It has sh and the usual commands (busybox), ip, ss, nft, nsenter, ping, wget, httpd and tcpdump, with all libraries that
+/// It has sh (bash) and the usual commands (busybox), ip, ss, nft, nsenter, ping, wget, httpd and tcpdump, with all libraries that
 /// they need. Nothing is installed: it lies in ~/.cache/isobench. Containers whose root is `toolbox` run in it, and
 /// `isobench testbed enter` finds its programs where the machine has none of their own.
 #[derive(Debug, clap::Args)]

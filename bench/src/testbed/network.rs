@@ -1,6 +1,5 @@
 //! The network of the simulated host: its loopback, its uplink, and the outside client at the other end.
 
-use super::second_host::SecondHost;
 use super::uplink::{Addresses, CONGESTION_CONTROL, Uplink};
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{BridgeNetwork, Firewall, Namespace, Netlink, bridge_network::Settings, sysctl};
@@ -40,12 +39,6 @@ impl HostNetwork {
     /// The namespace in which the outside client lives.
     pub(crate) fn outside(&self) -> &Namespace {
         self.uplink.outside()
-    }
-
-    /// Makes a second host beside this one. It goes when it is dropped, so that a cell that needs none pays for none.
-    #[allow(dead_code, reason = "for experiments on two hosts")]
-    pub(crate) fn second_host(&self) -> anyhow::Result<SecondHost> {
-        SecondHost::create(self.uplink.host.namespace())
     }
 
     /// A new network namespace starts with the machine's own algorithm: an instance that has one gets ours. Connections take
@@ -111,17 +104,12 @@ pub(crate) struct OwnNetworks {
 
 impl OwnNetworks {
     pub(crate) fn create(host: &HostNetwork) -> anyhow::Result<Self> {
-        Self::create_in(host.uplink.host.namespace())
-    }
-
-    /// The same on the host that is this namespace.
-    pub(super) fn create_in(host: &Namespace) -> anyhow::Result<Self> {
-        let firewall = Firewall::create_in(host, "isobench")?;
+        let firewall = Firewall::create("isobench")?;
         let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
         let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
         // Where the module br_netfilter is loaded, as dockerd does, a figure on a bridge would also be one on the firewall. An
         // ordinary user may be refused; then the record tells.
-        let spared = sysctl::spare_bridged_packets(host).ok().flatten();
+        let spared = sysctl::spare_bridged_packets(host.uplink.host.namespace()).ok().flatten();
         Ok(Self { firewall, bridge, custom, _spared: spared })
     }
 }

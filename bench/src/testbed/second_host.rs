@@ -3,7 +3,6 @@
 //! It has no way to the first host but the wire, and by default the same private ranges: what containers of two hosts need in
 //! order to talk can be tried, and that they cannot without it.
 
-use super::network::OwnNetworks;
 use super::uplink::{Addresses, Uplink, connect};
 use isobench_runtime::network::{Namespace, Netlink};
 use std::net::Ipv4Addr;
@@ -47,11 +46,5 @@ impl SecondHost {
     /// The namespace of its outside client.
     pub(crate) fn outside(&self) -> &Namespace {
         self.uplink.outside()
-    }
-
-    /// Firewall and networks like those of the first host, with the same ranges, for containers on this host.
-    #[allow(dead_code, reason = "for experiments on two hosts")]
-    pub(crate) fn networks(&self) -> anyhow::Result<OwnNetworks> {
-        OwnNetworks::create_in(self.namespace())
     }
 }

@@ -18,22 +18,30 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The link in the cache that leads to the toolbox in use.
-const CURRENT: &str = "toolbox";
+/// How the name of every toolbox in the cache begins.
+const PREFIX: &str = "toolbox-";
+
+/// The link in the cache that leads to the toolbox in use. Its number changes with what this file puts in: a toolbox that an
+/// older version has made is not used any more.
+const CURRENT: &str = "toolbox.2";
 
 /// What a toolbox says of itself, in its own `/etc`.
 const DESCRIPTION: &str = "etc/toolbox.json";
 
-/// Programs that are taken as they are, in place of busybox's of the same name.
-const OWN: [&str; 5] = ["ip", "ss", "nft", "tcpdump", "nsenter"];
+/// Programs that are taken as they are, in place of busybox's of the same name: those that can more, and those that start
+/// others. Where busybox starts a program it takes its own of that name, so that `nsenter ... ip` would not be this `ip`.
+const OWN: [&str; 16] = [
+    "bash", "chroot", "env", "find", "ip", "nft", "nice", "nohup", "nsenter", "setsid", "ss", "tcpdump", "time",
+    "timeout", "unshare", "xargs",
+];
 
-/// Programs that are taken from the machine where it has no busybox, and one that busybox may lack.
-const USUAL: [&str; 62] = [
-    "awk", "basename", "bash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo",
-    "env", "expr", "false", "find", "free", "grep", "head", "hostname", "httpd", "id", "kill", "less", "ln", "ls",
-    "mkdir", "mkfifo", "mount", "mv", "nc", "nslookup", "od", "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir",
-    "sed", "seq", "sleep", "sort", "stat", "stty", "sysctl", "tail", "tar", "tee", "test", "time", "timeout", "top",
-    "touch", "tr", "true", "umount", "uname", "unshare",
+/// Programs that are taken from the machine where it has no busybox.
+const USUAL: [&str; 58] = [
+    "awk", "basename", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo", "expr",
+    "false", "free", "grep", "head", "hostname", "httpd", "id", "kill", "less", "ln", "ls", "mkdir", "mkfifo", "mount",
+    "mv", "nc", "nslookup", "od", "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sleep",
+    "sort", "stat", "stty", "sysctl", "tail", "tar", "tee", "test", "top", "touch", "tr", "true", "umount", "uname",
+    "wc", "wget",
 ];
 
 /// What the lab sheets and examples count on.
@@ -112,7 +120,7 @@ pub fn build(origin: Option<Origin>) -> anyhow::Result<PathBuf> {
             }
         },
     };
-    let name = format!("{CURRENT}-{}", tree::digest(made.path())?);
+    let name = format!("{PREFIX}{}", tree::digest(made.path())?);
     let path = made.finish(&name)?;
     // A link of another name is renamed over the old one: there is a toolbox at every moment.
     let link = cache.join(format!("{CURRENT}.{:016x}", fastrand::u64(..)));
@@ -141,13 +149,18 @@ fn assemble(cache: &Path, origin: Origin, packages: Vec<String>, source: &elf::S
         let list = String::from_utf8_lossy(&output.stdout).into_owned();
         tree.add_applets(list.split_whitespace())?;
     }
-    let wanted: Vec<&str> =
-        if busybox.is_some() { OWN.to_vec() } else { OWN.into_iter().chain(USUAL).chain(["sh", "wget"]).collect() };
+    let wanted: Vec<&str> = if busybox.is_some() { OWN.to_vec() } else { OWN.into_iter().chain(USUAL).collect() };
     for name in wanted {
         // What the packages do not have, busybox may.
         if let Some(program) = source.program(name) {
             tree.add(name, &program, source).with_context(|| format!("take {name} into the toolbox"))?;
         }
+    }
+    // busybox's own shell would take its own programs too, and bash can be typed into.
+    if source.program("bash").is_some() {
+        tree.link("sh", "bash")?;
+    } else if let Some(shell) = source.program("sh") {
+        tree.add("sh", &shell, source).context("take sh into the toolbox")?;
     }
     let programs = tree.finish()?;
     if !programs.contains("sh") {

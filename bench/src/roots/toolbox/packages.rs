@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the toolbox is made of; the libraries that they need are found by their dependencies.
-const PACKAGES: [&str; 4] = ["busybox-static", "iproute2", "nftables", "tcpdump"];
+const PACKAGES: [&str; 8] =
+    ["bash", "busybox-static", "coreutils", "findutils", "iproute2", "nftables", "tcpdump", "util-linux"];
 
 /// Unpacked packages.
 pub(super) struct Unpacked {

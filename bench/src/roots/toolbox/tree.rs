@@ -100,11 +100,20 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives a program another name.
+    pub(super) fn link(&mut self, name: &str, program: &str) -> anyhow::Result<()> {
+        let link = self.root.join("bin").join(name);
+        // Busybox may have it.
+        let _ = fs::remove_file(&link);
+        symlink(program, link).with_context(|| format!("make {name} another name of {program}"))?;
+        self.programs.insert(name.to_owned());
+        Ok(())
+    }
+
     /// Makes busybox known by its other names.
     pub(super) fn add_applets<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
         for name in names.filter(|name| *name != "busybox" && !name.contains('/')) {
-            symlink("busybox", self.root.join("bin").join(name)).with_context(|| format!("make the applet {name}"))?;
-            self.programs.insert(name.to_owned());
+            self.link(name, "busybox")?;
         }
         Ok(())
     }
