@@ -2,6 +2,7 @@
 
 use isobench_reports::claims::{self, Kind};
 use isobench_reports::reader;
+use isobench_reports::render::remarks;
 use isobench_reports::verdict::{Answer, Reason, Verdict, evaluate};
 use isobench_runtime::network::{Namespace, Netlink};
 use libtest_mimic::{Arguments, Trial};
@@ -16,6 +17,10 @@ fn main() -> ExitCode {
     let sabotage =
         if root { "a_sabotaged_control_confirms_nothing" } else { "a_sabotaged_control_confirms_nothing (needs root)" };
     let trials = vec![
+        Trial::test("reports_know_what_is_said_of_a_missing_sandbox", || {
+            reports_know_what_is_said_of_a_missing_sandbox();
+            Ok(())
+        }),
         Trial::test("a_short_run_decides_every_claim_that_probes_decide", || {
             a_short_run_decides_every_claim_that_probes_decide();
             Ok(())
@@ -75,6 +80,23 @@ fn a_short_run_decides_every_claim_that_probes_decide() {
     for claim in by_probes() {
         assert!(page.contains(&format!("<code>{}</code>", claim.id)), "{} is not on the page", claim.id);
     }
+}
+
+/// A report in another language translates these sentences, and knows them by their English words.
+fn reports_know_what_is_said_of_a_missing_sandbox() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+    // Without a path no other project's program is found.
+    command.args(["list", "--json"]).env("XDG_RUNTIME_DIR", place.path()).env("PATH", "");
+    let output = command.output().expect("the program starts");
+    let listing: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut missing = 0;
+    for sandbox in listing["sandboxes"].as_array().expect("sandboxes") {
+        let Some(reason) = sandbox["unavailable"].as_str() else { continue };
+        assert!(remarks::is_known(reason), "no report translates `{reason}`");
+        missing += 1;
+    }
+    assert!(missing >= 3, "{missing}");
 }
 
 /// The process of a run that lives in the testbed's network: the first descendant that has the link to the outside client.

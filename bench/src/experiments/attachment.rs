@@ -4,9 +4,9 @@ use super::{Experiment, Ground, Place, Point, Scene, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use crate::testbed::network::CLIENT;
 use isobench_reports::record::Value;
-use isobench_runtime::network::{Namespace, PeerNamespace};
-use isobench_workload::{Family, Finding, Probe, Resource, Workload, protocol::PORT};
-use std::net::SocketAddr;
+use isobench_runtime::network::{Namespace, Netlink, PeerNamespace, Veth, inside};
+use isobench_workload::{Family, Finding, Probe, Workload, protocol::PORT};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -18,6 +18,11 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     points,
     measure,
 };
+
+/// The two ends of the card (TEST-NET-1 of RFC 5737).
+const OUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const INNER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const PREFIX: u8 = 24;
 
 const INTERFACES: &str = "attachment.interfaces";
 const CONNECTS: &str = "attachment.connects";
@@ -45,23 +50,41 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let namespace = Namespace::of_pidfd(running.process().pidfd())?;
 
     let before = look(ground, &namespace)?;
-    let endpoint = ground.networks.bridge.endpoint()?;
-    endpoint.attach(&PeerNamespace::Descriptor(namespace.as_fd()))?;
-    namespace.enter(|| endpoint.configuration().apply())?.map_err(|(step, errno)| {
-        anyhow::Error::new(std::io::Error::from(errno)).context(format!("{} of a running container", step.name()))
-    })?;
-    endpoint.await_carrier()?;
+    attach(&namespace, ground.network.outside())?;
     let after = look(ground, &namespace)?;
 
-    running.destroy().map_err(ended)?;
+    // The card and its other end go with the network namespace, once nobody holds it open.
     drop(namespace);
-    Box::new(endpoint).release().map_err(anyhow::Error::from_boxed)?;
+    running.destroy().map_err(ended)?;
     server.destroy().map_err(ended)?;
     for (when, finding) in [("before", &before), ("after", &after)] {
         sheet.value(&connects(when), Value::Boolean(matches!(finding.connects[..], [Ok(_)])));
     }
     sheet.value(&Point::plain(INTERFACES), Value::Texts(after.interfaces));
     Ok(())
+}
+
+/// What one would type: a pair of cards, one end in the container and the other at the outside client, an address on each, and
+/// the way out through the other end.
+fn attach(container: &Namespace, outside: &Namespace) -> anyhow::Result<()> {
+    let veth = Veth {
+        name: "by-hand",
+        mac: None,
+        bridge: None,
+        hairpin: false,
+        peer_name: inside::INTERFACE_NAME,
+        peer_mac: None,
+        peer_index: Some(inside::INTERFACE),
+        segments: None,
+    };
+    let (mut client, mut inner) = (Netlink::open_in(outside)?, Netlink::open_in(container)?);
+    client.create_veth(&veth, &PeerNamespace::Descriptor(container.as_fd()))?;
+    let index = client.index(veth.name)?;
+    client.add_address(index, OUTER, PREFIX)?;
+    inner.add_address(inside::INTERFACE, INNER, PREFIX)?;
+    client.bring_up(index)?;
+    inner.bring_up(inside::INTERFACE)?;
+    Ok(inner.add_route(Ipv4Addr::UNSPECIFIED, 0, OUTER)?)
 }
 
 /// Looks from the container's own network, in which whatever it starts would find itself.

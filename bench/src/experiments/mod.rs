@@ -243,6 +243,38 @@ mod tests {
     }
 
     #[test]
+    fn every_claim_names_experiments_that_there_are_and_looks_at_what_they_measure() {
+        use isobench_reports::claims::{self, Rule};
+        for claim in claims::claims() {
+            for name in &claim.experiments {
+                assert!(named(name).is_some(), "{} names the experiment {name}", claim.id);
+            }
+            for rule in &claim.rules {
+                let Rule::Facts { subjects, expect, control } = rule else { continue };
+                let own = subjects.iter().filter(|subject| !subject.peer);
+                for subject in own {
+                    for (fact, of_control) in
+                        expect.iter().map(|fact| (fact, false)).chain(control.iter().map(|fact| (fact, true)))
+                    {
+                        let elsewhere = subject.control.as_ref().filter(|_| of_control && !fact.in_subject);
+                        let sandbox = elsewhere.unwrap_or(&subject.sandbox);
+                        let kind = Kind::named(sandbox).expect("a sandbox that there is");
+                        let experiments = claim.experiments.iter().filter_map(|name| named(name));
+                        let measured = experiments
+                            .flat_map(|experiment| (experiment.points)(kind))
+                            .any(|point| point.metric == fact.metric && point.parameters == fact.parameters);
+                        assert!(
+                            measured,
+                            "{}: nothing measures {} {:?} in {sandbox}",
+                            claim.id, fact.metric, fact.parameters
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_point_that_was_not_measured_gets_the_error() {
         let mut sheet = Sheet::default();
         let (one, other) = (Point::plain("start.ready"), Point::with("start.ready", &[("path", "host")]));
