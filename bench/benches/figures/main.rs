@@ -6,6 +6,7 @@
 //! interval lies wholly outside it is not, and else the figure is *undecided*.
 
 mod cells;
+mod container_program;
 mod generator;
 mod library;
 mod programs;
@@ -52,6 +53,14 @@ const FIGURES: &[Figure] = &[
         unit: "ratio of ns",
         goal: Goal::AtMost(0.4),
         measure: programs::against_crun,
+    },
+    Figure {
+        name: "container.published",
+        text: "isobench container run on the bridge with a published port, program start to the first answer through the port",
+        against: "crun run of the same agent without a network, program start to the agent's ready line",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.5),
+        measure: container_program::published_against_crun,
     },
     Figure {
         name: "container.library",

@@ -34,10 +34,21 @@ fn timed(program: &str, bundle: &Bundle, number: u32) -> anyhow::Result<f64> {
 /// A bundle whose container runs `isobench-agent exit`, with what `isobench-runtime spec` puts into it: all namespaces but
 /// that of users, Docker's capabilities less one, masked paths, Docker's system call filter, a cgroup without limits, and no
 /// network.
-struct Bundle(tempfile::TempDir);
+pub(crate) struct Bundle(tempfile::TempDir);
 
 impl Bundle {
+    /// One whose agent serves on a port.
+    pub(crate) fn serving(port: u16) -> anyhow::Result<Self> {
+        let runtime = std::env::var("ISOBENCH_RUNTIME")
+            .context("ISOBENCH_RUNTIME does not name isobench-runtime; run scripts/figures")?;
+        Self::running(&runtime, &["/agent", "serve", &port.to_string()])
+    }
+
     fn new(runtime: &str) -> anyhow::Result<Self> {
+        Self::running(runtime, &["/agent", "exit"])
+    }
+
+    fn running(runtime: &str, command: &[&str]) -> anyhow::Result<Self> {
         let agent =
             std::env::var("ISOBENCH_AGENT").context("ISOBENCH_AGENT does not name the agent; run scripts/figures")?;
         let directory = tempfile::tempdir().context("make a directory for the bundle")?;
@@ -51,13 +62,13 @@ impl Bundle {
         let path = directory.path().join("config.json");
         let mut config: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("parse the configuration that spec printed")?;
-        config["process"]["args"] = serde_json::json!(["/agent", "exit"]);
+        config["process"]["args"] = serde_json::json!(command);
         config["process"]["terminal"] = serde_json::json!(false);
         std::fs::write(&path, serde_json::to_vec(&config)?).context("write config.json")?;
         Ok(Self(directory))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }

@@ -12,10 +12,10 @@ pub(super) const DEFAULT: &str = "default";
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Place {
     /// Work in this testbed, or with NAME/two on its second host [default: the testbed `default`, made on first use]
-    #[arg(long, value_name = "NAME", env = "ISOBENCH_TESTBED", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "NAME", env = "ISOBENCH_TESTBED", hide_env_values = true)]
     testbed: Option<Target>,
     /// Work on this machine itself, not in a testbed
-    #[arg(long, conflicts_with = "testbed")]
+    #[arg(long, global = true, conflicts_with = "testbed")]
     on_host: bool,
 }
 

@@ -105,6 +105,7 @@ impl Attachment {
         let interface = connection.interface().to_owned();
         let Some(membership) = connection.membership() else { return Ok(()) };
         let place = place(membership, &interface);
+        self.resolver = self.resolver.or(network.resolver());
         self.places.push(place.clone());
         self.later.push((place, connection));
         Ok(())

@@ -38,6 +38,7 @@ mod store;
 pub mod supervisor;
 mod task;
 
+pub(crate) use crate::networks::refuse;
 pub(crate) use launching::volume_source;
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
@@ -48,13 +49,3 @@ pub const SUBCOMMAND: &str = "__supervise";
 
 /// Exit status for an error of our own, as Docker has it.
 pub(crate) const OWN_FAILURE: i32 = 125;
-
-/// Something was asked for that there is not, or that cannot be done with it as it is: said in one sentence.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refusal(pub(crate) String);
-
-/// A refusal as an error.
-pub(crate) fn refuse<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
-    Err(Refusal(sentence.into()).into())
-}

@@ -52,6 +52,19 @@ impl Store {
         Ok(Self { path })
     }
 
+    /// Where an ordinary user made this host, it may have no control groups to give: that is said with its first container.
+    pub(crate) fn tell_once_without_control_groups(&self) {
+        if !crate::testbed::is_rootless().unwrap_or(false) || crate::testbed::cgroups::usable() {
+            return;
+        }
+        let told = OpenOptions::new().write(true).create_new(true).open(self.path.join(".without-control-groups"));
+        if told.is_ok() {
+            crate::commands::note(
+                "this host has no control groups to give: its containers have no limits (`isobench doctor` tells why)",
+            );
+        }
+    }
+
     /// Makes a container's directory, whole or not at all.
     pub(crate) fn create(&self, name: &str, request: &Request) -> anyhow::Result<Container> {
         let new = self.path.join(format!(".new-{}", request.id));
@@ -93,6 +106,7 @@ impl Store {
                 let age =
                     entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
                 if age.is_some_and(|age| age > HALF_MADE) {
+                    // Not the file that tells what has been told.
                     let _ = fs::remove_dir_all(entry.path());
                 }
             } else if let Some(container) = self.read(&name)? {

@@ -13,7 +13,7 @@ use super::request::{Execution, Request};
 use super::state::{State, Status, now};
 use super::store::{self, CONTROL, LOCK, STATE};
 use super::task::{Part, Task};
-use super::{OWN_FAILURE, Refusal, pause, refuse};
+use super::{OWN_FAILURE, files, pause, refuse};
 use crate::journal;
 use anyhow::{Context, bail};
 use isobench_runtime::cgroup::Cgroup;
@@ -387,6 +387,8 @@ impl Supervisor {
             Order::Connect { network, aliases, address } => {
                 let first = self.task.process.pid();
                 self.attachment.connect(&own_name()?, first, &network, &aliases, address)?;
+                // In place, so that what is mounted inside has it at once.
+                files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
                 self.note_networks()?;
             }
             Order::Disconnect { network } => {
@@ -498,7 +500,7 @@ impl Supervisor {
 fn own_name() -> anyhow::Result<String> {
     let directory = std::env::current_dir().context("find the container's directory")?;
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.ok_or_else(|| Refusal("the container's directory is gone".into()).into())
+    name.context("the container's directory is gone")
 }
 
 fn kind(source: Source) -> Kind {

@@ -20,7 +20,7 @@ mod top;
 
 use super::place::Place;
 use super::{BadInput, Status, status};
-use crate::instances::{OWN_FAILURE, Refusal};
+use crate::instances::OWN_FAILURE;
 use crate::networks;
 use crate::roots;
 use complete::completer;
@@ -31,6 +31,8 @@ use complete::completer;
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    place: Place,
 }
 
 const EXAMPLES: &str = "\
@@ -49,60 +51,44 @@ executed, 127 if there is none. All others: 0, 2 for something that is not there
 enum Command {
     /// Run a command in a new container
     #[command(after_long_help = run::EXAMPLES)]
-    Run(At<run::Arguments>),
+    Run(run::Arguments),
     /// Make a container without starting it
-    Create(At<options::Options>),
+    Create(options::Options),
     /// Start containers that have been made or have ended
-    Start(At<start::Arguments>),
+    Start(start::Arguments),
     /// List containers
     #[command(visible_alias = "ls", alias = "list")]
-    Ps(At<ps::Arguments>),
+    Ps(ps::Arguments),
     /// Show all that is known of containers, as JSON
     #[command(after_long_help = inspect::EXAMPLES)]
-    Inspect(At<inspect::Arguments>),
+    Inspect(inspect::Arguments),
     /// Show what a container wrote
-    Logs(At<logs::Arguments>),
+    Logs(logs::Arguments),
     /// Run a further command in a running container
-    Exec(At<exec::Arguments>),
+    Exec(exec::Arguments),
     /// Take part in a running container's input and output; Ctrl-P Ctrl-Q leaves it running
-    Attach(At<attach::Arguments>),
+    Attach(attach::Arguments),
     /// Show what containers use, renewed every second
-    Stats(At<stats::Arguments>),
+    Stats(stats::Arguments),
     /// Show the processes of a container
-    Top(At<top::Arguments>),
+    Top(top::Arguments),
     /// Stop containers: SIGTERM, and SIGKILL for those that do not end in time
-    Stop(At<signals::Stop>),
+    Stop(signals::Stop),
     /// Send a signal to the first process of containers
-    Kill(At<signals::Kill>),
+    Kill(signals::Kill),
     /// Stop all processes of containers where they are
-    Pause(At<signals::Names>),
+    Pause(signals::Names),
     /// Let all processes of paused containers go on
-    Unpause(At<signals::Names>),
+    Unpause(signals::Names),
     /// Wait until containers end, and print their exit codes
-    Wait(At<signals::Names>),
+    Wait(signals::Names),
     /// Give a container another name
-    Rename(At<rename::Arguments>),
+    Rename(rename::Arguments),
     /// Show the ports of the host that lead to a container
-    Port(At<port::Arguments>),
+    Port(port::Arguments),
     /// Remove containers
     #[command(visible_alias = "remove")]
-    Rm(At<remove::Arguments>),
-}
-
-/// A verb's arguments and where it works.
-#[derive(Debug, clap::Args)]
-struct At<T: clap::Args> {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    arguments: T,
-}
-
-impl<T: clap::Args> At<T> {
-    fn run(self, verb: impl FnOnce(T) -> anyhow::Result<Status>) -> anyhow::Result<Status> {
-        let Self { place, arguments } = self;
-        place.inside(|| verb(arguments).map_err(as_bad_input))
-    }
+    Rm(remove::Arguments),
 }
 
 /// For a verb that ends as a container's command does: 125 tells a failure of ours from one of the command's.
@@ -115,36 +101,42 @@ fn stand_for_command(result: anyhow::Result<Status>) -> anyhow::Result<Status> {
 
 /// Whoever asks for what is not there gave bad input.
 fn as_bad_input(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<Refusal>() || networks::is_refusal(&error) { BadInput(format!("{error:#}")).into() } else { error }
+    if networks::is_refusal(&error) { BadInput(format!("{error:#}")).into() } else { error }
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    match arguments.command {
-        Command::Run(arguments) => {
-            // What a root needs may be had outside only.
-            let prepared = roots::prepare(&arguments.arguments.options.root);
-            stand_for_command(prepared.and_then(|()| arguments.run(run::run)))
-        }
-        Command::Create(arguments) => {
-            roots::prepare(&arguments.arguments.root)?;
-            arguments.run(run::create)
-        }
-        Command::Start(arguments) => stand_for_command(arguments.run(start::run)),
-        Command::Ps(arguments) => arguments.run(ps::run),
-        Command::Inspect(arguments) => arguments.run(inspect::run),
-        Command::Logs(arguments) => arguments.run(logs::run),
-        Command::Exec(arguments) => stand_for_command(arguments.run(exec::run)),
-        Command::Attach(arguments) => stand_for_command(arguments.run(attach::run)),
-        Command::Stats(arguments) => arguments.run(stats::run),
-        Command::Top(arguments) => arguments.run(top::run),
-        Command::Stop(arguments) => arguments.run(signals::stop),
-        Command::Kill(arguments) => arguments.run(signals::kill),
-        Command::Pause(arguments) => arguments.run(signals::pause),
-        Command::Unpause(arguments) => arguments.run(signals::unpause),
-        Command::Wait(arguments) => arguments.run(signals::wait),
-        Command::Rename(arguments) => arguments.run(rename::run),
-        Command::Port(arguments) => arguments.run(port::run),
-        Command::Rm(arguments) => arguments.run(remove::run),
+    let Arguments { command, place } = arguments;
+    let stands_for_command =
+        matches!(command, Command::Run(_) | Command::Start(_) | Command::Exec(_) | Command::Attach(_));
+    // What a root needs may be had outside the testbed only.
+    let prepared = match &command {
+        Command::Run(run::Arguments { options, .. }) | Command::Create(options) => roots::prepare(&options.root),
+        _ => Ok(()),
+    };
+    let result = prepared.and_then(|()| place.inside(|| work(command).map_err(as_bad_input)));
+    if stands_for_command { stand_for_command(result) } else { result }
+}
+
+fn work(command: Command) -> anyhow::Result<Status> {
+    match command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Create(arguments) => run::create(arguments),
+        Command::Start(arguments) => start::run(arguments),
+        Command::Ps(arguments) => ps::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Logs(arguments) => logs::run(arguments),
+        Command::Exec(arguments) => exec::run(arguments),
+        Command::Attach(arguments) => attach::run(arguments),
+        Command::Stats(arguments) => stats::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
+        Command::Stop(arguments) => signals::stop(arguments),
+        Command::Kill(arguments) => signals::kill(arguments),
+        Command::Pause(arguments) => signals::pause(arguments),
+        Command::Unpause(arguments) => signals::unpause(arguments),
+        Command::Wait(arguments) => signals::wait(arguments),
+        Command::Rename(arguments) => rename::run(arguments),
+        Command::Port(arguments) => port::run(arguments),
+        Command::Rm(arguments) => remove::run(arguments),
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let part = Part { terminal: options.tty, input: options.interactive && !detach, signals: true };
     attach::check_terminal(part.terminal, part.input)?;
     let (name, request) = options.request(!detach)?;
-    let container = Store::open()?.create(&name, &request)?;
+    let store = Store::open()?;
+    store.tell_once_without_control_groups();
+    let container = store.create(&name, &request)?;
     let order = Order::Attach { input: part.input, output: !detach, size: attach::size() };
     let socket = attach::start(&container, &order)?;
     if detach { begin(&container, &socket) } else { finish(attach::attend(socket, part)?) }
