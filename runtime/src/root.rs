@@ -221,7 +221,8 @@ impl Layers {
             return Err(Error::invalid(format!("the root {}", lower.display()), "is no directory"));
         }
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let user_attributes = map.split_ascii_whitespace().nth(2) != Some("4294967295");
+        let user_attributes =
+            map.split_ascii_whitespace().nth(2) != Some("4294967295") || !rustix::process::geteuid().is_root();
         let (upper, work) = (option(upper, "find the layer")?, option(work, "find the working directory")?);
         Ok(Self { lower: option(lower, "find the root")?, upper, work, user_attributes })
     }

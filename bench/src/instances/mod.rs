@@ -38,7 +38,7 @@ mod store;
 pub mod supervisor;
 mod task;
 
-pub(crate) use crate::networks::refuse;
+pub(crate) use crate::networks::{Refusal, refuse};
 pub(crate) use launching::volume_source;
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};

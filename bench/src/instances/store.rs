@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,6 +225,8 @@ pub(super) fn remove_directory(path: &Path) -> anyhow::Result<()> {
     let Some(request) = request else { bail!("{} is no container's directory", path.display()) };
     let gone = path.with_file_name(format!(".gone-{}", request.id));
     rename(path, &gone).with_context(|| format!("remove {}", path.display()))?;
+    // The kernel's own directory there is closed to all but root.
+    let _ = fs::set_permissions(gone.join("work/work"), fs::Permissions::from_mode(0o700));
     fs::remove_dir_all(&gone).with_context(|| format!("remove {}", gone.display()))
 }
 

@@ -47,8 +47,11 @@ fn supervise() -> anyhow::Result<()> {
     // No terminal and no group of the starter's: Ctrl-C there is meant for the starter alone.
     rustix::process::setsid().context("begin a session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    // What shares this memory until it is the container's program cannot be looked into from the container (CVE-2019-5736).
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("refuse to be looked into")?;
+    // An ordinary user's first process has to map its user, by files that then would be root's.
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        refuse_looks()?;
+    }
     std::env::set_current_dir(&directory).context("enter the container's directory")?;
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().context("keep the first socket")?);
     let null = File::open("/dev/null").context("open /dev/null")?;
@@ -62,6 +65,9 @@ fn supervise() -> anyhow::Result<()> {
     };
     match Supervisor::start(size) {
         Ok(mut supervisor) => {
+            if !root {
+                refuse_looks()?;
+            }
             first.role = role;
             first.answer(&Answer::Started);
             supervisor.connections.push(first);
@@ -72,6 +78,11 @@ fn supervise() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// What shares this memory until it is the container's program cannot be looked into from the container (CVE-2019-5736).
+fn refuse_looks() -> anyhow::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("refuse to be looked into")
 }
 
 /// An error as an answer, with the exit status for it.

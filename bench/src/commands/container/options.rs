@@ -1,7 +1,7 @@
 //! What `run` and `create` take, and the request that it becomes.
 
 use crate::instances::capabilities;
-use crate::instances::{Limits, Network, Request, Volume, names, now, refuse, rooted, volume_source};
+use crate::instances::{Limits, Network, Refusal, Request, Volume, names, now, refuse, rooted, volume_source};
 use crate::networks::PortMapping;
 use crate::roots;
 use std::net::Ipv4Addr;
@@ -237,7 +237,7 @@ fn mac(text: &str) -> Result<Mac, String> {
 }
 
 fn port(text: &str) -> Result<PortMapping, String> {
-    text.parse().map_err(|error: crate::networks::Refusal| error.to_string())
+    text.parse().map_err(|error: Refusal| error.to_string())
 }
 
 #[cfg(test)]
