@@ -115,7 +115,15 @@ impl Journal {
     /// # Errors
     /// As [`Journal::note`].
     pub fn note_control_groups(&self) -> Result<(), JournalError> {
-        cgroup::parents().iter().try_for_each(|parent| self.note(Kind::Cgroup, &parent.join(&self.run)))
+        self.note_control_groups_of(&self.run)
+    }
+
+    /// Writes down the groups of a part of the run that has a name of its own: `isobench/NAME`.
+    ///
+    /// # Errors
+    /// As [`Journal::note`].
+    pub fn note_control_groups_of(&self, name: &str) -> Result<(), JournalError> {
+        cgroup::parents().iter().try_for_each(|parent| self.note(Kind::Cgroup, &parent.join(name)))
     }
 
     /// Ends the journal of a run that has cleaned up: whatever is still there is removed and told.
@@ -226,7 +234,8 @@ fn remove(kind: Kind, path: &Path) -> Result<(), JournalError> {
 
 /// Whether the process that a run is named after still lives; `None` where the name is no run's.
 pub(crate) fn alive(run: &str) -> Option<bool> {
-    let (process, started) = run.split_once('-')?;
+    // A part of a run has its own name after the run's: `4711-889012.docker`.
+    let (process, started) = run.split_once('.').map_or(run, |(run, _)| run).split_once('-')?;
     let (process, started): (u32, u64) = (process.parse().ok()?, started.parse().ok()?);
     Some(start_time(&format!("/proc/{process}/stat")).ok() == Some(started))
 }
@@ -395,6 +404,7 @@ mod tests {
     fn a_name_tells_whether_its_run_lives() {
         assert_eq!(alive(&own_name().unwrap()), Some(true));
         assert_eq!(alive(&format!("{}-1", std::process::id())), Some(false), "the number was given again");
+        assert_eq!(alive(&format!("{}.docker", own_name().unwrap())), Some(true), "a part of it");
         assert_eq!(alive("my-container"), None);
     }
 }

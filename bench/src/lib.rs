@@ -22,3 +22,4 @@ pub mod schedule;
 pub mod selftest;
 pub mod session;
 pub mod testbed;
+pub mod testbeds;

@@ -1,7 +1,7 @@
 //! What a run measures: the suite, narrowed by the command line and by what this machine can do.
 
 use crate::experiments::{self, Experiment};
-use crate::sandboxes::KINDS;
+use crate::sandboxes::{Engine, KINDS, Kind};
 use isobench_reports::record::{Plan, SandboxRecord};
 use std::collections::BTreeMap;
 
@@ -84,6 +84,21 @@ impl Request {
         self.sandboxes.iter().try_for_each(|name| check_sandbox(name))
     }
 
+    /// Whether a sandbox is to be measured.
+    pub fn wants(&self, sandbox: &str) -> bool {
+        self.sandboxes.is_empty() || self.sandboxes.iter().any(|name| name == sandbox)
+    }
+
+    /// Blocks of those sandboxes that an engine launches, each of which takes half a second: in the quick suite they have few,
+    /// unless they or a number of blocks were asked for.
+    fn engine_blocks(&self, experiment: &Experiment) -> BTreeMap<String, u32> {
+        if self.suite == Suite::Full || self.blocks.is_some() || !self.sandboxes.is_empty() {
+            return BTreeMap::new();
+        }
+        let kinds = KINDS.iter().filter(|kind| Engine::of(kind.name).is_some());
+        kinds.map(|kind| (kind.name.to_owned(), quick_engine_blocks(experiment.name, kind))).collect()
+    }
+
     /// The plan, with experiments in the order of the report.
     pub fn plan(&self, command_line: Vec<String>) -> Plan {
         let chosen: Vec<&Experiment> = experiments::all()
@@ -97,6 +112,8 @@ impl Request {
             .iter()
             .map(|experiment| (experiment.name.to_owned(), self.blocks.unwrap_or(self.suite.blocks(experiment))))
             .collect();
+        let fewer = chosen.iter().map(|experiment| (experiment.name.to_owned(), self.engine_blocks(experiment)));
+        let sandbox_blocks = fewer.filter(|(_, sandboxes)| !sandboxes.is_empty()).collect();
         let narrowed = self.blocks.is_some()
             || self.program.is_some()
             || !self.experiments.is_empty()
@@ -105,6 +122,7 @@ impl Request {
             suite: if narrowed { "custom" } else { self.suite.name() }.into(),
             seed: self.seed,
             blocks,
+            sandbox_blocks,
             experiments: chosen.iter().map(|experiment| experiment.name.to_owned()).collect(),
             command_line,
             program: self.program.clone(),
@@ -113,8 +131,19 @@ impl Request {
 
     /// Those sandboxes that were asked for, in the order of every table.
     pub fn choose(&self, all: &[SandboxRecord]) -> Vec<SandboxRecord> {
-        let wanted = |sandbox: &&SandboxRecord| self.sandboxes.is_empty() || self.sandboxes.contains(&sandbox.name);
-        all.iter().filter(wanted).cloned().collect()
+        all.iter().filter(|sandbox| self.wants(&sandbox.name)).cloned().collect()
+    }
+}
+
+/// How many blocks of an experiment a sandbox of an engine has in the quick suite. Six are the least that give an interval for
+/// its start. Facts are seen in one block. Throughput and latency are left to the full suite: their claims are decided within
+/// a family of many figures, where fewer than nine blocks decide nothing and would only cast doubt on our own sandboxes'.
+fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
+    match experiment {
+        "startup" => 6,
+        "throughput" | "latency" => 0,
+        "memory" => u32::from(kind.is_default_bridge()),
+        _ => 1,
     }
 }
 
@@ -205,6 +234,18 @@ mod tests {
         let request = Request { experiments: names(&["startup"]), blocks: Some(7), ..Request::default() };
         let plan = request.plan(names(&["isobench", "run"]));
         assert_eq!((plan.suite.as_str(), plan.experiments, plan.blocks["startup"]), ("custom", names(&["startup"]), 7));
+    }
+
+    #[test]
+    fn engines_have_few_blocks_unless_they_are_asked_for() {
+        let blocks = |request: &Request| request.plan(Vec::new()).sandbox_blocks;
+        let quick = blocks(&Request::default());
+        assert_eq!(quick["startup"]["docker-none"], 6);
+        assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
+        assert!(!quick["startup"].contains_key("container-bridge"));
+        assert!(blocks(&Request { suite: Suite::Full, ..Request::default() }).is_empty());
+        assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());
+        assert!(blocks(&Request { blocks: Some(9), ..Request::default() }).is_empty());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::cell::Cell;
 use isobench_reports::record::Plan;
 
 /// The cells of a plan in the order in which they are measured: first one warm-up block of each experiment, numbered 0,
-/// then blocks 1, 2, 3... `sandboxes` says which take part in an experiment.
+/// then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer blocks, which
+/// are then spread evenly over the experiment's own.
 pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut order = Vec::new();
@@ -25,7 +26,9 @@ pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> 
     order.sort_by(|left, right| left.0.cmp(&right.0).then(left.2.cmp(&right.2)));
     let mut cells = Vec::new();
     for (_, block, rank) in order {
-        let mut shuffled = sandboxes(&plan.experiments[rank]);
+        let experiment = &plan.experiments[rank];
+        let mut shuffled = sandboxes(experiment);
+        shuffled.retain(|sandbox| takes_part(plan, experiment, sandbox, block));
         random.shuffle(&mut shuffled);
         for (position, sandbox) in shuffled.into_iter().enumerate() {
             cells.push(Cell {
@@ -39,6 +42,17 @@ pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> 
         }
     }
     cells
+}
+
+/// Whether a sandbox takes part in a block: in each one, or in as many of them as the plan says.
+fn takes_part(plan: &Plan, experiment: &str, sandbox: &str, block: u32) -> bool {
+    let all = plan.blocks.get(experiment).copied().unwrap_or(0);
+    let fewer = plan.sandbox_blocks.get(experiment).and_then(|sandboxes| sandboxes.get(sandbox));
+    let Some(wanted) = fewer.copied().filter(|wanted| *wanted < all) else { return true };
+    // The number of wanted blocks that are due by then, in whole blocks.
+    let due = |block: u32| u64::from(block) * u64::from(wanted) / u64::from(all);
+    // Such a sandbox has no warm-up either: an engine has launched two containers by then.
+    block > 0 && due(block) > due(block - 1)
 }
 
 /// When a block is due, as a fraction of the run. The first block of every experiment is due at once, so that a run that
@@ -114,6 +128,21 @@ mod tests {
         assert_ne!(order(1), order(2));
         let first = order(1);
         assert_ne!(first[..9], first[9..18]);
+    }
+
+    proptest! {
+        #[test]
+        fn fewer_blocks_of_a_sandbox_are_as_many_as_asked_for(all in 1_u32..40, wanted in 0_u32..40) {
+            let mut plan = plan(1, &[all]);
+            plan.sandbox_blocks = [("experiment-0".to_owned(), [("sandbox-1".to_owned(), wanted)].into())].into();
+            let cells = cells(&plan, names(2));
+            let blocks: Vec<u32> = cells.iter().filter(|cell| cell.sandbox == "sandbox-1").map(|cell| cell.block).collect();
+            let warm_up = u32::from(wanted >= all);
+            prop_assert_eq!(blocks.len() as u32, wanted.min(all) + warm_up);
+            // They are spread: no two are further apart than the share says, rounded up.
+            let gaps = blocks.windows(2).map(|pair| pair[1] - pair[0]);
+            prop_assert!(gaps.max().unwrap_or(0) <= all.div_ceil(wanted.clamp(1, all)));
+        }
     }
 
     #[test]

@@ -252,6 +252,7 @@ metric-start-gone = time to gone
 metric-memory-host = host memory
 metric-memory-pss = proportional set size
 metric-memory-cgroup = memory of the control group
+metric-memory-engine = engine's own processes
 metric-memory-vmm-overhead = VMM beyond guest memory
 metric-tcp-upload = upload
 metric-tcp-download = download

@@ -251,6 +251,7 @@ metric-start-gone = 消失用时
 metric-memory-host = 宿主机内存
 metric-memory-pss = 按比例分摊的驻留内存
 metric-memory-cgroup = 控制组的内存
+metric-memory-engine = 引擎自身进程占用
 metric-memory-vmm-overhead = VMM 在客户机内存之外的开销
 metric-tcp-upload = 上行
 metric-tcp-download = 下行

@@ -124,6 +124,10 @@ pub const METRICS: &[Definition] = &[
     ),
     memory("memory.pss", "Proportional set size of all processes of the instances."),
     memory("memory.cgroup", "Memory accounted to the control groups of the instances."),
+    memory(
+        "memory.engine",
+        "Proportional set size of an engine's own processes, which are there before the first instance.",
+    ),
     memory("memory.vmm-overhead", "Proportional set size of one virtual machine monitor, less its guest's memory."),
     rate("tcp.upload", "Bytes that one TCP stream carried towards the sandbox, and the time that it took."),
     rate("tcp.download", "Bytes that one TCP stream carried from the sandbox, and the time that it took."),

@@ -80,6 +80,9 @@ pub struct Plan {
     pub seed: u64,
     /// Measured randomised blocks by experiment; a warm-up block comes before them. A run that was stopped has fewer.
     pub blocks: BTreeMap<String, u32>,
+    /// Fewer blocks of an experiment (0 for none) for those sandboxes that take long to launch, by experiment and sandbox.
+    #[serde(default)]
+    pub sandbox_blocks: BTreeMap<String, BTreeMap<String, u32>>,
     /// Experiments by name.
     pub experiments: Vec<String>,
     /// The command line, as typed.

@@ -1,6 +1,7 @@
 //! One running sandbox.
 
 use crate::{Exit, Output, OutputError, Process, ProcessError, Stage, Stages, announcement, client, clock};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +26,35 @@ pub struct ResourceError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// Where an instance is found whose process on the host is only the client of a peer.
+#[derive(Debug)]
+pub struct Located {
+    /// The first process inside, in the host's numbers.
+    pub pid: i32,
+    /// The same, held by a pidfd.
+    pub pidfd: OwnedFd,
+    /// Where the host reaches its served port, if it has a network.
+    pub server: Option<SocketAddr>,
+}
+
+type Locate = dyn FnOnce() -> Result<Located, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Finds an instance that a peer has made, once it has said that it runs: a peer chooses addresses by itself.
+pub struct Locator(Box<Locate>);
+
+impl Locator {
+    /// A locator that does this.
+    pub fn new(locate: impl FnOnce() -> Result<Located, Box<dyn std::error::Error + Send + Sync>> + 'static) -> Self {
+        Self(Box::new(locate))
+    }
+}
+
+impl std::fmt::Debug for Locator {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Locator")
+    }
+}
+
 /// What went wrong with a running instance.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
@@ -36,6 +66,15 @@ pub enum InstanceError {
         /// The cause.
         #[source]
         source: OutputError,
+    },
+    /// It runs and was not found.
+    #[error("find the process and the address of {instance}")]
+    NotFound {
+        /// The instance's name.
+        instance: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Its server did not answer.
     #[error("{instance} did not answer at {server}")]
@@ -70,13 +109,21 @@ pub struct Instance {
     server: Option<SocketAddr>,
     stages: Stages,
     resources: Vec<Box<dyn Resource>>,
+    locator: Option<Locator>,
+    located: Option<(i32, OwnedFd)>,
 }
 
 impl Instance {
     /// An instance whose process was just created, with the stamps of [`Stage::Started`] and [`Stage::Created`] in
     /// `stages`. `server` is where the host reaches its served port, if it has a network.
     pub fn new(name: String, process: Process, output: Output, server: Option<SocketAddr>, stages: Stages) -> Self {
-        Self { name, process, output, server, stages, resources: Vec::new() }
+        let (resources, locator, located) = (Vec::new(), None, None);
+        Self { name, process, output, server, stages, resources, locator, located }
+    }
+
+    /// Lets [`Instance::await_ready`] find the instance as soon as it says that it runs.
+    pub fn locate_by(&mut self, locator: Locator) {
+        self.locator = Some(locator);
     }
 
     /// Adds something that is released when the instance is destroyed, last added first.
@@ -92,6 +139,17 @@ impl Instance {
     /// The instance's process on the host.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The process on the host whose namespaces are the sandbox's: the instance's own, or what a peer's client made it stand
+    /// for.
+    pub fn inside(&self) -> BorrowedFd<'_> {
+        self.located.as_ref().map_or_else(|| self.process.pidfd(), |(_, pidfd)| pidfd.as_fd())
+    }
+
+    /// The number of that process.
+    pub fn inside_pid(&self) -> i32 {
+        self.located.as_ref().map_or_else(|| self.process.pid(), |(pid, _)| *pid)
     }
 
     /// The instance's standard output.
@@ -119,6 +177,12 @@ impl Instance {
             self.stages.stamp(stage, at);
         }
         self.stages.stamp(Stage::Announced, announced);
+        if let Some(Locator(locate)) = self.locator.take() {
+            let located = locate();
+            let located = located.map_err(|source| InstanceError::NotFound { instance: self.name.clone(), source })?;
+            self.server = located.server;
+            self.located = Some((located.pid, located.pidfd));
+        }
         if let Some(server) = self.server {
             client::hello(server, deadline).map_err(|source| InstanceError::NoAnswer {
                 instance: self.name.clone(),

@@ -37,7 +37,7 @@ mod workload;
 
 #[cfg(feature = "std")]
 pub use {
-    instance::{Instance, InstanceError, Resource, ResourceError},
+    instance::{Instance, InstanceError, Located, Locator, Resource, ResourceError},
     output::{Output, OutputError},
     process::{Exit, Process, ProcessError},
     sandbox::{Family, LaunchError, Sandbox, Unsupported},

@@ -4,7 +4,8 @@ use super::{Status, output};
 use crate::experiments;
 use crate::journal::Journal;
 use crate::sandboxes::KINDS;
-use crate::testbed::{Settings, Testbed};
+use crate::testbed::Settings;
+use crate::testbeds::Testbeds;
 use isobench_reports::claims;
 use isobench_reports::record::SandboxRecord;
 use serde::Serialize;
@@ -66,13 +67,16 @@ fn experiments() -> Vec<ExperimentEntry> {
 
 /// A testbed knows what it offers; where none can be made, nothing can be measured, for the reason that it gives.
 fn sandboxes() -> Vec<SandboxRecord> {
-    let journal = Journal::open();
-    let run = journal.as_ref().map_or_else(|_| Settings::default().run, |journal| journal.run().to_owned());
-    let started = Testbed::start(&Settings { run, ..Settings::default() });
+    let started = Journal::open().map_err(anyhow::Error::from).and_then(|journal| {
+        let settings = Settings { run: journal.run().to_owned(), ..Settings::default() };
+        Ok((Testbeds::start(&settings, &journal, |_| true)?, journal))
+    });
     let reason = match started {
-        Ok(testbed) => {
+        Ok((testbed, journal)) => {
             let sandboxes = testbed.sandboxes().to_vec();
-            match testbed.stop() {
+            let stopped = testbed.stop();
+            journal.close();
+            match stopped {
                 Ok(()) => return sandboxes,
                 Err(error) => format!("the testbed does not end: {error:#}"),
             }

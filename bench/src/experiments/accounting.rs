@@ -63,7 +63,7 @@ struct Counters(Netlink);
 
 impl Counters {
     fn of(instance: &Instance) -> anyhow::Result<Self> {
-        Ok(Self(Netlink::open_in(&Namespace::of_pidfd(instance.process().pidfd())?)?))
+        Ok(Self(Netlink::open_in(&Namespace::of_pidfd(instance.inside())?)?))
     }
 
     /// Bytes received by all of its interfaces.

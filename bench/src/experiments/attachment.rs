@@ -47,7 +47,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     server.await_ready(deadline)?;
     let mut running = sandbox.launch(&Workload::Idle)?;
     running.await_ready(deadline)?;
-    let namespace = Namespace::of_pidfd(running.process().pidfd())?;
+    let namespace = Namespace::of_pidfd(running.inside())?;
 
     let before = look(ground, &namespace)?;
     attach(&namespace, ground.network.outside())?;

@@ -1,7 +1,7 @@
 //! What one more idle instance costs: memory of the whole host over the number of instances, and its parts.
 
 use super::{Experiment, Ground, Point, Scene, Sheet, ended};
-use crate::sandboxes::Network;
+use crate::sandboxes::{Engine, Network};
 use crate::testbed::memory::{self, Snapshot};
 use isobench_reports::record::Value;
 use isobench_workload::{Instance, Sandbox, Workload, protocol::PORT};
@@ -11,11 +11,15 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches idle instances one after the other and reads the host's memory after each doubling",
     quick_blocks: 6,
     takes_program: false,
-    metrics: &["memory.host", "memory.pss", "memory.cgroup", "memory.vmm-overhead"],
-    points: |_| {
+    metrics: &["memory.host", "memory.pss", "memory.cgroup", "memory.vmm-overhead", "memory.engine"],
+    points: |kind| {
         let host = COUNTS.map(|instances| point("memory.host", instances));
         let held = COUNTS.into_iter().filter(|instances| *instances > 0);
-        host.into_iter().chain(held.map(|instances| point("memory.pss", instances))).collect()
+        let points = host.into_iter().chain(held.map(|instances| point("memory.pss", instances)));
+        match Engine::of(kind.name) {
+            Some(_) => points.chain(COUNTS.map(|instances| point("memory.engine", instances))).collect(),
+            None => points.collect(),
+        }
     },
     measure,
 };
@@ -61,6 +65,11 @@ fn fill(
         }
         let now = Snapshot::take()?;
         sheet.value(&point("memory.host", count), Value::Integer(now.used));
+        // It is there before the first instance, so that the slope does not show it.
+        if let Some(engine) = ground.networks.engine() {
+            let held = memory::proportional(engine.processes());
+            sheet.value(&point("memory.engine", count), Value::Integer(held));
+        }
         if count == 0 {
             continue;
         }

@@ -20,10 +20,10 @@ mod visibility;
 use crate::cell::{Cell, Measurement};
 use crate::programs::Program;
 use crate::sandboxes::spawn;
-use crate::sandboxes::{Candidate, Kind};
+use crate::sandboxes::{Candidate, Kind, Networks};
 use crate::testbed::Settings;
 use crate::testbed::affinity::Affinity;
-use crate::testbed::network::{HostNetwork, OwnNetworks};
+use crate::testbed::network::HostNetwork;
 use anyhow::Context;
 use isobench_reports::record::{Outcome, SandboxRecord, Value};
 use isobench_runtime::network::Namespace;
@@ -122,7 +122,7 @@ pub(crate) struct Ground {
     pub(crate) agent: Rc<Program>,
     pub(crate) vmm: Rc<Program>,
     pub(crate) network: HostNetwork,
-    pub(crate) networks: OwnNetworks,
+    pub(crate) networks: Networks,
     pub(crate) affinity: Option<Affinity>,
 }
 

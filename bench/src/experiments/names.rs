@@ -59,7 +59,7 @@ fn on_the_default_bridge(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::
     let mut server = sandbox.launch(&Workload::Serve { port: PORT })?;
     server.await_ready(ground.settings.deadline)?;
     let address = server.server().context("a server on the bridge has no address")?;
-    let gateway = ground.networks.bridge.settings().gateway;
+    let gateway = ground.networks.bridge().gateway;
     let question = Workload::Probe(Probe {
         connect: vec![address],
         lookups: vec![Lookup { server: SocketAddr::from((gateway, DNS)), name: server.name().to_owned() }],

@@ -2,14 +2,14 @@
 
 use super::traffic::Served;
 use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
-use crate::sandboxes::{self, Kind, NAMED_PORT, Network};
-use crate::testbed::network::{CLIENT, HOST, OwnNetworks, PUBLISHED};
+use crate::sandboxes::{Kind, NAMED_PORT, Network, Networks};
+use crate::testbed::network::{CLIENT, HOST, PUBLISHED};
 use isobench_reports::record::{Outcome, Value};
 use isobench_runtime::Mode;
 use isobench_runtime::network::inside::LOOPBACK;
-use isobench_runtime::network::{BridgeNetwork, Link, Namespace, Netlink};
+use isobench_runtime::network::{Link, Namespace, Netlink};
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, client, protocol::PORT};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "network",
@@ -92,7 +92,7 @@ const DEFAULT_MODE: &str = "network.default-mode";
 
 /// What a runtime does when no mode is given is asked once, beside the mode that it is said to be.
 fn tells_default_mode(kind: &Kind) -> bool {
-    kind.name == "container-bridge"
+    kind.is_default_bridge()
 }
 
 fn connects(target: &str) -> Point {
@@ -129,7 +129,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
         let answered = ground.network.outside().enter(|| client::hello(published, deadline).is_ok())?;
         sheet.value(&Point::plain("network.publish"), Value::Boolean(answered));
     }
-    let gateway = gateway(ground, kind);
+    let gateway = ground.networks.gateway(kind);
     let questions = Probe {
         connect: vec![SocketAddr::from((CLIENT, PORT)), SocketAddr::from((gateway, GATEWAY_PORT))],
         listen: vec![PORT, NAMED_PORT, GATEWAY_PORT],
@@ -150,7 +150,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
         sheet.value(&has_address("named"), Value::Boolean(has(address)));
     }
     if tells_default_mode(kind) {
-        let mut unnamed = sandboxes::without_mode(&ground.agent, &ground.networks)?;
+        let mut unnamed = ground.networks.without_mode(&ground.agent)?;
         let seen: Finding = answer(unnamed.launch(&Workload::Probe(Probe::default()))?, deadline)?;
         let outcome = match mode(&seen, &host, &ground.networks) {
             Some(mode) => Outcome::Value(Value::Texts(vec![mode.name().to_owned()])),
@@ -223,7 +223,7 @@ fn alone(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Instance>
 
 /// Kinds of the links that a container has brought: its own inside, and what has come to the host with it.
 fn links(before: &[Link], host: &mut Netlink, container: &Instance) -> anyhow::Result<Vec<String>> {
-    let inside = Netlink::open_in(&Namespace::of_pidfd(container.process().pidfd())?)?.links()?;
+    let inside = Netlink::open_in(&Namespace::of_pidfd(container.inside())?)?.links()?;
     let after = host.links()?;
     let name = |link: &Link| if link.kind.is_empty() { link.name.clone() } else { link.kind.clone() };
     let inside = inside.iter().filter(|link| link.index != LOOPBACK).map(|link| format!("inside: {}", name(link)));
@@ -238,25 +238,16 @@ fn links(before: &[Link], host: &mut Netlink, container: &Instance) -> anyhow::R
     Ok(links)
 }
 
-/// The simulated host's address on a sandbox's way out.
-fn gateway(ground: &Ground, kind: &Kind) -> Ipv4Addr {
-    match kind.name {
-        "container-custom" => ground.networks.custom.settings().gateway,
-        _ if kind.network == Network::Host => HOST,
-        _ => ground.networks.bridge.settings().gateway,
-    }
-}
-
 /// The mode that gives such a network.
-fn mode(seen: &Finding, host: &Finding, networks: &OwnNetworks) -> Option<Mode> {
+fn mode(seen: &Finding, host: &Finding, networks: &Networks) -> Option<Mode> {
     let ranges = ranges(&seen.routes);
-    let is = |network: &BridgeNetwork| ranges == [network.settings().subnet.to_string()];
     match () {
         () if seen.namespace != 0 && seen.namespace == host.namespace => Some(Mode::Host),
         () if seen.interfaces == ["lo"] => Some(Mode::None),
-        () if is(&networks.bridge) => Some(Mode::Bridge),
-        () if is(&networks.custom) => Some(Mode::Custom),
-        () => None,
+        () => match ranges.as_slice() {
+            [range] => networks.mode_of(range),
+            _ => None,
+        },
     }
 }
 

@@ -101,11 +101,11 @@ fn without_publishing(ground: &Ground, sandbox: &mut dyn Sandbox, sheet: &mut Sh
     let serving = serve(ground, sandbox)?;
     let server = serving.server().context("the container has no address")?;
     let IpAddr::V4(address) = server.ip() else { anyhow::bail!("{server} is no IPv4 address") };
-    let gateway = ground.networks.bridge.settings().gateway;
+    let gateway = ground.networks.bridge().gateway;
 
     // A stranger who has been told that the host leads to the containers' subnet.
     let mut stranger = Beside::create()?;
-    let subnet = ground.networks.bridge.settings().subnet;
+    let subnet = ground.networks.bridge().subnet;
     stranger.machine.add_route(subnet.network(), subnet.prefix(), HERE)?;
     let ways = [(HERE, PUBLISHED), (address, PORT), (gateway, GATEWAY_PORT)].map(SocketAddr::from);
     let [unpublished, routed, to_gateway] = from(ground, stranger.namespace(), ways)?;
@@ -127,11 +127,11 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
     let publish = |port| -> anyhow::Result<Box<dyn Sandbox>> { Ok(ground.publishing(kind, port)??) };
     let (mut publishing, mut elsewhere) = (publish(PUBLISHED)?, publish(OTHER)?);
     let first = serve(ground, publishing.as_mut())?;
-    let before = (Inventory::take()?, ground.networks.bridge.pool().leased()?);
+    let before = (Inventory::take()?, ground.networks.leased()?);
 
     let taken = is_refused(ground, publishing.as_mut(), PUBLISHED)?;
     let mut left = beyond(&before.0)?;
-    if ground.networks.bridge.pool().leased()? > before.1 {
+    if ground.networks.leased()? > before.1 {
         left.push("an address".into());
     }
     let [published] = from(ground, ground.network.outside(), [SocketAddr::from((HOST, PUBLISHED))])?;
@@ -150,10 +150,32 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
 
 /// Whether a container is refused its port. Whatever else keeps it from serving is an error; where it serves, it is ended.
 fn is_refused(ground: &Ground, sandbox: &mut dyn Sandbox, port: u16) -> anyhow::Result<bool> {
+    let complaints = Complaints::from_here();
     match serve(ground, sandbox) {
         Ok(instance) => instance.destroy().map(|_| false).map_err(ended),
-        Err(error) if format!("{error:#}").contains(&port.to_string()) => Ok(true),
+        // The client of an engine says it on its standard error.
+        Err(error) if format!("{error:#} {}", complaints.since()).contains(&port.to_string()) => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+/// What programs complain of from a moment on: the testbed's standard error is a file (see the testbed's host).
+struct Complaints(usize);
+
+impl Complaints {
+    fn from_here() -> Self {
+        Self(Self::all().len())
+    }
+
+    fn since(&self) -> String {
+        String::from_utf8_lossy(Self::all().get(self.0..).unwrap_or_default()).into_owned()
+    }
+
+    fn all() -> Vec<u8> {
+        const STANDARD_ERROR: &str = "/proc/self/fd/2";
+        // Anything but a file would be waited for.
+        let is_file = std::fs::metadata(STANDARD_ERROR).is_ok_and(|metadata| metadata.is_file());
+        if is_file { std::fs::read(STANDARD_ERROR).unwrap_or_default() } else { Vec::new() }
     }
 }
 

@@ -55,7 +55,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
         // The other instance is gone by then: taps of both sandboxes have the same names.
         if wire && kind.is_unikernel() {
             served.end()?;
-            let mut sandbox = sandboxes::with_wire_packets(kind, &ground.vmm, &ground.networks);
+            let mut sandbox = sandboxes::with_wire_packets(kind, &ground.vmm, ground.networks.own()?);
             served = Served::launch(ground, kind, sandbox.as_mut())?;
         }
         let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };

@@ -4,7 +4,7 @@ use super::{Ground, Place, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use crate::testbed::network::{HOST, PUBLISHED};
 use anyhow::{Context, bail};
-use isobench_runtime::network::{Protocol, PublishedPort};
+use isobench_runtime::network::{Namespace, PublishedPort};
 use isobench_workload::{Drive, DriveOutcome, Instance, Sandbox, Traffic, Workload, protocol::PORT};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -52,18 +52,18 @@ pub(super) struct Served {
 impl Served {
     /// Launches the server and, where an outside client needs one, publishes its port.
     pub(super) fn launch(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox) -> anyhow::Result<Self> {
-        let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
-        instance.await_ready(ground.settings.deadline)?;
+        let (workload, deadline) = (Workload::Serve { port: PORT }, ground.settings.deadline);
+        let (instance, published) = if kind.network == Network::Bridged {
+            ground.networks.launch_published(kind, sandbox, &workload, deadline)?
+        } else {
+            let mut instance = sandbox.launch(&workload)?;
+            instance.await_ready(deadline)?;
+            (instance, None)
+        };
         ground.network.fix_congestion_control_of(&instance)?;
         if let Some(affinity) = ground.affinity {
             affinity.pin_server(&instance, kind.family)?;
         }
-        let published = match (kind.network, instance.server()) {
-            (Network::Bridged, Some(SocketAddr::V4(server))) => {
-                Some(ground.networks.firewall.publish(Protocol::Tcp, PUBLISHED, server)?)
-            }
-            _ => None,
-        };
         Ok(Self { instance, network: kind.network, published })
     }
 
@@ -87,11 +87,15 @@ impl Served {
                 ground.agent(Place::Host, &drive(server))?
             }
             Path::Client => {
-                let port = self.published.as_ref().map_or(PORT, |_| PUBLISHED);
+                let port = if self.network == Network::Bridged { PUBLISHED } else { PORT };
                 ground.agent(Place::Outside, &drive(SocketAddrV4::new(HOST, port).into()))?
             }
-            // The generator shares the namespace: on the host as a plain process, else in a container that joins too.
+            // The generator shares the namespace: on the host as a plain process, else in a container that joins too. An engine's
+            // container cannot be given its CPU in time, so that a plain process joins in its place.
             Path::Loopback if self.network == Network::Host => ground.agent(Place::Host, &drive(loopback))?,
+            Path::Loopback if ground.networks.engine().is_some() => {
+                ground.agent_in(&Namespace::of_pidfd(self.instance.inside())?, &drive(loopback))?
+            }
             Path::Loopback => sandbox.launch(&drive(loopback))?,
         };
         if let Some(affinity) = ground.affinity {

@@ -44,7 +44,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     server.await_ready(deadline)?;
     let question =
         Workload::Probe(Probe { connect: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))], ..Probe::default() });
-    let own = Namespace::of_pidfd(server.process().pidfd())?;
+    let own = Namespace::of_pidfd(server.inside())?;
     let seen: [Finding; 3] = [
         answer(ground.agent_in(&own, &question)?, deadline)?,
         answer(sandbox.launch(&question)?, deadline)?,

@@ -1,14 +1,23 @@
 //! The sandboxes by name, and the adapters that make each of them a [`Sandbox`].
 
 mod bubblewrap;
+mod client;
 mod container;
+mod docker;
+mod engine;
+mod networks;
 mod oci;
+mod podman;
 mod process;
 mod root_directory;
+mod shield;
 mod spawn;
 mod virtual_machine;
 
 pub(crate) use container::NAMED_PORT;
+pub use engine::Engine;
+pub(crate) use engine::RunningEngine;
+pub(crate) use networks::Networks;
 pub(crate) use spawn::spawn;
 
 use crate::doctor;
@@ -65,6 +74,16 @@ pub const KINDS: &[Kind] = &[
     kind("runc", Family::Peer, Network::None),
     kind("crun", Family::Peer, Network::None),
     kind("bubblewrap", Family::Peer, Network::None),
+    kind("docker-host", Family::Peer, Network::Host),
+    kind("docker-container", Family::Peer, Network::Joined),
+    kind("docker-none", Family::Peer, Network::None),
+    kind("docker-bridge", Family::Peer, Network::Bridged),
+    kind("docker-custom", Family::Peer, Network::Bridged),
+    kind("podman-host", Family::Peer, Network::Host),
+    kind("podman-container", Family::Peer, Network::Joined),
+    kind("podman-none", Family::Peer, Network::None),
+    kind("podman-bridge", Family::Peer, Network::Bridged),
+    kind("podman-custom", Family::Peer, Network::Bridged),
 ];
 
 impl Kind {
@@ -110,11 +129,6 @@ impl Candidate {
     }
 }
 
-/// Our own containers with no network mode given: the runtime chooses.
-pub(crate) fn without_mode(agent: &Program, networks: &OwnNetworks) -> anyhow::Result<Box<dyn Sandbox>> {
-    container::Containers::new(agent)?.with_mode("container", None, networks)
-}
-
 /// One of our own containers in a network of the caller's.
 pub(crate) fn own_container(agent: &Program, name: &str, network: SandboxNetwork) -> anyhow::Result<ContainerSandbox> {
     Ok(container::Containers::new(agent)?.with(name, network))
@@ -123,7 +137,7 @@ pub(crate) fn own_container(agent: &Program, name: &str, network: SandboxNetwork
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
-/// Finds every sandbox of the vocabulary on this testbed.
+/// Finds every sandbox of the vocabulary on this testbed but those of engines.
 pub(crate) fn find(
     agent: &Rc<Program>,
     vmm: &Rc<Program>,
@@ -163,7 +177,9 @@ pub(crate) fn find(
             other => Err(format!("nothing makes the sandbox `{other}`")),
         }
     };
-    let candidates = KINDS.iter().map(|kind| {
+    // An engine has a testbed of its own.
+    let kinds = KINDS.iter().filter(|kind| Engine::of(kind.name).is_none());
+    let candidates = kinds.map(|kind| {
         let (sandbox, version) = match find(kind) {
             Ok((sandbox, version)) => (Ok(sandbox), version),
             Err(reason) => (Err(reason), None),

@@ -38,8 +38,8 @@ impl Affinity {
     /// Puts a server where it belongs; threads that it starts afterwards follow.
     pub(crate) fn pin_server(self, instance: &Instance, family: Family) -> anyhow::Result<()> {
         match family {
-            Family::Process | Family::Container => pin(instance, self.server),
-            Family::Unikernel | Family::Linux | Family::Peer => Ok(()),
+            Family::Process | Family::Container | Family::Peer => pin(instance, self.server),
+            Family::Unikernel | Family::Linux => Ok(()),
         }
     }
 
@@ -53,7 +53,7 @@ impl Affinity {
 fn pin(instance: &Instance, cpu: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(Pid::from_raw(instance.process().pid()), &set)
+    sched_setaffinity(Pid::from_raw(instance.inside_pid()), &set)
         .with_context(|| format!("keep {} on CPU {cpu}", instance.name()))
 }
 

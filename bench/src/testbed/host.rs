@@ -14,7 +14,7 @@ use super::{
 use crate::cell::{Cell, Measurement};
 use crate::experiments::{self, Ground};
 use crate::programs::Program;
-use crate::sandboxes::{self, Candidate};
+use crate::sandboxes::{self, Candidate, Networks, RunningEngine};
 use anyhow::{Context, bail};
 use isobench_reports::record::{Outcome, SandboxRecord};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
@@ -127,6 +127,9 @@ fn serve() -> anyhow::Result<()> {
     machine.facts.insert("agent-copied-once-ns".into(), host.ground.agent.copied().as_nanos().to_string());
     let filtered = if host.ground.network.filters_bridged_packets() { "filtered" } else { "not filtered" };
     machine.facts.insert("bridged-packets".into(), filtered.into());
+    if let Some(engine) = host.ground.networks.engine() {
+        machine.facts.extend(engine.facts());
+    }
     channel.send(&Reply::Started(Box::new(Started { machine, sandboxes })))?;
     while let Some(order) = channel.receive()? {
         let reply = match order {
@@ -137,8 +140,9 @@ fn serve() -> anyhow::Result<()> {
         };
         channel.send(&reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}"))))?;
     }
+    let ended = host.ground.networks.engine().map_or(Ok(()), |engine| engine.end());
     drop(host);
-    channel.send(&Reply::Stopped)
+    channel.send(&ended.map_or_else(|error| Reply::Failed(format!("{error:#}")), |()| Reply::Stopped))
 }
 
 /// The simulated host and all that it can launch.
@@ -156,10 +160,20 @@ impl Host {
         namespaces::furnish("isobench", false)?;
         cgroups::show(&settings.run)?;
         let network = HostNetwork::new()?;
-        let networks = OwnNetworks::create(&network)?;
         let programs = namespaces::directory("programs")?;
         let (agent, vmm) = (Rc::new(Program::agent(&programs)?), Rc::new(Program::vmm(&programs)?));
-        let candidates = sandboxes::find(&agent, &vmm, &networks, &settings)?;
+        let (networks, candidates) = match &settings.engine {
+            None => {
+                let networks = OwnNetworks::create(&network)?;
+                let candidates = sandboxes::find(&agent, &vmm, &networks, &settings)?;
+                (Networks::Own(networks), candidates)
+            }
+            Some(wanted) => {
+                let engine = RunningEngine::start(wanted, &settings, &agent, &network)?;
+                let candidates = engine.candidates();
+                (Networks::Engine(engine), candidates)
+            }
+        };
         Ok(Self {
             rootless,
             ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose() },

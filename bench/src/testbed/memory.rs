@@ -59,6 +59,12 @@ pub(crate) struct Held {
     pub(crate) monitors: u64,
 }
 
+/// Sum of the proportional set sizes of these processes, in bytes.
+pub(crate) fn proportional(processes: &[u32]) -> u64 {
+    let rollups = processes.iter().filter_map(|number| fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok());
+    rollups.map(|rollup| kibibytes(&rollup, "Pss").unwrap_or_default() * 1024).sum()
+}
+
 /// Sums over all processes that are in `now` and not in `before`: instances, and whatever a peer keeps beside them.
 pub(crate) fn processes_of(before: &Snapshot, now: &Snapshot) -> anyhow::Result<Held> {
     let mut held = Held::default();

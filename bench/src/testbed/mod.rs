@@ -28,6 +28,7 @@ pub(crate) use namespaces::{directory, is_rootless};
 
 use crate::cell::{Cell, Measure, Measurement};
 use crate::journal;
+use crate::sandboxes::Engine;
 use anyhow::{Context, anyhow, bail};
 use channel::Channel;
 use isobench_reports::record::{Machine, SandboxRecord};
@@ -54,6 +55,17 @@ pub struct Settings {
     pub run: String,
     /// Whether cells are kept short, as in the quick suite.
     pub quick: bool,
+    /// The engine whose sandboxes this testbed is for; our own and the other peers' where there is none.
+    pub engine: Option<EngineSettings>,
+}
+
+/// An engine that a testbed is to be made for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineSettings {
+    /// Which one.
+    pub engine: Engine,
+    /// Where it keeps its images and the layers of its containers: a directory that is removed after the testbed.
+    pub data: PathBuf,
 }
 
 impl Default for Settings {
@@ -64,6 +76,7 @@ impl Default for Settings {
             kernel: None,
             run: journal::own_name().unwrap_or_else(|_| format!("{}-0", std::process::id())),
             quick: true,
+            engine: None,
         }
     }
 }
@@ -116,6 +129,11 @@ impl Testbed {
     /// # Errors
     /// Where the machine refuses one of its parts, in one sentence with the remedy.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        Self::begin(settings)?.await_started()
+    }
+
+    /// Begins to make a testbed, so that several can be made at once.
+    pub(crate) fn begin(settings: &Settings) -> anyhow::Result<Starting> {
         let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
         let process = Command::new("/proc/self/exe")
             .args([SUBCOMMAND, host::OUTER, &settings.run])
@@ -130,14 +148,8 @@ impl Testbed {
         channel.wait_at_most(Some(Self::LONGEST_ANSWER))?;
         let run = settings.run.clone();
         let mut testbed = Self { run, process, channel, machine: Machine::default(), sandboxes: Vec::new() };
-        match testbed.ask(&Order::Start(settings.clone()))? {
-            Reply::Started(started) => {
-                testbed.machine = started.machine;
-                testbed.sandboxes = started.sandboxes;
-                Ok(testbed)
-            }
-            other => Err(unexpected(&other)),
-        }
+        testbed.tell(&Order::Start(settings.clone()))?;
+        Ok(Starting(testbed))
     }
 
     /// Every sandbox that this program knows, in the order of every table; one that cannot run here says why.
@@ -170,12 +182,39 @@ impl Testbed {
         }
     }
 
+    fn tell(&mut self, order: &Order) -> anyhow::Result<()> {
+        self.channel.send(order).context("the testbed does not listen")
+    }
+
     fn ask(&mut self, order: &Order) -> anyhow::Result<Reply> {
-        self.channel.send(order).context("the testbed does not listen")?;
+        self.tell(order)?;
+        self.hear()
+    }
+
+    fn hear(&mut self) -> anyhow::Result<Reply> {
         match self.channel.receive().context("the testbed gave no answer")? {
             Some(Reply::Failed(message)) => Err(anyhow!(message)),
             Some(reply) => Ok(reply),
             None => Err(anyhow!("the testbed ended unexpectedly")),
+        }
+    }
+}
+
+/// A testbed that is being made.
+#[derive(Debug)]
+pub(crate) struct Starting(Testbed);
+
+impl Starting {
+    /// Waits until it is there.
+    pub(crate) fn await_started(self) -> anyhow::Result<Testbed> {
+        let mut testbed = self.0;
+        match testbed.hear()? {
+            Reply::Started(started) => {
+                testbed.machine = started.machine;
+                testbed.sandboxes = started.sandboxes;
+                Ok(testbed)
+            }
+            other => Err(unexpected(&other)),
         }
     }
 }

@@ -44,7 +44,7 @@ impl HostNetwork {
     /// A new network namespace starts with the machine's own algorithm: an instance that has one gets ours. Connections take
     /// the algorithm when they are accepted.
     pub(crate) fn fix_congestion_control_of(&self, instance: &Instance) -> anyhow::Result<()> {
-        let namespace = Namespace::of_pidfd(instance.process().pidfd())?;
+        let namespace = Namespace::of_pidfd(instance.inside())?;
         if !namespace.same(self.uplink.host.namespace())? {
             sysctl::write(&namespace, CONGESTION_CONTROL, &self.uplink.congestion_control)?;
         }
@@ -54,7 +54,7 @@ impl HostNetwork {
     /// Makes every sender between the outside client and an instance send packets of one segment, as on a wire: the host's
     /// own links and, where the instance has a network namespace of its own, its interface there.
     pub(crate) fn limit_packets(&mut self, instance: &Instance) -> anyhow::Result<Limited> {
-        let namespace = Namespace::of_pidfd(instance.process().pidfd())?;
+        let namespace = Namespace::of_pidfd(instance.inside())?;
         let mut inner = None;
         if !namespace.same(self.uplink.host.namespace())? {
             let mut netlink = Netlink::open_in(&namespace)?;
