@@ -5,9 +5,9 @@ use super::{BadInput, Status, output};
 use crate::home;
 use crate::roots::toolbox;
 use crate::testbed::enter::{self, Target};
+use crate::testbed::kept;
 use crate::testbed::record::{self, Record};
 use crate::testbed::view::LinkView;
-use crate::testbed::{cgroups, kept};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -190,7 +190,7 @@ struct Part {
 fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
     whole(&arguments.name)?;
     let record = place::there(&arguments.name, false)?;
-    let control_groups = cgroups::branches(&record.run);
+    let control_groups = record.groups.paths();
     let links = enter::join(&arguments.name, &record)?.links()?;
     let pid = |name: &str| record.hosts.iter().find(|host| host.name == name)?.pid().map(|pid| pid.as_raw_pid());
     let part = |(part, links)| {

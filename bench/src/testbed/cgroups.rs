@@ -9,6 +9,7 @@
 use anyhow::Context;
 use isobench_runtime::cgroup::{PARENT, end_tree, remove_tree};
 use rustix::mount::mount_bind;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,27 +44,64 @@ fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
     points
 }
 
-fn branch(hierarchy: &Path, run: &str) -> PathBuf {
-    hierarchy.join(PARENT).join(run)
+/// Where a run's branch can be in a hierarchy, best first: at its top, and in version 2 beside the group that this process is in,
+/// and below that, where one of these is delegated to an ordinary user.
+fn candidates(hierarchy: &Path, run: &str) -> Vec<PathBuf> {
+    let mut places = vec![hierarchy.to_owned()];
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    if let Some(own) = own.filter(|own| !own.is_empty() && hierarchy.join("cgroup.procs").exists()) {
+        let own = hierarchy.join(own);
+        places.extend(own.parent().map(Path::to_owned));
+        places.push(own);
+    }
+    places.dedup();
+    // What does not lie in this hierarchy is not there.
+    places
+        .into_iter()
+        .filter(|place| place.join("cgroup.procs").exists())
+        .map(|place| place.join(PARENT).join(run))
+        .collect()
+}
+
+/// The branch of a run, or of a host within one, in each hierarchy that allowed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Branches(Vec<Branch>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Branch {
+    /// The mount point.
+    hierarchy: PathBuf,
+    /// The branch, seen from where it was made.
+    path: PathBuf,
 }
 
 /// Makes the branch in each hierarchy that allows it and moves this process there, so that a cgroup namespace made now has
 /// its root there.
-pub(crate) fn enter(run: &str) -> anyhow::Result<()> {
+pub(crate) fn enter(run: &str) -> anyhow::Result<Branches> {
+    let mut branches = Vec::new();
     for hierarchy in hierarchies()? {
-        let branch = branch(&hierarchy, run);
-        if fs::create_dir_all(&branch).is_err() {
-            continue;
-        }
-        for (group, parent) in [(hierarchy.join(PARENT), hierarchy.clone()), (branch.clone(), hierarchy.join(PARENT))] {
-            inherit(&group, &parent);
-        }
-        if join(&branch).is_err() {
-            // Not ours to use (a hierarchy that was not delegated): leave nothing behind.
-            let _ = fs::remove_dir(&branch);
-        }
+        let made = candidates(&hierarchy, run).into_iter().find(|path| enter_at(path));
+        branches.extend(made.map(|path| Branch { hierarchy, path }));
     }
-    Ok(())
+    Ok(Branches(branches))
+}
+
+fn enter_at(branch: &Path) -> bool {
+    let Some(parent) = branch.parent() else { return false };
+    let Some(place) = parent.parent() else { return false };
+    if fs::create_dir_all(branch).is_err() {
+        return false;
+    }
+    inherit(parent, place);
+    inherit(branch, parent);
+    let joined = join(branch).is_ok();
+    if !joined {
+        // Not ours to use (a hierarchy that was not delegated): leave nothing behind.
+        let _ = fs::remove_dir(branch);
+        let _ = fs::remove_dir(parent);
+    }
+    joined
 }
 
 /// What a group needs from its parent before it can hold processes: controllers in version 2, CPUs and memory nodes in a
@@ -88,51 +126,59 @@ fn inherit_cpus(group: &Path, parent: &Path) {
     }
 }
 
-/// Moves this process into the leaf, out of the way of controllers.
-pub(crate) fn step_aside(run: &str) -> anyhow::Result<()> {
-    for hierarchy in hierarchies()? {
-        let branch = branch(&hierarchy, run);
-        let own = branch.join(OWN);
-        if branch.exists() {
-            fs::create_dir(&own).with_context(|| format!("make cgroup {}", own.display()))?;
-            inherit_cpus(&own, &branch);
-            join(&own).with_context(|| format!("join cgroup {}", own.display()))?;
-            // Not before: a group that holds a process and whose children have the controller cpu or pids is the root of a
-            // tree of threads, and its children take no processes (cgroups(7), "Thread mode").
-            allow_controllers(&branch);
-        }
-    }
-    Ok(())
-}
-
 fn join(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), "0")
 }
 
-/// Moves this process beside a testbed's own, or beside those of a host `within` it, as far as it may: as an ordinary user from
-/// outside what is delegated it may not.
-pub(crate) fn join_branch(run: &str, within: Option<&str>) {
-    for hierarchy in hierarchies().unwrap_or_default() {
-        let first = branch(&hierarchy, run);
-        let _ = join(&within.map_or(first.clone(), |host| branch(&first, host)).join(OWN));
-    }
-}
-
-/// The branches of a run that are there.
-pub(crate) fn branches(run: &str) -> Vec<PathBuf> {
-    let branches = hierarchies().unwrap_or_default().into_iter().map(|hierarchy| branch(&hierarchy, run));
-    branches.filter(|branch| branch.exists()).collect()
-}
-
-/// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.
-pub(crate) fn show(run: &str) -> anyhow::Result<()> {
-    for hierarchy in hierarchies()? {
-        let branch = branch(&hierarchy, run);
-        if branch.exists() {
-            mount_bind(&branch, &hierarchy).with_context(|| format!("show cgroup {}", branch.display()))?;
+impl Branches {
+    /// Moves this process into the leaf, out of the way of controllers.
+    pub(crate) fn step_aside(&self) -> anyhow::Result<()> {
+        for Branch { path, .. } in &self.0 {
+            let own = path.join(OWN);
+            fs::create_dir(&own).with_context(|| format!("make cgroup {}", own.display()))?;
+            inherit_cpus(&own, path);
+            join(&own).with_context(|| format!("join cgroup {}", own.display()))?;
+            // Not before: a group that holds a process and whose children have the controller cpu or pids is the root of a
+            // tree of threads, and its children take no processes (cgroups(7), "Thread mode").
+            allow_controllers(path);
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Moves this process beside a testbed's own, or beside those of a host `within` it. As an ordinary user from outside what
+    /// is delegated it may not: then it is told that not all could be joined.
+    pub(crate) fn join(&self, within: Option<&str>) -> bool {
+        let leaf = |path: &Path| within.map_or(path.to_owned(), |host| path.join(PARENT).join(host)).join(OWN);
+        self.0.iter().map(|branch| join(&leaf(&branch.path)).is_ok()).fold(true, |all, one| all && one)
+    }
+
+    /// The groups.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|branch| branch.path.clone()).collect()
+    }
+
+    /// Removes them; their processes are gone.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        self.0.iter().try_for_each(|branch| remove_branch(&branch.path))
+    }
+
+    /// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.
+    pub(crate) fn show(&self) -> anyhow::Result<()> {
+        for Branch { hierarchy, path } in &self.0 {
+            mount_bind(path, hierarchy).with_context(|| format!("show cgroup {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// As one word for a command line.
+    pub(crate) fn word(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string(self)?)
+    }
+
+    /// Back from [`Branches::word`].
+    pub(crate) fn from_word(word: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(word).context("read where the control groups are")
+    }
 }
 
 /// Whether groups can be made below the mount points: an ordinary user needs a delegated one of version 2 for that.
@@ -171,14 +217,24 @@ pub(crate) fn remove_named(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Removes a branch, and our parent if nobody else uses it.
+fn remove_branch(branch: &Path) -> anyhow::Result<()> {
+    remove_tree(branch, DEADLINE)?;
+    if let Some(parent) = branch.parent() {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
 /// Removes the branch of a run whose processes are gone, with all groups below it, and our parent if nobody else uses it.
 ///
 /// # Errors
 /// Where a group is still in use.
 pub fn remove(run: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {
-        remove_tree(&branch(&hierarchy, run), DEADLINE)?;
-        let _ = fs::remove_dir(hierarchy.join(PARENT));
+        for branch in candidates(&hierarchy, run) {
+            remove_branch(&branch)?;
+        }
     }
     Ok(())
 }

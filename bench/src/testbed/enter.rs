@@ -6,9 +6,9 @@
 //! [`home::inside`] that it has arrived.
 
 use super::kept::{CLIENT_NAMESPACE, second};
+use super::namespaces;
 use super::record::Record;
 use super::view::{self, LinkView};
-use super::{cgroups, namespaces};
 use crate::commands::{self, Arguments, BadInput, Status};
 use anyhow::{Context, anyhow, bail};
 use clap::Parser;
@@ -113,7 +113,11 @@ pub(crate) fn join(target: &Target, record: &Record) -> anyhow::Result<Inside> {
     let ended = || format!("the first process of {name} has ended: `isobench testbed rm {}`", record.name);
     let (pidfd, pid) = host.open().zip(host.pid()).with_context(ended)?;
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    cgroups::join_branch(&record.run, target.second.then_some(second::GROUP));
+    if !record.groups.join(target.second.then_some(second::GROUP)) {
+        let reason =
+            "what is started from here has no limits: this shell is outside of the control groups that you were given";
+        commands::note(reason);
+    }
     enter(&pidfd, &format!("/proc/{}/ns/user", pid.as_raw_nonzero())).with_context(|| format!("enter {name}"))?;
     if target.client {
         let path = namespaces::named_network(CLIENT_NAMESPACE);

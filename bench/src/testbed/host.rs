@@ -4,6 +4,7 @@
 //! sandboxes, then answer the parent's orders until it says stop or is gone.
 
 use super::affinity::Affinity;
+use super::cgroups::Branches;
 use super::channel::Channel;
 use super::{
     Order, Reply, SUBCOMMAND, Settings, Started, cgroups,
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 /// The argument of the process that leaves the machine's namespaces; the run's name follows.
 pub(super) const OUTER: &str = "outer";
 
-/// The argument of the process that is the first one in the testbed's pid namespace.
+/// The argument of the process that is the first one in the testbed's pid namespace; where its control groups are follows.
 const INSIDE: &str = "inside";
 
 /// The hidden subcommand. The parent's end of the conversation is the standard input.
@@ -38,11 +39,11 @@ pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [OUTER, run] => leave(run),
-        [INSIDE] => serve().map(|()| ExitCode::SUCCESS),
+        [INSIDE, groups] => serve(groups).map(|()| ExitCode::SUCCESS),
         [kept::OUTER] => kept::leave(),
         [kept::second::OUTER, host] => kept::second::leave(host),
-        [kept::second::INSIDE, host] => kept::second::serve(host).map(|()| ExitCode::SUCCESS),
-        [kept::INSIDE, run] => kept::serve(run).map(|()| ExitCode::SUCCESS),
+        [kept::second::INSIDE, host, groups] => kept::second::serve(host, groups).map(|()| ExitCode::SUCCESS),
+        [kept::INSIDE, groups] => kept::serve(groups).map(|()| ExitCode::SUCCESS),
         _ => Err(anyhow::anyhow!("`{SUBCOMMAND}` is a part of the testbed and no command")),
     };
     result.unwrap_or_else(|error| {
@@ -54,16 +55,19 @@ pub fn main() -> ExitCode {
 /// The outer process: leaves the machine's namespaces, makes the first process inside the new ones and waits for it.
 fn leave(run: &str) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
-    if let Err(error) = isolate(run) {
-        // Nobody inside can tell the parent.
-        let mut channel = Channel::new(standard_input()?);
-        channel.receive::<Order>()?;
-        channel.send(&Reply::Failed(format!("{error:#}")))?;
-        return Ok(ExitCode::FAILURE);
-    }
+    let groups = match isolate(run).and_then(|groups| groups.word()) {
+        Ok(groups) => groups,
+        Err(error) => {
+            // Nobody inside can tell the parent.
+            let mut channel = Channel::new(standard_input()?);
+            channel.receive::<Order>()?;
+            channel.send(&Reply::Failed(format!("{error:#}")))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let complaints = complaints()?;
     let status = Command::new("/proc/self/exe")
-        .args([SUBCOMMAND, INSIDE])
+        .args([SUBCOMMAND, INSIDE, &groups])
         .stderr(complaints.try_clone().context("hand on the standard error")?)
         .status()
         .context("start the first process of the testbed")?;
@@ -75,10 +79,11 @@ fn leave(run: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Leaves the machine's namespaces and control groups for ones of a run's own.
-pub(super) fn isolate(run: &str) -> anyhow::Result<()> {
-    cgroups::enter(run)?;
+pub(super) fn isolate(run: &str) -> anyhow::Result<Branches> {
+    let branches = cgroups::enter(run)?;
     namespaces::leave()?;
-    cgroups::step_aside(run)
+    branches.step_aside()?;
+    Ok(branches)
 }
 
 /// The standard error of the testbed and of all that it launches: a file in memory, so that a failed cell can say what a
@@ -112,12 +117,12 @@ pub(super) fn standard_input() -> anyhow::Result<UnixStream> {
 }
 
 /// The inner process: answers orders until the parent says stop or is gone.
-fn serve() -> anyhow::Result<()> {
+fn serve(groups: &str) -> anyhow::Result<()> {
     die_with_parent()?;
     let mut channel = Channel::new(standard_input()?);
     let Some(order) = channel.receive()? else { return Ok(()) };
     let Order::Start(settings) = order else { bail!("the first order must be to start") };
-    let mut host = match Host::new(settings) {
+    let mut host = match Branches::from_word(groups).and_then(|groups| Host::new(settings, &groups)) {
         Ok(host) => host,
         Err(error) => return channel.send(&Reply::Failed(format!("{error:#}"))),
     };
@@ -154,11 +159,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(settings: Settings) -> anyhow::Result<Self> {
+    fn new(settings: Settings, groups: &Branches) -> anyhow::Result<Self> {
         let complaints = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
         let rootless = namespaces::is_rootless()?;
         namespaces::furnish("isobench", false)?;
-        cgroups::show(&settings.run)?;
+        groups.show()?;
         let network = HostNetwork::new()?;
         let programs = namespaces::directory("programs")?;
         let (agent, vmm) = (Rc::new(Program::agent(&programs)?), Rc::new(Program::vmm(&programs)?));

@@ -7,13 +7,14 @@
 
 pub(super) mod second;
 
+use super::cgroups::Branches;
 use super::channel::Channel;
 use super::host::{die_with_parent, isolate, reap_orphans, standard_input};
 use super::network::{CLIENT, HOST};
 use super::record::{self, Host, Record};
 use super::second_host::SecondHost;
 use super::uplink::{Addresses, Uplink};
-use super::{SUBCOMMAND, cgroups, namespaces};
+use super::{SUBCOMMAND, namespaces};
 use crate::{home, journal};
 use anyhow::{Context, anyhow, bail};
 use isobench_runtime::network::Namespace;
@@ -29,7 +30,7 @@ use std::time::{Duration, SystemTime};
 /// The argument of the process that leaves the machine's namespaces.
 pub(super) const OUTER: &str = "keep";
 
-/// The argument of process 1 of the testbed; the run's name and the host's follow.
+/// The argument of process 1 of the testbed; where its control groups are follows.
 pub(super) const INSIDE: &str = "kept";
 
 /// The name of a host's outside client's network namespace, on that host.
@@ -57,7 +58,7 @@ enum Order {
 /// What the testbed answers.
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
-    Made { rootless: bool },
+    Made { rootless: bool, groups: Branches },
     Kept,
     Failed(String),
 }
@@ -87,8 +88,8 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
     let mut channel = Channel::new(ours);
     channel.wait_at_most(Some(PATIENCE))?;
     channel.send(&Order::Make(request.clone()))?;
-    let rootless = match answer(&mut channel)? {
-        Reply::Made { rootless } => rootless,
+    let (rootless, groups) = match answer(&mut channel)? {
+        Reply::Made { rootless, groups } => (rootless, groups),
         other => bail!("the testbed answered something else: {other:?}"),
     };
     let first = only_child(outer)?;
@@ -102,6 +103,7 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
         created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         run: journal::name_of(outer)?,
         rootless,
+        groups,
         hosts,
     };
     record.write(&home)?;
@@ -129,7 +131,7 @@ pub(crate) fn remove(name: &str) -> anyhow::Result<bool> {
         }
     }
     record.remove(&home)?;
-    cgroups::remove(&record.run)?;
+    record.groups.remove()?;
     // Its journal, which names nothing any more.
     journal::sweep(false);
     Ok(true)
@@ -168,14 +170,15 @@ fn only_child(process: u32) -> anyhow::Result<u32> {
 pub(super) fn leave() -> anyhow::Result<ExitCode> {
     // No terminal, no group of the maker's: Ctrl-C there is not meant for the testbed.
     setsid().context("begin a session")?;
-    let left = || -> anyhow::Result<journal::Journal> {
+    let left = || -> anyhow::Result<(journal::Journal, String)> {
         let journal = journal::Journal::open().context("begin the journal of what outlives a kill")?;
         journal.note_control_groups().context("write down the testbed's control groups")?;
-        isolate(journal.run())?;
-        Ok(journal)
+        let groups = isolate(journal.run())?.word()?;
+        Ok((journal, groups))
     };
-    let journal = match left() {
-        Ok(journal) => journal,
+    // The journal is this process's for as long as it lives.
+    let (_journal, groups) = match left() {
+        Ok(left) => left,
         Err(error) => {
             let mut channel = Channel::new(standard_input()?);
             channel.receive::<Order>()?;
@@ -183,21 +186,22 @@ pub(super) fn leave() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    keep(&[INSIDE, journal.run()])
+    keep(&[INSIDE, &groups])
 }
 
 /// Process 1 of the testbed: makes it, and keeps it until it is killed.
-pub(super) fn serve(run: &str) -> anyhow::Result<()> {
+pub(super) fn serve(groups: &str) -> anyhow::Result<()> {
     die_with_parent()?;
     let mut channel = Channel::new(standard_input()?);
     let Some(Order::Make(request)) = channel.receive()? else { return Ok(()) };
-    let kept = match furnish(run, &request) {
+    let groups = Branches::from_word(groups)?;
+    let kept = match furnish(&groups, &request) {
         Ok(kept) => kept,
         Err(error) => return channel.send(&Reply::Failed(format!("{error:#}"))),
     };
     // From before the first child can end.
     let mut signals = Signals::new([SIGCHLD, SIGTERM]).context("watch for ended children")?;
-    channel.send(&Reply::Made { rootless: namespaces::is_rootless()? })?;
+    channel.send(&Reply::Made { rootless: namespaces::is_rootless()?, groups })?;
     // The maker may have died before it wrote the record.
     let Some(Order::Keep) = channel.receive()? else { return Ok(()) };
     channel.send(&Reply::Kept)?;
@@ -214,9 +218,9 @@ struct Kept {
     _second: Option<SecondHost>,
 }
 
-fn furnish(run: &str, request: &Request) -> anyhow::Result<Kept> {
+fn furnish(groups: &Branches, request: &Request) -> anyhow::Result<Kept> {
     namespaces::furnish(&request.name, true)?;
-    cgroups::show(run)?;
+    groups.show()?;
     let uplink = Uplink::create_in(&Namespace::current()?, Addresses { host: HOST, client: CLIENT })?;
     namespaces::name_network(CLIENT_NAMESPACE, uplink.outside())?;
     let second = if request.second { Some(second::make(&request.name)?) } else { None };

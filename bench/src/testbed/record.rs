@@ -4,6 +4,7 @@
 //! time, so that a process that was given the number again is not taken for it. A record whose first host is gone is dead:
 //! it counts as not there, and the next one of that name, or `isobench gc`, removes it.
 
+use super::cgroups::Branches;
 use crate::{home, journal};
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
@@ -21,10 +22,12 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// When it was made, as in RFC 3339.
     pub(crate) created: String,
-    /// The name of its outermost process as a run: its control groups are `isobench/RUN` in each hierarchy.
+    /// The name of its outermost process as a run: number and start time.
     pub(crate) run: String,
     /// Whether an ordinary user made it, so that it lives in a user namespace.
     pub(crate) rootless: bool,
+    /// Where its control groups are; empty where this user may make none.
+    pub(crate) groups: Branches,
     /// Its hosts, the first one first.
     pub(crate) hosts: Vec<Host>,
 }
@@ -150,6 +153,7 @@ mod tests {
             created: "2026-01-01T00:00:00Z".into(),
             run: process.into(),
             rootless: false,
+            groups: Branches::default(),
             hosts: vec![Host { name: name.into(), process: process.into() }],
         }
     }

@@ -1,6 +1,7 @@
 //! The second host of a testbed that is kept: its links are the first host's work, its processes are here.
 
 use super::{CLIENT_NAMESPACE, PATIENCE, Reply, answer, keep, reap};
+use crate::testbed::cgroups::Branches;
 use crate::testbed::channel::Channel;
 use crate::testbed::host::{die_with_parent, standard_input};
 use crate::testbed::second_host::SecondHost;
@@ -17,7 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// The argument of the process that leaves the first host's namespaces; the host's name follows.
 pub(in crate::testbed) const OUTER: &str = "keep-second";
 
-/// The argument of the second host's process 1; the host's name follows.
+/// The argument of the second host's process 1; the host's name and where its control groups are follow.
 pub(in crate::testbed) const INSIDE: &str = "kept-second";
 
 /// The name of the second host's network namespace on the first one.
@@ -52,17 +53,23 @@ pub(super) fn make(testbed: &str) -> anyhow::Result<SecondHost> {
 
 /// The second host's outer process, in its network already.
 pub(in crate::testbed) fn leave(host: &str) -> anyhow::Result<ExitCode> {
-    let left =
-        cgroups::enter(GROUP).and_then(|()| namespaces::leave_for_second()).and_then(|()| cgroups::step_aside(GROUP));
-    if let Err(error) = left {
-        Channel::new(standard_input()?).send(&Reply::Failed(format!("{error:#}")))?;
-        return Ok(ExitCode::FAILURE);
+    let left = || -> anyhow::Result<String> {
+        let groups = cgroups::enter(GROUP)?;
+        namespaces::leave_for_second()?;
+        groups.step_aside()?;
+        groups.word()
+    };
+    match left() {
+        Ok(groups) => keep(&[INSIDE, host, &groups]),
+        Err(error) => {
+            Channel::new(standard_input()?).send(&Reply::Failed(format!("{error:#}")))?;
+            Ok(ExitCode::FAILURE)
+        }
     }
-    keep(&[INSIDE, host])
 }
 
 /// Process 1 of the second host: furnishes it and reaps orphans until it is killed.
-pub(in crate::testbed) fn serve(host: &str) -> anyhow::Result<()> {
+pub(in crate::testbed) fn serve(host: &str, groups: &str) -> anyhow::Result<()> {
     die_with_parent()?;
     let mut channel = Channel::new(standard_input()?);
     let mut signals = Signals::new([SIGCHLD, SIGTERM]).context("watch for ended children")?;
@@ -71,7 +78,7 @@ pub(in crate::testbed) fn serve(host: &str) -> anyhow::Result<()> {
         let path = namespaces::named_network(OUTSIDE);
         let outside = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         namespaces::furnish(host, true)?;
-        cgroups::show(GROUP)?;
+        Branches::from_word(groups)?.show()?;
         namespaces::name_network(CLIENT_NAMESPACE, outside)
     };
     channel.send(&match furnished() {
