@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(testbed::SUBCOMMAND) => return testbed::host::main(),
+        Some(isobench::networks::server::SUBCOMMAND) => return isobench::networks::server::main(),
         Some(HOLD) => return hold(),
         Some(AS_A_USER) => return as_a_user(),
         _ => {}

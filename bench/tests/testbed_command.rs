@@ -23,11 +23,14 @@ fn main() -> ExitCode {
     }
     // Only root can become another user.
     let root = rustix::process::geteuid().is_root();
+    let delegation = delegation().filter(|_| root);
     let trials = vec![
         Trial::test("a_testbed_is_made_entered_and_removed", life),
         Trial::test("two_hosts_reach_each_other_by_the_wire", two_hosts),
         Trial::test("an_ordinary_user_has_both_hosts", ordinary_user).with_ignored_flag(!root),
         Trial::test("what_died_on_the_host_itself_is_swept", on_host).with_ignored_flag(!root),
+        Trial::test("limits_hold_in_a_testbed", limits).with_ignored_flag(!root),
+        Trial::test("a_user_has_limits_where_groups_are_delegated", delegated).with_ignored_flag(delegation.is_none()),
         Trial::test("a_signal_reaches_what_runs_inside", signal),
         Trial::test("bad_input_is_one_sentence", bad_input),
         Trial::test("two_at_once_make_one", two_at_once),
@@ -294,6 +297,97 @@ fn on_host() -> Outcome {
     // One table of ours, and no other.
     expect(told[expected.len()..].lines().count() == 1, || told.clone())?;
     Machine::now().same_as(&machine)
+}
+
+/// A root directory with nothing but busybox, which the gate installs; `None` where there is none.
+fn small_root(home: &Home) -> Result<Option<String>, Failed> {
+    let root = home.path().join("root");
+    fs::create_dir_all(root.join("bin"))?;
+    for busybox in ["/bin/busybox", "/usr/bin/busybox"] {
+        if fs::copy(busybox, root.join("bin/busybox")).is_ok() {
+            return Ok(Some(root.display().to_string()));
+        }
+    }
+    println!("there is no busybox here to run in a container");
+    Ok(None)
+}
+
+/// The limit of each container that runs, in the files of either version.
+const LIMITS: &str = "cat /sys/fs/cgroup/isobench/container-*/memory.max \
+                      /sys/fs/cgroup/memory/isobench/container-*/memory.limit_in_bytes 2>/dev/null; true";
+
+/// On both hosts of a testbed.
+fn limits() -> Outcome {
+    let home = Home::new();
+    let Some(root) = small_root(&home)? else { return Ok(()) };
+    home.well(&["testbed", "create", "lab", "--second-host"])?;
+    for place in ["lab", "lab/two"] {
+        let limited =
+            ["container", "run", "--testbed", place, "-d", "--network", "none", "-m", "16m", "--pids-limit", "9"];
+        home.well(&[&limited[..], &[&root, "busybox", "sleep", "100"]].concat())?;
+        let seen = home.well(&["testbed", "enter", place, "sh", "-c", LIMITS])?;
+        expect(seen == "16777216\n", || format!("{place}: {seen:?}"))?;
+    }
+    let run = home.record("lab")?["run"].as_str().ok_or("no run")?.to_owned();
+    expect(!groups(&run).is_empty(), || "it has no control groups".into())?;
+    home.well(&["testbed", "rm", "lab"])?;
+    expect(groups(&run).is_empty(), || format!("left: {:?}", groups(&run)))?;
+    expect(keepers(&home) == 0, || "a process is left".into())
+}
+
+/// Where a group can be delegated: the mount point of version 2, where it has the controller of memory.
+fn delegation() -> Option<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let controllers = fs::read_to_string(top.join("cgroup.controllers")).ok()?;
+    controllers.split_whitespace().any(|controller| controller == "memory").then(|| top.to_owned())
+}
+
+/// As systemd delegates it: the user's own group, and beside the one in which his shell is, he may make others.
+fn delegated() -> Outcome {
+    const USER: u32 = 61_236;
+    let top = delegation().ok_or("no version 2")?;
+    let home = Home::new();
+    let Some(root) = small_root(&home)? else { return Ok(()) };
+    let own = top.join(format!("delegated-{}", std::process::id()));
+    fs::create_dir_all(own.join("session"))?;
+    fs::write(top.join("cgroup.subtree_control"), "+memory +pids")?;
+    fs::write(own.join("cgroup.subtree_control"), "+memory +pids")?;
+    for path in [own.clone(), own.join("session"), home.path().to_owned()] {
+        std::os::unix::fs::chown(&path, Some(USER), Some(USER))?;
+        for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(|file| path.join(file)) {
+            if file.exists() {
+                std::os::unix::fs::chown(file, Some(USER), Some(USER))?;
+            }
+        }
+    }
+    let program = home.path().join("isobench");
+    fs::copy(env!("CARGO_BIN_EXE_isobench"), &program)?;
+    let before = fs::read_to_string("/proc/self/cgroup")?;
+    let before = before.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
+    // The shell's place is taken over by what it starts.
+    let as_user = |words: &[&str]| -> Result<Output, Failed> {
+        fs::write(own.join("session/cgroup.procs"), "0")?;
+        let mut command = Command::new(&program);
+        command.args(words).current_dir("/").stdin(Stdio::null()).env_clear().uid(USER).gid(USER);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XDG_RUNTIME_DIR", home.path());
+        let output = command.output();
+        fs::write(top.join(&before).join("cgroup.procs"), "0")?;
+        Ok(output?)
+    };
+    let limited = ["container", "run", "--testbed", "lab", "-d", "--network", "none", "-m", "16m"];
+    let limited = [&limited[..], &[&root, "busybox", "sleep", "100"]].concat();
+    let enter = ["testbed", "enter", "lab", "sh", "-c", LIMITS];
+    let mut told = Vec::new();
+    for words in [&["testbed", "create", "lab"][..], &limited, &enter, &["testbed", "rm", "lab"], &["gc"]] {
+        told.push(as_user(words)?);
+    }
+    let good = told.iter().all(|output| output.status.success());
+    let left: Vec<_> = fs::read_dir(&own)?.flatten().filter(|entry| entry.path().is_dir()).collect();
+    let _ = fs::remove_dir(own.join("session"));
+    fs::remove_dir(&own)?;
+    expect(good, || format!("{told:?}"))?;
+    expect(told[2].stdout == b"16777216\n", || format!("{told:?}"))?;
+    expect(left.len() == 1, || format!("left beside the session: {left:?}"))
 }
 
 /// SIGTERM is handed on; SIGKILL of the process outside ends what runs inside.
