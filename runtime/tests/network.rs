@@ -1,6 +1,9 @@
 //! The network objects on a real kernel: real links, real packets, real TCP. Every test has its own network namespaces,
 //! which its own threads enter; the machine's own links and rules are never touched.
 
+#[path = "network/shared.rs"]
+mod shared;
+
 use isobench_runtime::network::bridge_network::Settings;
 use isobench_runtime::network::{
     BridgeNetwork, Configuration, Endpoint, Firewall, Link, Mac, Namespace, Netlink, Offload, PeerNamespace, Protocol,
@@ -47,9 +50,12 @@ fn has_ip() -> Result<(), String> {
 }
 
 fn main() {
+    if shared::hold_if_asked() {
+        return;
+    }
     let arguments = Arguments::from_args();
     let privileged = Namespace::create().map_err(|error| format!("needs to {error}: run as root"));
-    let trials = TESTS.iter().map(|(name, test)| {
+    let trials = TESTS.iter().chain(shared::TESTS).map(|(name, test)| {
         let possible = if *name == ATTACK { has_ip() } else { Ok(()) };
         match privileged.as_ref().map_err(Clone::clone).and(possible) {
             Ok(()) => Trial::test(*name, move || in_a_fresh_namespace(*test)),

@@ -6,6 +6,7 @@ mod doctor;
 mod gc;
 mod lab;
 mod list;
+mod network;
 mod output;
 pub mod place;
 mod report;
@@ -61,6 +62,7 @@ enum Command {
     Container(Box<container::Arguments>),
     Testbed(testbed::Arguments),
     Toolbox(toolbox::Arguments),
+    Network(network::Arguments),
     Gc(gc::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -92,6 +94,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Container(arguments) => container::run(*arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
         Command::Toolbox(arguments) => toolbox::run(arguments),
+        Command::Network(arguments) => network::run(arguments),
         Command::Gc(arguments) => gc::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),

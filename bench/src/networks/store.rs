@@ -17,8 +17,6 @@ const TABLE: &str = "isobench_networks";
 #[derive(Clone, Debug)]
 pub struct Store {
     state: PathBuf,
-    /// This very program, as which the name server is started.
-    program: PathBuf,
 }
 
 impl Store {
@@ -27,16 +25,11 @@ impl Store {
     /// # Errors
     /// If the directory cannot be written.
     pub fn open(state: &Path) -> anyhow::Result<Self> {
-        let store = Self { state: state.into(), program: "/proc/self/exe".into() };
+        let store = Self { state: state.into() };
         let directory = store.networks();
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
         LockFile::create(&store.ports())?;
         Ok(store)
-    }
-
-    /// The same, but the name server is started as another program: for who links this library and is not `isobench` himself.
-    pub fn with_program(self, program: &Path) -> Self {
-        Self { program: program.into(), ..self }
     }
 
     /// The network of this name. `bridge` is made when it is first asked for; what else is missing of a network, for instance
@@ -66,7 +59,7 @@ impl Store {
             result => result?,
         };
         if !settings.is_default() {
-            server::see_to(&self.state, &self.program)?;
+            server::see_to(&self.state)?;
         }
         Ok(network)
     }
@@ -94,9 +87,9 @@ impl Store {
         let _lock = self.lock()?;
         let settings = Settings::choose(request, &self.list()?, &Netlink::open()?.routes()?)?;
         self.make(&settings)?;
-        if let Err(error) = server::look_again(&self.state, &self.program) {
+        if let Err(error) = server::look_again(&self.state) {
             let _ = self.unmake(&settings);
-            let _ = server::look_again(&self.state, &self.program);
+            let _ = server::look_again(&self.state);
             return Err(error.context(format!("let the names of the network `{}` be answered", settings.name)));
         }
         Ok(settings)
@@ -229,7 +222,7 @@ impl Store {
         }
         self.unmake(settings)?;
         if !settings.is_default() {
-            server::look_again(&self.state, &self.program)?;
+            server::look_again(&self.state)?;
         }
         Ok(())
     }

@@ -213,6 +213,13 @@ impl Netlink {
         self.request("add route", &object, NLM_F_CREATE | NLM_F_EXCL, message)
     }
 
+    /// Adds a route of IPv6 by a gateway.
+    pub fn add_route6(&mut self, destination: Ipv6Addr, prefix: u8, gateway: Ipv6Addr) -> Result<(), NetworkError> {
+        let object = format!("to {destination}/{prefix} by {gateway}");
+        let message = message::new_route6(destination, prefix, gateway);
+        self.request("add route", &object, NLM_F_CREATE | NLM_F_EXCL, message)
+    }
+
     /// Deletes a link. It waits for an RCU barrier: not for a path that is measured.
     pub fn delete_link(&mut self, index: u32) -> Result<(), NetworkError> {
         self.request("delete link", &index.to_string(), 0, message::delete_link(index))

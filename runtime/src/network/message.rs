@@ -130,6 +130,12 @@ pub(crate) fn new_default_route6(index: u32, gateway: Ipv6Addr) -> Message {
     Message::NewRoute(route.gateway(gateway).output_interface(index).build())
 }
 
+/// Adds a route of IPv6 by a gateway.
+pub(crate) fn new_route6(destination: Ipv6Addr, prefix: u8, gateway: Ipv6Addr) -> Message {
+    let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(destination, prefix);
+    Message::NewRoute(route.gateway(gateway).build())
+}
+
 /// Adds a route by a gateway; prefix 0 makes it the default route.
 pub(crate) fn new_route(destination: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Message {
     Message::NewRoute(

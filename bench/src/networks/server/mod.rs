@@ -40,27 +40,27 @@ fn socket(state: &Path) -> PathBuf {
 }
 
 /// Sees to it that a server is there: one look at its lock, as a rule.
-pub(super) fn see_to(state: &Path, program: &Path) -> anyhow::Result<()> {
+pub(super) fn see_to(state: &Path) -> anyhow::Result<()> {
     let lock = LockFile::at(&lock_file(state));
-    if lock.path().exists() && lock.is_held(0)? { Ok(()) } else { look_again(state, program) }
+    if lock.path().exists() && lock.is_held(0)? { Ok(()) } else { look_again(state) }
 }
 
 /// Lets the server look again which networks there are, and waits until it serves them. It is started if there is none and
 /// there are networks that need it.
-pub(super) fn look_again(state: &Path, program: &Path) -> anyhow::Result<()> {
+pub(super) fn look_again(state: &Path) -> anyhow::Result<()> {
     match UnixStream::connect(socket(state)) {
         Ok(mut stream) => {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.write_all(b"look\n").and_then(|()| heard(&mut stream)).context("speak to the name server")?
         }
-        Err(_) => start(state, program),
+        Err(_) => start(state),
     }
 }
 
 /// Starts a server that is nobody's child, so that it is no zombie of ours when it ends.
-fn start(state: &Path, program: &Path) -> anyhow::Result<()> {
+fn start(state: &Path) -> anyhow::Result<()> {
     LockFile::create(&lock_file(state))?;
-    let mut child = Command::new(program)
+    let mut child = Command::new("/proc/self/exe")
         .arg(SUBCOMMAND)
         .arg(state)
         .current_dir("/")
