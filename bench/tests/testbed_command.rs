@@ -270,7 +270,7 @@ const DEAD_MEMBER: &str = "be-a-dead-member";
 
 fn dead_member() -> anyhow::Result<()> {
     use isobench::networks::{Joining, Store};
-    let store = Store::open(&isobench::home::state()?)?.with_program(Path::new(env!("CARGO_BIN_EXE_isobench")));
+    let store = Store::open(&isobench::home::state()?)?;
     let joining = Joining { instance: "dead".into(), aliases: Vec::new(), address: None, mac: None };
     let (_endpoint, mut membership) = store.network("bridge")?.endpoint(&joining)?;
     membership.publish(&["8080:80".parse()?])?;
