@@ -4,7 +4,7 @@
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use isobench::networks::{Joining, Membership, Network, Request, Store, is_refusal, server};
-use isobench_runtime::network::{Endpoint, LockFile, Namespace, Netlink, PeerNamespace, Protocol, inside};
+use isobench_runtime::network::{Endpoint, LockFile, Namespace, Netlink, PeerNamespace, Protocol, inside, sysctl};
 use isobench_workload::Resource;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 const SOON: Duration = Duration::from_secs(3);
+const FORWARDING: &str = "ipv4/ip_forward";
 
 struct Host {
     state: TempDir,
@@ -59,6 +60,8 @@ struct Host {
 impl Host {
     fn new() -> Result<Self, Failed> {
         Netlink::open()?.bring_up(inside::LOOPBACK)?;
+        // So that it can be seen that it is as it was.
+        sysctl::write(&Namespace::current()?, FORWARDING, "0")?;
         Ok(Self { state: tempfile::tempdir()?, before: links()? })
     }
 
@@ -73,8 +76,11 @@ impl Host {
 
     /// Removes everything, and sees that nothing is left.
     fn clear(self) -> Outcome {
+        let here = Namespace::current()?;
+        assert_eq!(sysctl::read(&here, FORWARDING)?, "1");
         self.store()?.clear()?;
         assert_eq!(links()?, self.before);
+        assert_eq!(sysctl::read(&here, FORWARDING)?, "0");
         let begin = Instant::now();
         while self.is_served()? {
             assert!(begin.elapsed() < SOON, "the name server serves on");
@@ -153,7 +159,7 @@ fn ask(namespace: &Namespace, server: Ipv4Addr, name: &str, kind: RecordType) ->
     let bytes = query.to_vec()?;
     let answer = namespace.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(SOON / 3))?;
+        socket.set_read_timeout(Some(SOON))?;
         socket.connect((server, 53))?;
         socket.send(&bytes)?;
         let mut answer = vec![0; 4096];
@@ -255,7 +261,7 @@ fn names_lead_to_members() -> Outcome {
 
     // The other network knows none of them, and is not answered by this one's server.
     assert_eq!(code(three.ask(foreign, "one.", RecordType::A)?), Some(ResponseCode::NXDomain));
-    assert_eq!(three.ask(server, "one.", RecordType::A)?, None);
+    assert_eq!(three.ask(server, "one.", RecordType::A)?, None, "it is not even answered");
     assert_eq!(three.look_up(foreign, "three.", RecordType::A)?, [three.endpoint.address().to_string()]);
     // The host itself may ask.
     assert_eq!(code(ask(&Namespace::current()?, server, "one.", RecordType::A)?), Some(ResponseCode::NoError));
@@ -507,8 +513,15 @@ fn a_running_container_is_connected() -> Outcome {
     assert_eq!(connection.interface(), "eth1");
     let address = connection.membership().ok_or("no membership")?.member().address;
     assert_eq!(one.look_up(more.resolver().ok_or("no server")?, "late.", RecordType::A)?, [address.to_string()]);
+    // Whoever is in both hears of both from either server; who is in one alone does not.
+    let first = web.resolver().ok_or("no server")?;
+    assert_eq!(one.look_up(first, "late.", RecordType::A)?, [address.to_string()]);
+    let two = launch(&web, &joining("two", &[]))?;
+    assert_eq!(code(two.ask(first, "late.", RecordType::A)?), Some(ResponseCode::NXDomain));
+    two.end()?;
     assert!(is_refusal(&store.remove("more").unwrap_err()));
     connection.disconnect()?;
+    assert_eq!(code(one.ask(first, "late.", RecordType::A)?), Some(ResponseCode::NXDomain));
     assert_eq!(Netlink::open_in(&one.namespace)?.links()?.len(), 2);
     store.remove("more")?;
     drop(more);
@@ -526,6 +539,56 @@ fn isobench(home: &Path, words: &str) -> Result<(i32, String, String), Failed> {
         .output()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok((output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr)))
+}
+
+/// Connected and disconnected while it runs, one with a network and one without.
+fn a_container_is_connected_by_command(run: &dyn Fn(&str) -> Result<(i32, String, String), Failed>) -> Outcome {
+    let (status, _, error) = run("network connect bridge nobody")?;
+    assert!(status == 2 && error.contains("nobody"), "{status} {error}");
+    if std::fs::metadata("/bin/busybox").is_err() {
+        // Without a static program there is nothing to be run in an empty root.
+        return Ok(());
+    }
+    let root = tempfile::tempdir()?;
+    std::fs::create_dir(root.path().join("bin"))?;
+    std::fs::copy("/bin/busybox", root.path().join("bin/busybox"))?;
+    let root = root.path().display();
+    let done = |words: &str| -> Result<String, Failed> {
+        let (status, output, error) = run(words)?;
+        assert_eq!(status, 0, "{words}: {output} {error}");
+        Ok(output)
+    };
+    done("network create one")?;
+    done("network create two")?;
+    done(&format!("container run -d --name first --network one {root} /bin/busybox sleep 60"))?;
+    done(&format!("container run -d --name second --network none {root} /bin/busybox sleep 60"))?;
+    done("network connect --alias late two second")?;
+    done("network connect two first")?;
+    let shown: serde_json::Value = serde_json::from_str(&done("network inspect one two")?)?;
+    let members = |index: usize| {
+        shown[index]["Containers"].as_object().map(|members| members.keys().cloned().collect::<Vec<_>>())
+    };
+    assert_eq!((members(0), members(1)), (Some(vec!["first".into()]), Some(vec!["first".into(), "second".into()])));
+    let names = done("container exec first /bin/busybox nslookup late")?;
+    assert!(names.contains("10.89.1."), "{names}");
+    done("container exec first /bin/busybox ping -c 1 -W 2 second")?;
+    for (words, sentence) in [
+        ("network rm two", "in use by second, first"),
+        ("network connect two second", "already"),
+        ("network disconnect one second", "not in the network"),
+        ("network connect three first", "there is no network `three`"),
+    ] {
+        let (status, _, error) = run(words)?;
+        assert!(status == 2 && error.contains(sentence), "{words}: {status} {error}");
+    }
+    done("network disconnect two first")?;
+    done("network disconnect two second")?;
+    done("network rm two")?;
+    let links = done("container exec second /bin/busybox ls /sys/class/net").unwrap_or_else(|_| "lo".into());
+    assert!(!links.contains("eth"), "{links}");
+    done("container rm -f first second")?;
+    done("network rm one")?;
+    Ok(())
 }
 
 fn the_command_works_in_a_testbed() -> Outcome {
@@ -562,7 +625,7 @@ fn the_command_works_in_a_testbed() -> Outcome {
         let (status, output, error) = run("network rm lab more")?;
         assert!(status == 2 && output == "lab\n" && error.contains("`more`"), "{output} {error}");
         assert_eq!(run("network prune -f")?.1, "vault\n");
-        Ok(())
+        a_container_is_connected_by_command(&run)
     })();
     let (status, _, error) = run("testbed rm default")?;
     begun?;

@@ -9,6 +9,7 @@ mod cells;
 mod container_program;
 mod generator;
 mod library;
+mod networks;
 mod programs;
 mod strategies;
 #[path = "../../../runtime/benches/textbook/mod.rs"]
@@ -119,6 +120,22 @@ const FIGURES: &[Figure] = &[
         measure: strategies::rate,
     },
     Figure {
+        name: "bridge.thousandth",
+        text: "the 1,000th container on a bridge that processes share, in process, to the agent's ready line",
+        against: "the first container on such a bridge",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(1.5),
+        measure: networks::thousandth_against_first,
+    },
+    Figure {
+        name: "names.answer",
+        text: "p99 of 10,000 questions of a container for a name on its network, one after the other (closed loop)",
+        against: "one ms",
+        unit: "ms",
+        goal: Goal::AtMost(1.0),
+        measure: networks::names_answered,
+    },
+    Figure {
         name: "unikernel.start",
         text: "unikernel VM with its network, t0 to the first TCP answer",
         against: "runc run of the same idle workload, t0 to its first answer",
@@ -186,9 +203,11 @@ struct Line {
 }
 
 fn main() -> ExitCode {
-    // The testbed is made from this same program.
-    if std::env::args().nth(1).as_deref() == Some(testbed::SUBCOMMAND) {
-        return testbed::host::main();
+    // The testbed and the name server are made from this same program.
+    match std::env::args().nth(1).as_deref() {
+        Some(testbed::SUBCOMMAND) => return testbed::host::main(),
+        Some(isobench::networks::server::SUBCOMMAND) => return isobench::networks::server::main(),
+        _ => {}
     }
     // cargo bench adds --bench.
     let names: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

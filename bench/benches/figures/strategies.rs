@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The agent, which announces itself by one line, as in every sandbox.
-struct Agent(Arc<OwnedFd>);
+pub(crate) struct Agent(Arc<OwnedFd>);
 
 impl Agent {
-    fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open() -> anyhow::Result<Self> {
         let path =
             std::env::var("ISOBENCH_AGENT").context("ISOBENCH_AGENT does not name the agent; run scripts/figures")?;
         Ok(Self(Arc::new(OwnedFd::from(File::open(&path).with_context(|| format!("open {path}"))?))))
@@ -27,7 +27,7 @@ impl Agent {
 
     /// Nanoseconds from before the specification until the line, with a network that is taken in that time. The container
     /// and its place in the network are gone when this returns.
-    fn ready(&self, network: impl FnOnce() -> anyhow::Result<NetworkMode>) -> anyhow::Result<f64> {
+    pub(crate) fn ready(&self, network: impl FnOnce() -> anyhow::Result<NetworkMode>) -> anyhow::Result<f64> {
         let begun = clock::now();
         let mut specification =
             Specification::container(Program::Descriptor(self.0.clone()), ["agent", "exit"].map(String::from).to_vec());

@@ -4,13 +4,17 @@ use super::network::Network;
 use super::settings::{DEFAULT, Request, Settings};
 use super::{refuse, server};
 use anyhow::Context;
-use isobench_runtime::network::{BridgeNetwork, Firewall, LockFile, Netlink};
+use isobench_runtime::network::{BridgeNetwork, Firewall, LockFile, Namespace, Netlink, sysctl};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Our nftables table. The testbed of a measured run has another one.
 const TABLE: &str = "isobench_networks";
+
+/// The file in which it is written whether packets were forwarded before there was a network.
+const FORWARDING: &str = "forwarding.json";
 
 /// The networks whose state lies below one state directory. They live in the network namespace of the calling thread, which
 /// must always be the same for one state directory.
@@ -132,17 +136,43 @@ impl Store {
         Ok(())
     }
 
-    /// Removes everything, also the network that is there by itself and our rules, unless somebody uses a network.
+    /// Removes everything, also the network that is there by itself and our rules, unless somebody uses a network; gives the
+    /// networks' names. Packets are forwarded again as they were before there was a network.
     ///
     /// # Errors
     /// A [`super::Refusal`] that names the network that is in use.
-    pub fn clear(&self) -> anyhow::Result<()> {
+    pub fn clear(&self) -> anyhow::Result<Vec<String>> {
         let _lock = self.lock()?;
+        let mut removed = Vec::new();
         for settings in self.list()? {
             self.remove_idle(&settings)?;
+            removed.push(settings.name);
         }
         self.firewall()?.remove()?;
-        Ok(())
+        let (path, here) = (self.state.join(FORWARDING), Namespace::current()?);
+        if let Ok(text) = fs::read(&path) {
+            let former: BTreeMap<String, String> =
+                serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+            for (setting, value) in former {
+                sysctl::write(&here, &setting, &value)?;
+            }
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        Ok(removed)
+    }
+
+    /// Writes down whether packets are forwarded, before the first network changes that.
+    fn note_forwarding(&self) -> anyhow::Result<()> {
+        let (path, here) = (self.state.join(FORWARDING), Namespace::current()?);
+        if path.exists() {
+            return Ok(());
+        }
+        let mut former = BTreeMap::new();
+        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            // A kernel without IPv6 has no setting for it.
+            former.extend(sysctl::read(&here, setting).ok().map(|value| (setting, value)));
+        }
+        fs::write(&path, serde_json::to_vec(&former)?).with_context(|| format!("write {}", path.display()))
     }
 
     /// The settings of a network, if there is one of that name.
@@ -192,6 +222,7 @@ impl Store {
     }
 
     fn establish(&self, settings: &Settings) -> anyhow::Result<Network> {
+        self.note_forwarding()?;
         let firewall = Firewall::establish(TABLE, LockFile::at(&self.ports()))?;
         let bridge = BridgeNetwork::establish(&firewall, settings.of_bridge()?, self.leases(settings))?;
         Ok(Network { directory: self.directory(&settings.name), settings: settings.clone(), bridge })

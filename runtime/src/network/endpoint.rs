@@ -157,12 +157,13 @@ impl Endpoint {
     /// [`NetworkError::Silent`] if it never does.
     pub fn await_carrier(&self) -> Result<(), NetworkError> {
         let Some(name) = self.link.get() else { return Ok(()) };
-        let silent = || NetworkError::Silent(name.clone());
-        self.network
-            .network()
-            .await_link(name, |link| link.is_some_and(|link| link.running))?
-            .then_some(())
-            .ok_or_else(silent)
+        // The bridge itself carries packets only since its first port does: its own worker may be late too.
+        for name in [name, &self.network.settings().bridge] {
+            let silent = || NetworkError::Silent(name.clone());
+            let running = |link: Option<&super::Link>| link.is_some_and(|link| link.running);
+            self.network.network().await_link(name, running)?.then_some(()).ok_or_else(silent)?;
+        }
+        Ok(())
     }
 }
 

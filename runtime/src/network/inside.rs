@@ -39,6 +39,8 @@ pub enum Step {
     DefaultRoute,
     /// Give it its IPv6 address.
     Address6,
+    /// Make that its own at once.
+    LocalRoute6,
     /// Add the default route of IPv6.
     DefaultRoute6,
     /// Open the socket, send, or receive.
@@ -56,6 +58,7 @@ impl Step {
             Self::InterfaceUp => "bring the link up",
             Self::DefaultRoute => "add the default route",
             Self::Address6 => "add the IPv6 address",
+            Self::LocalRoute6 => "make the IPv6 address its own",
             Self::DefaultRoute6 => "add the default route of IPv6",
             Self::Socket => "use a netlink socket",
         }
@@ -157,6 +160,7 @@ impl Configuration {
         }
         if let Ipv6::Address { address, prefix, gateway } = interface.ipv6 {
             messages.push((Step::Address6, NEW, message::new_address6(index, address, prefix)));
+            messages.push((Step::LocalRoute6, NEW, message::new_local_route6(index, address)));
             if let Some(gateway) = gateway {
                 messages.push((Step::DefaultRoute6, NEW, message::new_default_route6(index, gateway)));
             }

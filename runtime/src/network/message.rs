@@ -7,7 +7,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeade
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
 };
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -122,6 +122,18 @@ pub(crate) fn new_address6(index: u32, address: Ipv6Addr, prefix: u8) -> Message
     message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     message.header.flags |= AddressHeaderFlags::Nodad;
     Message::NewAddress(message)
+}
+
+/// Makes an IPv6 address this machine's own at once. The kernel does so too, but by a worker (`addrconf_dad_work` in
+/// net/ipv6/addrconf.c); until it has, the answer to the first question for a neighbour is dropped, which costs a second.
+pub(crate) fn new_local_route6(index: u32, address: Ipv6Addr) -> Message {
+    // RT_TABLE_LOCAL
+    const LOCAL_TABLE: u8 = 255;
+    let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).output_interface(index);
+    let mut message = route.build();
+    message.header.kind = RouteType::Local;
+    message.header.table = LOCAL_TABLE;
+    Message::NewRoute(message)
 }
 
 /// Adds the default route of IPv6 by a gateway on this link.

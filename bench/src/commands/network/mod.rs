@@ -1,10 +1,12 @@
 //! `isobench network`.
 
+mod connect;
 mod view;
 
 use super::place::Place;
 use super::{BadInput, Status, output};
 use crate::home;
+use crate::instances::Refusal;
 use crate::networks::{self, Request, Store};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -38,6 +40,8 @@ enum Command {
     Create(Create),
     Ls(List),
     Inspect(Inspect),
+    Connect(connect::Connect),
+    Disconnect(connect::Disconnect),
     Rm(Remove),
     Prune(Prune),
 }
@@ -111,6 +115,9 @@ struct Prune {
     /// For scripts that give it: there is no question to be asked
     #[arg(short, long)]
     force: bool,
+    /// Remove `bridge` and our firewall rules too; refused where anybody uses a network
+    #[arg(short, long)]
+    all: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
@@ -126,9 +133,11 @@ fn work(command: Command) -> anyhow::Result<Status> {
         Command::Create(arguments) => create(&store, arguments)?,
         Command::Ls(arguments) => list(&store, &arguments)?,
         Command::Inspect(arguments) => inspect(&store, &arguments.names)?,
+        Command::Connect(arguments) => return connect::connect(arguments),
+        Command::Disconnect(arguments) => return connect::disconnect(arguments),
         Command::Rm(arguments) => remove(&store, &arguments.names)?,
-        Command::Prune(_) => {
-            let names = store.prune()?;
+        Command::Prune(arguments) => {
+            let names = if arguments.all { store.clear()? } else { store.prune()? };
             output::print(&names.into_iter().map(|name| name + "\n").collect::<String>())?;
         }
     }
@@ -137,7 +146,13 @@ fn work(command: Command) -> anyhow::Result<Status> {
 
 /// What is refused to the user is bad input; what fails is a failure.
 fn refusals(result: anyhow::Result<Status>) -> anyhow::Result<Status> {
-    result.map_err(|error| if networks::is_refusal(&error) { BadInput(format!("{error:#}")).into() } else { error })
+    result.map_err(|error| {
+        if networks::is_refusal(&error) || error.is::<Refusal>() {
+            BadInput(format!("{error:#}")).into()
+        } else {
+            error
+        }
+    })
 }
 
 fn create(store: &Store, arguments: Create) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use isobench_runtime::network::{LockFile, Subnet, Subnet6};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Names can change at any time, so nobody is to remember an answer.
 const TIME_TO_LIVE: u32 = 0;
@@ -72,8 +73,9 @@ impl Zone {
         }
     }
 
-    /// What is to be done with a message. Whatever is in it, this neither fails nor takes long.
-    pub(super) fn reply(&self, message: &[u8], way: Way) -> Reply {
+    /// What is to be done with a message. Whatever is in it, this neither fails nor takes long. Who is in `others` too has
+    /// answers from there as well.
+    pub(super) fn reply(&self, message: &[u8], asker: IpAddr, others: &[Arc<Self>], way: Way) -> Reply {
         let Ok(query) = Message::from_vec(message) else { return Reply::Ignore };
         if query.metadata.message_type != MessageType::Query {
             return Reply::Ignore;
@@ -89,7 +91,13 @@ impl Zone {
         }
         let found = match &query.queries[..] {
             _ if query.metadata.op_code != OpCode::Query => Err(ResponseCode::NotImp),
-            [question] if question.query_class == DNSClass::IN => self.find(&question.name, question.query_type),
+            [question] if question.query_class == DNSClass::IN => {
+                let (name, kind) = (&question.name, question.query_type);
+                match self.find(name, kind) {
+                    Ok(Found::Records(records)) => Ok(Found::Records(records)),
+                    unknown => self.find_beside(name, kind, asker, others).map_or(unknown, Ok),
+                }
+            }
             [_] => Err(ResponseCode::Refused),
             _ => Err(ResponseCode::FormErr),
         };
@@ -136,6 +144,26 @@ impl Zone {
             _ => Vec::new(),
         };
         Ok(Found::Records(records(name, data)))
+    }
+
+    /// Looks in the other networks of whoever asks.
+    fn find_beside(&self, name: &Name, kind: RecordType, asker: IpAddr, others: &[Arc<Self>]) -> Option<Found> {
+        let IpAddr::V4(asker) = asker else { return None };
+        let instance = Member::read(&self.directory, asker)?.instance;
+        let its_own = |zone: &&Arc<Self>| zone.directory != self.directory && zone.has(&instance);
+        others.iter().filter(its_own).find_map(|zone| match zone.find(name, kind) {
+            Ok(Found::Records(records)) => Some(Found::Records(records)),
+            _ => None,
+        })
+    }
+
+    /// Whether a container is in this network.
+    fn has(&self, instance: &str) -> bool {
+        let is_it = |address: &Ipv4Addr| {
+            let member = Member::read(&self.directory, *address);
+            member.is_some_and(|member| member.instance == instance) && self.is_alive(*address)
+        };
+        self.names.addresses(instance).iter().any(is_it)
     }
 
     fn find_names(&self, name: &Name, address: IpAddr, kind: RecordType) -> Result<Found, ResponseCode> {
@@ -198,6 +226,8 @@ mod tests {
     use isobench_runtime::network::pool::Lease;
     use proptest::prelude::*;
 
+    const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 89, 0, 2));
+
     /// A network with one living member `web` at 10.89.0.2 and a dead one `gone`.
     fn zone(internal: bool) -> (tempfile::TempDir, Zone, Lease) {
         let directory = tempfile::tempdir().unwrap();
@@ -225,7 +255,7 @@ mod tests {
     fn ask(zone: &Zone, name: &str, kind: RecordType) -> (bool, Message) {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        let (forward, bytes) = match zone.reply(&query.to_vec().unwrap(), Way::Udp) {
+        let (forward, bytes) = match zone.reply(&query.to_vec().unwrap(), ASKER, &[], Way::Udp) {
             Reply::Answer(bytes) => (false, bytes),
             Reply::Forward(bytes) => (true, bytes),
             Reply::Ignore => panic!("no reply"),
@@ -295,7 +325,7 @@ mod tests {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii("web.").unwrap(), RecordType::A));
         let question = query.to_vec().unwrap();
-        let answered = |way| match zone.reply(&question, way) {
+        let answered = |way| match zone.reply(&question, ASKER, &[], way) {
             Reply::Answer(bytes) => Message::from_vec(&bytes).unwrap(),
             other => panic!("{other:?}"),
         };
@@ -309,7 +339,7 @@ mod tests {
         #[test]
         fn any_datagram_is_answered_or_ignored(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let (_directory, zone, _lease) = zone(false);
-            if let Reply::Answer(answer) | Reply::Forward(answer) = zone.reply(&bytes, Way::Udp) {
+            if let Reply::Answer(answer) | Reply::Forward(answer) = zone.reply(&bytes, ASKER, &[], Way::Udp) {
                 prop_assert_eq!(&answer[..2], &bytes[..2]);
                 prop_assert!(answer[2] & 0x80 != 0, "a response");
                 prop_assert!(answer.len() <= usize::from(LARGE));
@@ -328,7 +358,7 @@ mod tests {
                 *byte = value;
             }
             bytes.truncate(bytes.len().saturating_sub(cut));
-            if let Reply::Answer(answer) | Reply::Forward(answer) = zone.reply(&bytes, Way::Udp) {
+            if let Reply::Answer(answer) | Reply::Forward(answer) = zone.reply(&bytes, ASKER, &[], Way::Udp) {
                 prop_assert!(Message::from_vec(&answer).is_ok());
                 prop_assert_eq!(&answer[..2], &bytes[..2]);
             }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -185,14 +185,14 @@ impl Server {
         // A few at a time, so that one network cannot keep the others from being served.
         const AT_ONCE: usize = 16;
         let Some(Site { zone, udp, .. }) = self.sites.get(index) else { return };
-        let (zone, udp) = (zone.clone(), udp.clone());
+        let (zone, udp, zones) = (zone.clone(), udp.clone(), self.zones());
         let mut buffer = [0; 4096];
         for _ in 0..AT_ONCE {
             let Ok((length, asker)) = udp.recv_from(&mut buffer) else { return };
             if !zone.serves(asker.ip()) {
                 continue;
             }
-            match zone.reply(&buffer[..length], Way::Udp) {
+            match zone.reply(&buffer[..length], asker.ip(), &zones, Way::Udp) {
                 Reply::Ignore => {}
                 Reply::Answer(answer) => {
                     let _ = udp.send_to(&answer, asker);
@@ -213,11 +213,15 @@ impl Server {
         if !site.zone.serves(asker.ip()) || count.number > CONNECTIONS {
             return;
         }
-        let (zone, resolvers) = (site.zone.clone(), self.resolvers());
+        let (zone, zones, resolvers) = (site.zone.clone(), self.zones(), self.resolvers());
         let _ = std::thread::Builder::new().name("connection".into()).spawn(move || {
             let _count = count;
-            let _ = answer_connection(stream, &zone, &resolvers);
+            let _ = answer_connection(stream, asker.ip(), &zone, &zones, &resolvers);
         });
+    }
+
+    fn zones(&self) -> Vec<Arc<Zone>> {
+        self.sites.iter().map(|site| site.zone.clone()).collect()
     }
 
     fn resolvers(&self) -> Vec<SocketAddr> {
@@ -249,12 +253,18 @@ impl Server {
     }
 }
 
-fn answer_connection(mut stream: TcpStream, zone: &Zone, resolvers: &[SocketAddr]) -> std::io::Result<()> {
+fn answer_connection(
+    mut stream: TcpStream,
+    asker: IpAddr,
+    zone: &Zone,
+    zones: &[Arc<Zone>],
+    resolvers: &[SocketAddr],
+) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     while let Some(question) = forward::receive(&mut stream)? {
-        match zone.reply(&question, Way::Tcp) {
+        match zone.reply(&question, asker, zones, Way::Tcp) {
             Reply::Ignore => return Ok(()),
             Reply::Answer(answer) => forward::send(&mut stream, &answer)?,
             Reply::Forward(failure) => {
