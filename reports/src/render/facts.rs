@@ -148,11 +148,17 @@ pub fn mode_figures(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<
         .iter()
         .filter_map(|(key, metric, parameters)| {
             let unit = crate::metrics::find(metric).map_or("", |metric| metric.shown_unit);
-            let of = |sandbox: &str| {
+            let of = |sandbox: &str, parameters: &[(&str, &str)]| {
                 let estimate = view.numbers(metric, sandbox, parameters)?.estimate?;
                 Some(quantity::quantity(estimate.value, unit))
             };
-            Some((messages.text(key), beside(of(sandbox)?, reference(sandbox).and_then(of))))
+            // Whoever shares no loopback with a neighbour would go over the bridge.
+            let instead = |(name, value): &(&'static str, &'static str)| {
+                (*name, if *value == "loopback" && sandbox == "container-container" { "host" } else { *value })
+            };
+            let instead: Vec<(&str, &str)> = parameters.iter().map(instead).collect();
+            let other = reference(sandbox).and_then(|reference| of(reference, &instead));
+            Some((messages.text(key), beside(of(sandbox, parameters)?, other)))
         })
         .collect();
     let memory = |sandbox: &str| Some(quantity::bytes(view.memory(sandbox)?.slope?.value));
