@@ -72,10 +72,10 @@ fn with_routed_ranges(ground: &Ground, beside: &mut Beside) -> anyhow::Result<bo
     beside.machine.add_route(here.network, 24, HERE)?;
 
     let (server, _) = serve(ground, SandboxNetwork::None)?;
-    there.attach(&mut beside.machine, bridges.1, &Namespace::of_pidfd(server.process().pidfd())?)?;
+    there.attach(&mut beside.machine, bridges.1, &Namespace::of_pidfd(server.inside())?)?;
     let mut client = ground.container("client", SandboxNetwork::None)?.launch(&Workload::Idle)?;
     client.await_ready(ground.settings.deadline)?;
-    let network = Namespace::of_pidfd(client.process().pidfd())?;
+    let network = Namespace::of_pidfd(client.inside())?;
     here.attach(&mut beside.host, bridges.0, &network)?;
     let reached = asked_in(ground, &network, SocketAddr::from((there.container(), PORT)))?;
 

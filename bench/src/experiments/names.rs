@@ -28,16 +28,14 @@ const CONNECTS: &str = "names.connects";
 const DNS: u16 = 53;
 
 fn points(kind: &Kind) -> Vec<Point> {
-    match kind.family {
-        Family::Container if kind.is_custom() => {
-            let resolves = ["same", "other", "other-there"].map(|name| point(RESOLVES, name));
-            resolves.into_iter().chain([point(CONNECTS, "same")]).collect()
-        }
-        Family::Container if kind.is_default_bridge() => {
-            vec![point(RESOLVES, "default"), point(CONNECTS, "address")]
-        }
-        _ => Vec::new(),
+    if !matches!(kind.family, Family::Container | Family::Peer) {
+        return Vec::new();
     }
+    if kind.is_custom() {
+        let resolves = ["same", "other", "other-there"].map(|name| point(RESOLVES, name));
+        return resolves.into_iter().chain([point(CONNECTS, "same")]).collect();
+    }
+    if kind.is_default_bridge() { vec![point(RESOLVES, "default"), point(CONNECTS, "address")] } else { Vec::new() }
 }
 
 fn point(metric: &'static str, name: &str) -> Point {
@@ -46,7 +44,16 @@ fn point(metric: &'static str, name: &str) -> Point {
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
-    let seen = if kind.is_custom() { on_custom_networks(ground)? } else { on_the_default_bridge(ground, sandbox)? };
+    let engine = ground.networks.engine().is_some();
+    let seen = match (kind.is_custom(), engine) {
+        (false, _) => on_the_default_bridge(ground, sandbox)?,
+        (true, false) => on_own_networks(ground)?,
+        (true, true) => {
+            let mut second = ground.in_second_network(kind)?;
+            let mut one = |_: &str| Joined::by_an_engine(ground, sandbox);
+            ask_in_both(ground, &mut one, &mut |_| Joined::by_an_engine(ground, second.as_mut()))?
+        }
+    };
     for (point, seen) in seen {
         sheet.value(&point, Value::Boolean(seen));
     }
@@ -56,41 +63,49 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 type Seen = Vec<(Point, bool)>;
 
 fn on_the_default_bridge(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Seen> {
-    let mut server = sandbox.launch(&Workload::Serve { port: PORT })?;
-    server.await_ready(ground.settings.deadline)?;
-    let address = server.server().context("a server on the bridge has no address")?;
-    let gateway = ground.networks.bridge().gateway;
-    let question = Workload::Probe(Probe {
-        connect: vec![address],
-        lookups: vec![Lookup { server: SocketAddr::from((gateway, DNS)), name: server.name().to_owned() }],
-        patience: Some(PATIENCE),
-        ..Probe::default()
-    });
-    let seen: Finding = answer(sandbox.launch(&question)?, ground.settings.deadline)?;
-    let found = leads_to(&seen, 0, address.ip());
-    server.destroy().map_err(ended)?;
-    Ok(vec![(point(RESOLVES, "default"), found), (point(CONNECTS, "address"), matches!(seen.connects[..], [Ok(_)]))])
+    let (web, visitor) = if ground.networks.engine().is_some() {
+        (Joined::by_an_engine(ground, sandbox)?, Joined::by_an_engine(ground, sandbox)?)
+    } else {
+        // Nobody tells these whom to ask; the gateway is where a name server would be.
+        let resolver = SocketAddr::from((ground.networks.bridge().gateway, DNS));
+        (Joined::launch(ground, sandbox, resolver)?, Joined::launch(ground, sandbox, resolver)?)
+    };
+    let asked = visitor.look(ground, &[&web.name], Vec::new())?;
+    let reached = visitor.look(ground, &[], vec![SocketAddr::new(web.address, PORT)])?;
+    let seen = vec![
+        (point(RESOLVES, "default"), leads_to(&asked, 0, web.address)),
+        (point(CONNECTS, "address"), matches!(reached.connects[..], [Ok(_)])),
+    ];
+    [web, visitor].into_iter().try_for_each(Joined::end)?;
+    Ok(seen)
 }
 
-fn on_custom_networks(ground: &Ground) -> anyhow::Result<Seen> {
+fn on_own_networks(ground: &Ground) -> anyhow::Result<Seen> {
     let store = Store::open(&directory("names")?)?;
     for name in ["one", "two"] {
         store.create(&Request { name: name.into(), ..Request::default() })?;
     }
-    let seen = ask_in_both(ground, &store.network("one")?, &store.network("two")?);
+    let (one, two) = (store.network("one")?, store.network("two")?);
+    let seen = ask_in_both(ground, &mut |name| Joined::connect(ground, &one, name), &mut |name| {
+        Joined::connect(ground, &two, name)
+    });
+    drop((one, two));
     store.clear()?;
     seen
 }
 
-fn ask_in_both(ground: &Ground, one: &Network, two: &Network) -> anyhow::Result<Seen> {
-    let (web, shop) = (Joined::launch(ground, one, "web")?, Joined::launch(ground, two, "shop")?);
-    let (visitor, stranger) = (Joined::launch(ground, one, "visitor")?, Joined::launch(ground, two, "stranger")?);
-    let asked = visitor.look(ground, one, &["web", "shop"], Vec::new())?;
-    let there = stranger.look(ground, two, &["shop"], Vec::new())?;
+/// What launches a container of this name in one of two networks.
+type Launch<'a> = dyn FnMut(&str) -> anyhow::Result<Joined> + 'a;
+
+fn ask_in_both(ground: &Ground, one: &mut Launch<'_>, two: &mut Launch<'_>) -> anyhow::Result<Seen> {
+    let (web, visitor) = (one("web")?, one("visitor")?);
+    let (shop, stranger) = (two("shop")?, two("stranger")?);
+    let asked = visitor.look(ground, &[&web.name, &shop.name], Vec::new())?;
+    let there = stranger.look(ground, &[&shop.name], Vec::new())?;
     // The name is used as a program uses it: its answer is where to connect.
     let answered = asked.lookups.first().and_then(|answer| Some(*answer.as_ref().ok()?.first()?));
     let servers = answered.map(|address| SocketAddr::from((address, PORT))).into_iter().collect();
-    let reached = visitor.look(ground, one, &[], servers)?;
+    let reached = visitor.look(ground, &[], servers)?;
 
     let seen = vec![
         (point(RESOLVES, "same"), leads_to(&asked, 0, web.address)),
@@ -98,7 +113,7 @@ fn ask_in_both(ground: &Ground, one: &Network, two: &Network) -> anyhow::Result<
         (point(RESOLVES, "other-there"), leads_to(&there, 0, shop.address)),
         (point(CONNECTS, "same"), matches!(reached.connects[..], [Ok(_)])),
     ];
-    [web, shop, visitor, stranger].into_iter().try_for_each(Joined::end)?;
+    [web, visitor, shop, stranger].into_iter().try_for_each(Joined::end)?;
     Ok(seen)
 }
 
@@ -108,48 +123,64 @@ fn leads_to(seen: &Finding, question: usize, address: IpAddr) -> bool {
     found.is_some_and(|addresses| addresses.iter().any(|found| IpAddr::from(*found) == address))
 }
 
-/// A container that serves, in a network that answers its name.
+/// A container that serves, with the name by which others may find it and the name server that it asks.
 struct Joined {
     container: Instance,
-    connection: Connection,
+    connection: Option<Connection>,
+    name: String,
     address: IpAddr,
+    resolver: SocketAddr,
 }
 
 impl Joined {
-    fn launch(ground: &Ground, network: &Network, name: &str) -> anyhow::Result<Self> {
+    /// One in a network that its sandbox joins by itself.
+    fn launch(ground: &Ground, sandbox: &mut dyn Sandbox, resolver: SocketAddr) -> anyhow::Result<Self> {
+        let mut container = sandbox.launch(&Workload::Serve { port: PORT })?;
+        container.await_ready(ground.settings.deadline)?;
+        let address = container.server().context("a server in a network has no address")?.ip();
+        let name = container.name().to_owned();
+        Ok(Self { container, connection: None, name, address, resolver })
+    }
+
+    /// One of an engine's, which writes down inside whom to ask.
+    fn by_an_engine(ground: &Ground, sandbox: &mut dyn Sandbox) -> anyhow::Result<Self> {
+        // Known only once it runs.
+        let mut joined = Self::launch(ground, sandbox, SocketAddr::from(([0, 0, 0, 0], DNS)))?;
+        let file = format!("/proc/{}/root/etc/resolv.conf", joined.container.inside_pid());
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+        let server = servers.into_iter().find(IpAddr::is_ipv4).with_context(|| format!("{file} names no server"))?;
+        joined.resolver = SocketAddr::new(server, DNS);
+        Ok(joined)
+    }
+
+    /// One of our own, connected to a network that answers names.
+    fn connect(ground: &Ground, network: &Network, name: &str) -> anyhow::Result<Self> {
         let mut container = ground
             .container(&format!("names-{name}"), SandboxNetwork::None)?
             .launch(&Workload::Serve { port: PORT })?;
         container.output().line(ground.settings.deadline)?;
         let joining = Joining { instance: name.into(), ..Joining::default() };
-        let mut connection = network.connect(&joining, &Namespace::of_pidfd(container.process().pidfd())?)?;
-        let membership = connection.membership().context("it is in no network")?;
-        let address = membership.member().address.into();
-        Ok(Self { container, connection, address })
+        let mut connection = network.connect(&joining, &Namespace::of_pidfd(container.inside())?)?;
+        let address = connection.membership().context("it is in no network")?.member().address.into();
+        let resolver = SocketAddr::from((network.resolver().context("the network has no name server")?, DNS));
+        Ok(Self { container, connection: Some(connection), name: name.into(), address, resolver })
     }
 
     /// Looks from the container's own network.
-    fn look(
-        &self,
-        ground: &Ground,
-        network: &Network,
-        names: &[&str],
-        connect: Vec<SocketAddr>,
-    ) -> anyhow::Result<Finding> {
-        let resolver = network.resolver().context("the network has no name server")?;
-        let server = SocketAddr::from((resolver, DNS));
+    fn look(&self, ground: &Ground, names: &[&str], connect: Vec<SocketAddr>) -> anyhow::Result<Finding> {
         let question = Probe {
             connect,
-            lookups: names.iter().map(|name| Lookup { server, name: (*name).to_owned() }).collect(),
+            lookups: names.iter().map(|name| Lookup { server: self.resolver, name: (*name).to_owned() }).collect(),
             patience: Some(PATIENCE),
             ..Probe::default()
         };
-        let place = Namespace::of_pidfd(self.container.process().pidfd())?;
+        let place = Namespace::of_pidfd(self.container.inside())?;
         answer(ground.agent_in(&place, &Workload::Probe(question))?, ground.settings.deadline)
     }
 
     fn end(self) -> anyhow::Result<()> {
-        self.connection.disconnect()?;
+        self.connection.map_or(Ok(()), Connection::disconnect)?;
         self.container.destroy().map(drop).map_err(ended)
     }
 }
