@@ -428,7 +428,7 @@ fn parse_range(text: &str) -> Option<Range> {
         let subnet: Subnet = entry.get(subnet)?.as_str()?.parse().ok()?;
         let said = entry.get(gateway).and_then(|gateway| gateway.as_str()?.parse().ok());
         // Docker says none for its own bridge before its first container; it is the subnet's first address.
-        Some(Range { subnet, gateway: said.or_else(|| subnet.host(1))? })
+        Some(Range { subnet, gateway: said.or_else(|| subnet.host(0))? })
     })
 }
 
