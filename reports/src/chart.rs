@@ -2,8 +2,9 @@
 //!
 //! - [`startup`]: time to ready, stacked by stage, with every sample.
 //! - [`memory`]: host memory over the number of instances.
-//! - [`throughput`]: rates by path, direction and segmentation, with every sample.
+//! - [`throughput`]: rates by path, direction and segmentation, with every sample, and the CPU time that they take.
 //! - [`latency`]: the distribution of round trips.
+//! - [`load`]: a high percentile of the time of requests over their rate.
 //!
 //! All of them show every sample with median and interval, never a bar alone; a title states a finding in words made from
 //! the figures, and states none that the interval does not carry ([`finding`]).
@@ -11,6 +12,7 @@
 mod canvas;
 mod finding;
 mod latency;
+mod load;
 mod memory;
 mod row;
 mod scale;
@@ -100,6 +102,7 @@ pub fn charts(view: &View<'_>, messages: &Messages) -> Vec<Chart> {
     charts.extend(memory::chart(view, messages));
     charts.extend(throughput::charts(view, messages));
     charts.extend(latency::charts(view, messages));
+    charts.extend(load::charts(view, messages));
     charts
 }
 

@@ -234,7 +234,9 @@ mod tests {
         let entries = entries(Language::English);
         for key in entries.keys() {
             let used = text.contains(&format!("\"{key}\"")) || NAMED.iter().any(|prefix| key.starts_with(prefix));
-            let ratio = ["startup", "throughput"].iter().any(|chart| key.starts_with(&format!("chart-{chart}-")));
+            let ratio = ["startup", "throughput", "cost"]
+                .iter()
+                .any(|chart| key.starts_with(&format!("chart-{chart}-")) || *key == format!("chart-alone-{chart}"));
             assert!(used || ratio, "nothing uses {key}");
         }
         for call in ["messages.text(\"", "messages.format(\""] {

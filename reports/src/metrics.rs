@@ -97,6 +97,20 @@ const fn rate(name: &'static str, text: &'static str) -> Definition {
     Definition { name, unit: "B", shown_unit: "B/s", better: Better::Higher, text, kind: Kind::Transfer }
 }
 
+/// CPU time for each byte (which is as many seconds for each gigabyte) or request.
+const fn cost(name: &'static str, of: (&'static str, &'static str), text: &'static str) -> Definition {
+    let (unit, shown_unit) = of;
+    Definition { name, unit, shown_unit, better: Better::Lower, text, kind: Kind::Transfer }
+}
+
+const OF_BYTES: (&str, &str) = ("B", "s/GB");
+const OF_REQUESTS: (&str, &str) = ("", "ns");
+
+/// Things a second.
+const fn frequency(name: &'static str, text: &'static str) -> Definition {
+    Definition { name, unit: "", shown_unit: "1/s", better: Better::Higher, text, kind: Kind::Transfer }
+}
+
 const fn machine(name: &'static str, text: &'static str) -> Definition {
     Definition { name, unit: "ns", shown_unit: "ns", better: Better::Neither, text, kind: Kind::Integer }
 }
@@ -129,8 +143,28 @@ pub const METRICS: &[Definition] = &[
         "Proportional set size of an engine's own processes, which are there before the first instance.",
     ),
     memory("memory.vmm-overhead", "Proportional set size of one virtual machine monitor, less its guest's memory."),
-    rate("tcp.upload", "Bytes that one TCP stream carried towards the sandbox, and the time that it took."),
-    rate("tcp.download", "Bytes that one TCP stream carried from the sandbox, and the time that it took."),
+    rate(
+        "tcp.upload",
+        "Bytes that TCP carried towards the server within the window, and its length; one stream where none are named.",
+    ),
+    cost(
+        "tcp.upload.cost",
+        OF_BYTES,
+        "Bytes carried towards the server, and the CPU time of generator and server for them.",
+    ),
+    rate(
+        "tcp.download",
+        "Bytes that TCP carried from the server within the window, and its length; one stream where none are named.",
+    ),
+    cost(
+        "tcp.download.cost",
+        OF_BYTES,
+        "Bytes carried from the server, and the CPU time of generator and server for them.",
+    ),
+    frequency("udp.upload", "Datagrams that arrived at the server within the window, and its length."),
+    frequency("udp.upload.sent", "Datagrams that were sent to the server within the window, and its length."),
+    frequency("udp.download", "Datagrams that arrived from the server within the window, and its length."),
+    frequency("udp.download.sent", "Datagrams that the server sent within the window, and its length."),
     time(
         "tcp.round-trip",
         Kind::Histogram,
@@ -141,8 +175,38 @@ pub const METRICS: &[Definition] = &[
         Kind::Integer,
         "Median round trip of single requests on one TCP connection (closed loop).",
     ),
+    cost(
+        "tcp.round-trip.cost",
+        OF_REQUESTS,
+        "Requests of a closed loop, and the CPU time of generator and server for them.",
+    ),
+    time(
+        "tcp.load",
+        Kind::Histogram,
+        "Requests at a fixed rate (open loop), each from when it was due until its answer; what was never answered counts until it was given up.",
+    ),
+    frequency("tcp.load.rate", "Requests of an open loop that were answered, and the time until the last answer."),
     time("tcp.connection", Kind::Histogram, "Connect, one request and its answer, one after the other (closed loop)."),
     time("tcp.connection.median", Kind::Integer, "Median of connect, one request and its answer (closed loop)."),
+    cost(
+        "tcp.connection.cost",
+        OF_REQUESTS,
+        "Connections of a closed loop, and the CPU time of generator and server for them.",
+    ),
+    frequency(
+        "tcp.connection.rate",
+        "New connections with several in flight, each answered once, and the time that they took.",
+    ),
+    time(
+        "crowd.start",
+        Kind::Integer,
+        "Time to ready of the last of so many instances on one network, the others idle.",
+    ),
+    time(
+        "crowd.round-trip",
+        Kind::Integer,
+        "Median round trip to the last of so many instances on one network (closed loop).",
+    ),
     fact("network.interfaces", Kind::Texts, "Names of the network interfaces as seen inside."),
     fact(
         "network.addresses",

@@ -3,7 +3,7 @@
 //! A series is one metric of one sandbox under one set of parameters. Its *blocks* are the unit of replication: where a
 //! block holds several samples of a series (instances, repetitions), their median stands for the block.
 
-use crate::metrics::{self, Definition, Kind};
+use crate::metrics::{self, Better, Definition, Kind};
 use crate::reader::Records;
 use crate::record::{Outcome, Sample, Value};
 use crate::statistics::distribution::{decode, merge, new_histogram, supported_quantiles};
@@ -237,10 +237,15 @@ fn data(metric: &Definition, samples: &[&Sample]) -> Data {
     }
 }
 
-/// The number that a sample holds: an integer, or the rate of a transfer per second.
+/// The number that a sample holds: an integer, the rate of a transfer per second, or its nanoseconds for each unit where less
+/// of it is better.
 pub fn number(sample: &Sample) -> Option<f64> {
+    let is_cost = metrics::find(&sample.metric).is_some_and(|metric| metric.better == Better::Lower);
     match sample.outcome {
         Outcome::Value(Value::Integer(value)) => Some(value as f64),
+        Outcome::Value(Value::Transfer { amount, nanoseconds }) if is_cost => {
+            (amount > 0).then(|| nanoseconds as f64 / amount as f64)
+        }
         Outcome::Value(Value::Transfer { amount, nanoseconds }) if nanoseconds > 0 => {
             Some(amount as f64 * 1e9 / nanoseconds as f64)
         }

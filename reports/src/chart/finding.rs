@@ -54,7 +54,7 @@ pub(crate) fn startup<'n>(
 ) -> Option<String> {
     const STARTUP: [(&str, &str); 2] = [("vm-unikernel", "container-bridge"), ("container-bridge", "process")];
     if let Some(pair) = compare(numbers, &STARTUP).or_else(|| compare(numbers, &PAIRS)) {
-        return Some(ratio(messages, &pair, ("startup", "time"), quantity::time, None));
+        return Some(ratio(messages, &pair, ("startup", "time"), &quantity::time, None));
     }
     let (first, value) = alone(view, numbers)?;
     Some(sentence(
@@ -64,26 +64,45 @@ pub(crate) fn startup<'n>(
     ))
 }
 
-/// "Bridge mode reaches 0.77 times the upload of host mode"
-pub(crate) fn throughput<'n>(
+/// "Bridge mode reaches 0.77 times the upload of host mode"; `chart` begins the messages' keys, `unit` is that of the numbers.
+pub(crate) fn amounts<'n>(
     view: &View<'_>,
     messages: &Messages,
+    chart: &str,
+    unit: &'static str,
     direction: &str,
     numbers: &dyn Fn(&str) -> Option<&'n Numbers>,
 ) -> Option<String> {
+    let text = |value: f64| quantity::quantity(value, unit);
     if let Some(pair) = compare(numbers, &PAIRS) {
-        return Some(ratio(messages, &pair, ("throughput", "rate"), quantity::rate, Some(direction)));
+        return Some(ratio(messages, &pair, (chart, "rate"), &text, Some(direction)));
     }
     let (first, value) = alone(view, numbers)?;
-    let (first, rate) = (name(messages, &first), quantity::rate(value));
-    Some(sentence(messages, "chart-alone-throughput", &[("first", &first), ("rate", &rate), ("direction", direction)]))
+    let (first, rate) = (name(messages, &first), text(value));
+    let arguments = [("first", first.as_str()), ("rate", &rate), ("direction", direction)];
+    Some(sentence(messages, &format!("chart-alone-{chart}"), &arguments))
+}
+
+/// "Bridge mode keeps up to 64.0 k/s, host mode to 128 k/s"; `highest` is the highest rate that a sandbox kept up with.
+pub(crate) fn load(view: &View<'_>, messages: &Messages, highest: &dyn Fn(&str) -> Option<f64>) -> Option<String> {
+    let text = |rate: f64| quantity::quantity(rate, "1/s");
+    let pair = PAIRS.iter().find_map(|(first, second)| Some((*first, highest(first)?, *second, highest(second)?)));
+    if let Some((first, first_rate, second, second_rate)) = pair {
+        let (first, second) = (name(messages, first), name(messages, second));
+        let (first_rate, second_rate) = (text(first_rate), text(second_rate));
+        let arguments =
+            [("first", &*first), ("second", &second), ("first-rate", &first_rate), ("second-rate", &second_rate)];
+        return Some(sentence(messages, "chart-load-title", &arguments));
+    }
+    let (first, rate) = view.measured().find_map(|sandbox| Some((&sandbox.name, highest(&sandbox.name)?)))?;
+    Some(sentence(messages, "chart-alone-load", &[("first", &*name(messages, first)), ("rate", &text(rate))]))
 }
 
 fn ratio(
     messages: &Messages,
     pair: &Pair,
     (chart, suffix): (&str, &str),
-    text: fn(f64) -> String,
+    text: &dyn Fn(f64) -> String,
     direction: Option<&str>,
 ) -> String {
     let Pair { first, second, comparison } = pair;

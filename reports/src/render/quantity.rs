@@ -6,13 +6,14 @@ pub const NONE: &str = "–";
 /// Between number and unit, so that they stay on one line.
 const SPACE: char = '\u{a0}';
 
-/// A quantity by the unit of its series: `ns`, `B`, `B/s`, or none for a ratio or count.
+/// A quantity by the unit of its series: `ns`, `B`, `B/s`, `1/s`, `s/GB`, or none for a ratio or count.
 #[must_use]
 pub fn quantity(value: f64, unit: &str) -> String {
     match unit {
         "ns" => scaled(value, 1e3, &["ns", "µs", "ms", "s"]),
         "B" => scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
         "B/s" => scaled(value * 8.0, 1e3, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]),
+        "1/s" => scaled(value, 1e3, &["/s", "k/s", "M/s"]),
         "" | "count" => digits(value),
         other => format!("{}{SPACE}{other}", digits(value)),
     }
