@@ -11,7 +11,7 @@ pub enum Suite {
     /// Every experiment with few blocks: minutes.
     #[default]
     Quick,
-    /// Three times the blocks, and longer cells.
+    /// Three times the blocks, longer cells, and what takes minutes a block.
     Full,
 }
 
@@ -27,10 +27,13 @@ impl Suite {
     fn blocks(self, experiment: &Experiment) -> u32 {
         match self {
             Self::Quick => experiment.quick_blocks,
-            Self::Full => experiment.quick_blocks * 3,
+            Self::Full => (experiment.quick_blocks * 3).max(FEWEST),
         }
     }
 }
+
+/// Blocks of the full suite at least: fewer carry no interval.
+const FEWEST: u32 = 6;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -107,11 +110,12 @@ impl Request {
                 self.experiments.is_empty() || self.experiments.iter().any(|name| name == experiment.name)
             })
             .filter(|experiment| self.program.is_none() || experiment.takes_program)
+            // What takes too long for the quick suite is measured where it is asked for by name.
+            .filter(|experiment| !self.experiments.is_empty() || self.suite.blocks(experiment) > 0)
             .collect();
-        let blocks: BTreeMap<String, u32> = chosen
-            .iter()
-            .map(|experiment| (experiment.name.to_owned(), self.blocks.unwrap_or(self.suite.blocks(experiment))))
-            .collect();
+        let blocks_of = |experiment: &Experiment| self.blocks.unwrap_or(self.suite.blocks(experiment).max(1));
+        let blocks: BTreeMap<String, u32> =
+            chosen.iter().map(|experiment| (experiment.name.to_owned(), blocks_of(experiment))).collect();
         let fewer = chosen.iter().map(|experiment| (experiment.name.to_owned(), self.engine_blocks(experiment)));
         let sandbox_blocks = fewer.filter(|(_, sandboxes)| !sandboxes.is_empty()).collect();
         let narrowed = self.blocks.is_some()
@@ -141,7 +145,7 @@ impl Request {
 fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
     match experiment {
         "startup" => 6,
-        "throughput" | "latency" => 0,
+        "throughput" | "latency" | "streams" | "load" | "connections" => 0,
         "memory" => u32::from(kind.is_default_bridge()),
         _ => 1,
     }
@@ -227,6 +231,9 @@ mod tests {
         assert!(plan.blocks["startup"] >= 20);
         let full = Request { suite: Suite::Full, ..Request::default() }.plan(Vec::new());
         assert_eq!(full.blocks["startup"], 3 * plan.blocks["startup"]);
+        assert!(!plan.blocks.contains_key("thousand") && full.blocks["thousand"] >= 6);
+        let named = Request { experiments: names(&["thousand"]), ..Request::default() }.plan(Vec::new());
+        assert_eq!(named.blocks["thousand"], 1);
     }
 
     #[test]

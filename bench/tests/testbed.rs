@@ -94,7 +94,7 @@ fn short(value: &Value) -> String {
             let stages = stages.iter().map(|time| format!("{} {}", time.stage, time.at / 1000));
             stages.collect::<Vec<_>>().join(", ") + " us"
         }
-        Value::Transfer { amount, nanoseconds } => format!("{:.2} Gbit/s", *amount as f64 * 8.0 / *nanoseconds as f64),
+        Value::Transfer { amount, nanoseconds } => format!("{amount} in {} us", nanoseconds / 1000),
         Value::Histogram(text) => format!("histogram of {} bytes", text.len()),
         other => format!("{other:?}"),
     }

@@ -11,6 +11,7 @@ use isobench_workload::{Stage, Stages, announcement, clock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::iface::SocketStorage;
 use smoltcp::phy::{Device, DeviceCapabilities, PacketMeta};
+use smoltcp::socket::udp::{PacketBuffer, PacketMetadata};
 use smoltcp::time::{Duration, Instant};
 use std::convert::Infallible;
 use std::io::Write;
@@ -20,6 +21,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// As in the unikernel: bytes of a connection's receive buffer and of its transmit buffer, and how many connections there are.
 const SOCKET_BUFFER: usize = 1 << 20;
 const CONNECTIONS: usize = 8;
+const DATAGRAMS: usize = 128;
+const DATAGRAM_BUFFER: usize = DATAGRAMS * 1536;
 
 /// Serves on the tap until the process is ended; the ready line goes to `output`.
 pub fn serve(
@@ -44,7 +47,12 @@ pub fn serve(
     let mut arena = Arena::new(&mut memory);
     let buffers = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
     let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS];
-    let mut server = Server::new(&mut process, network, clock::now(), &mut storage, buffers);
+    let mut metadata = [[PacketMetadata::EMPTY; DATAGRAMS]; 2];
+    let [receive, transmit] = &mut metadata;
+    let [mut received, mut sent] = [(); 2].map(|()| vec![0; DATAGRAM_BUFFER]);
+    let datagrams =
+        (PacketBuffer::new(&mut receive[..], &mut received[..]), PacketBuffer::new(&mut transmit[..], &mut sent[..]));
+    let mut server = Server::new(&mut process, network, clock::now(), &mut storage, buffers, Some(datagrams));
     stages.stamp(Stage::Listening, clock::now());
     // Who started us may have closed the pipe.
     let _ = output.write_all(announcement::format(&stages).as_bytes());

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
@@ -220,12 +220,13 @@ fn drives_traffic_to_a_process_on_the_bridge(kernel: &Path) -> Result<(), Failed
     let drive = Drive {
         server: SocketAddr::from((HOST, PORT)),
         traffic: Traffic::RoundTrips { bytes: 1460 },
+        warm_up: 0,
         milliseconds: 200,
     };
     let mut instance = launched(kernel, &Workload::Drive(drive))?;
     // In this test's namespace; it ends with the test program.
-    let listener = TcpListener::bind((HOST, PORT))?;
-    std::thread::spawn(move || server::serve(&listener));
+    let sockets = server::Sockets::bind(SocketAddr::from((HOST, PORT)))?;
+    std::thread::spawn(move || sockets.serve());
     let outcome: DriveOutcome = serde_json::from_str(&instance.output().line(PATIENCE)?)?;
     check(outcome.error.is_none() && outcome.completed > 0, format!("{outcome:?}"))?;
     check(outcome.bytes == outcome.completed * 1460, format!("{outcome:?}"))?;

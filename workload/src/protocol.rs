@@ -26,7 +26,13 @@ pub enum Operation {
     Source = 2,
     /// The server sends back whatever it receives until the client shuts down its sending side.
     Echo = 3,
+    /// As [`Operation::Sink`], and while bytes come in the server sends an [`Answer`] with their number so far at least each
+    /// [`METER_MILLISECONDS`], so that the client knows what has arrived while it goes on sending.
+    Meter = 4,
 }
+
+/// The longest time between two answers of [`Operation::Meter`] while bytes come in.
+pub const METER_MILLISECONDS: u64 = 5;
 
 impl Operation {
     /// The operation with this number, if there is one.
@@ -36,6 +42,7 @@ impl Operation {
             1 => Some(Self::Sink),
             2 => Some(Self::Source),
             3 => Some(Self::Echo),
+            4 => Some(Self::Meter),
             _ => None,
         }
     }
@@ -57,6 +64,8 @@ pub enum Malformed {
     Magic,
     /// There is no operation with this number.
     Operation(u8),
+    /// There are fewer bytes than a header has.
+    Short,
 }
 
 impl core::fmt::Display for Malformed {
@@ -64,6 +73,7 @@ impl core::fmt::Display for Malformed {
         match self {
             Self::Magic => formatter.write_str("the peer does not speak the isobench protocol (wrong magic)"),
             Self::Operation(number) => write!(formatter, "unknown operation {number}"),
+            Self::Short => formatter.write_str("too short for a header of the isobench protocol"),
         }
     }
 }
@@ -95,7 +105,7 @@ impl Request {
     }
 }
 
-/// What a server sends in answer to [`Operation::Hello`] and at the end of [`Operation::Sink`].
+/// What a server sends in answer to [`Operation::Hello`], at the end of [`Operation::Sink`] and during [`Operation::Meter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// What the operation says that it is.
@@ -122,5 +132,34 @@ impl Answer {
         let mut value = [0; 8];
         value.copy_from_slice(&bytes[8..]);
         Ok(Self { value: u64::from_le_bytes(value) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn requests_and_answers_read_back_as_they_were_written(number in 0_u8..5, length: u64) {
+            let request = Request { operation: Operation::from_number(number).unwrap(), length };
+            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+            prop_assert_eq!(Answer::decode(&Answer { value: length }.encode()), Ok(Answer { value: length }));
+        }
+
+        #[test]
+        fn other_bytes_are_refused_or_mean_what_they_say(bytes: [u8; Request::SIZE], mark: bool) {
+            let mut bytes = bytes;
+            if mark {
+                bytes[..4].copy_from_slice(&MAGIC);
+            }
+            match Request::decode(&bytes) {
+                Ok(request) => prop_assert_eq!(request.operation as u8, bytes[4]),
+                Err(Malformed::Operation(number)) => prop_assert_eq!((number, Operation::from_number(number)), (bytes[4], None)),
+                Err(_) => prop_assert_ne!(&bytes[..4], &MAGIC),
+            }
+            prop_assert_eq!(Answer::decode(&bytes).is_ok(), bytes[..4] == MAGIC);
+        }
     }
 }

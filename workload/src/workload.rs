@@ -54,7 +54,10 @@ pub struct Drive {
     pub server: std::net::SocketAddr,
     /// What to do.
     pub traffic: Traffic,
-    /// How long, in milliseconds, after the connection is up.
+    /// How long, in milliseconds, before the measured window: it lets windows and buffers grow to what the path takes.
+    #[serde(default)]
+    pub warm_up: u64,
+    /// How long the measured window is, in milliseconds.
     pub milliseconds: u64,
 }
 
@@ -63,30 +66,64 @@ pub struct Drive {
 #[serde(rename_all = "kebab-case")]
 pub enum Traffic {
     /// Bulk bytes from the generator to the server.
-    Upload,
+    Upload {
+        /// TCP connections at the same time.
+        streams: u32,
+    },
     /// Bulk bytes from the server to the generator.
-    Download,
+    Download {
+        /// TCP connections at the same time.
+        streams: u32,
+    },
     /// Closed loop of messages of this many bytes, one at a time, answered in full.
     RoundTrips {
         /// Message size in bytes.
         bytes: u32,
     },
-    /// New connections, one at a time, each answered once.
-    Connections,
+    /// New connections, each answered once; each of those in flight is followed by the next.
+    Connections {
+        /// Connections at the same time.
+        in_flight: u32,
+    },
+    /// Open loop: one-byte requests on a constant schedule, whatever becomes of those before. Each one's time counts from
+    /// when it was due, so that a stall counts against every request that it delayed.
+    Load {
+        /// Requests a second.
+        rate: u32,
+        /// TCP connections that take turns.
+        connections: u32,
+    },
+    /// UDP datagrams from the generator to the server, as fast as they go.
+    DatagramUpload {
+        /// UDP payload of each in bytes.
+        bytes: u32,
+    },
+    /// UDP datagrams from the server to the generator, as fast as they go.
+    DatagramDownload {
+        /// UDP payload of each in bytes.
+        bytes: u32,
+    },
 }
 
 /// What a load generator saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DriveOutcome {
-    /// Payload bytes that arrived at the receiver (messages count once, not there and back).
+    /// Payload bytes that arrived at the receiver within the window (messages count once, not there and back).
     pub bytes: u64,
-    /// Time from the first payload byte sent or asked for until all that arrived is known to have arrived, in nanoseconds.
+    /// Length of the window as it was, in nanoseconds; for an open loop until the last answer.
     pub nanoseconds: u64,
-    /// Round trips or connections completed.
+    /// Round trips, connections or datagrams completed within the window.
     pub completed: u64,
+    /// Requests that were due, or datagrams that were sent, within the window.
+    pub offered: u64,
     /// Each round trip's or connection's time in nanoseconds: an HDR histogram (3 significant digits, V2 serialization,
     /// base64), empty for bulk traffic.
     pub histogram: String,
+    /// What the whole drive moved, warm-up included: bytes of bulk traffic, else completions.
+    pub whole: u64,
+    /// CPU time of the load generator's process for the whole drive, in nanoseconds.
+    pub processor: u64,
     /// What failed, in words, where it failed.
     pub error: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Figures taken through the product's own measurement: cells on a testbed.
 
-use crate::{Pair, both};
+use crate::{Pair, both, generator};
 use anyhow::{Context, anyhow};
 use isobench::cell::{Cell, Measure};
 use isobench::journal::Journal;
@@ -73,6 +73,36 @@ fn throughput(metric: &'static str) -> anyhow::Result<Pair> {
     };
     pairs(place("vm-unikernel"), place("container-bridge"))
 }
+
+pub(crate) fn loopback_by_hand() -> anyhow::Result<Pair> {
+    by_hand("container-container", "loopback", crate::place::loopback()?)
+}
+
+pub(crate) fn bridge_by_hand() -> anyhow::Result<Pair> {
+    by_hand("container-bridge", "client", crate::place::published()?)
+}
+
+/// A path of the product's own beside one that was set up by hand: the same generator, server, window and CPUs.
+fn by_hand(sandbox: &'static str, path: &'static str, hand: crate::place::Path) -> anyhow::Result<Pair> {
+    let parameters: &'static [_] = match path {
+        "loopback" => &[("path", "loopback"), ("segmentation", "offload")],
+        _ => &[("path", "client"), ("segmentation", "offload")],
+    };
+    let ours = Place { experiment: "throughput", sandbox, metric: "tcp.upload", parameters, read: rate };
+    let bed = RefCell::new(Bed::start(&[ours])?);
+    let server = generator::serve(&hand)?;
+    Ok(Box::new(move || {
+        let _running = &server;
+        both(
+            || bed.borrow_mut().measured(ours).map(|per_nanosecond| per_nanosecond * 1e9),
+            || generator::upload(&hand, WARM_UP, WINDOW),
+        )
+    }))
+}
+
+/// As the quick suite has them, in milliseconds.
+const WARM_UP: u64 = 25;
+const WINDOW: u64 = 80;
 
 pub(crate) fn monitor_memory() -> anyhow::Result<Pair> {
     let place = Place {

@@ -1,6 +1,6 @@
 //! Whether traffic can be counted for each container: two of them, traffic to one, and the interface counters that each has.
 
-use super::traffic::{Path, Served};
+use super::traffic::{Path, Served, Span};
 use super::{Experiment, Point, Scene, ended};
 use crate::sandboxes::{Kind, Network};
 use isobench_reports::record::Value;
@@ -43,7 +43,8 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 
     let (mut own, mut other) = (Counters::of(&busy.instance)?, Counters::of(&quiet)?);
     let before = (own.received()?, other.received()?);
-    let sent = busy.drive(ground, sandbox, Path::Client, Traffic::Upload, DURATION)?.bytes;
+    let span = Span { warm_up: 0, window: DURATION };
+    let sent = busy.drive(ground, sandbox, Path::Client, Traffic::Upload { streams: 1 }, span)?.outcome.whole;
     let rose = (own.received()? - before.0, other.received()? - before.1);
 
     // The counters hold the network namespaces open.

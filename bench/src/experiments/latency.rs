@@ -1,9 +1,9 @@
 //! How long a round trip and a connection take, one at a time (a closed loop).
 
-use super::traffic::{Path, Served};
+use super::traffic::{Driven, Path, Served, Span, outcome, shared};
 use super::{Experiment, Point, Scene};
 use anyhow::bail;
-use isobench_reports::record::{Outcome, Value};
+use isobench_reports::record::Value;
 use isobench_reports::statistics::distribution;
 use isobench_workload::{DriveOutcome, Traffic};
 
@@ -12,7 +12,14 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "one-byte round trips on one TCP connection, and new connections with one answer each, one after the other",
     quick_blocks: 12,
     takes_program: false,
-    metrics: &["tcp.round-trip", "tcp.round-trip.median", "tcp.connection", "tcp.connection.median"],
+    metrics: &[
+        "tcp.round-trip",
+        "tcp.round-trip.median",
+        "tcp.round-trip.cost",
+        "tcp.connection",
+        "tcp.connection.median",
+        "tcp.connection.cost",
+    ],
     points: |kind| {
         let paths = Path::of(kind).iter();
         paths.flat_map(|path| LOOPS.iter().flat_map(|(_, names)| names.map(|name| point(name, *path)))).collect()
@@ -20,10 +27,10 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     measure,
 };
 
-/// Each kind of traffic with the metrics of its distribution and of its median.
-const LOOPS: [(Traffic, [&str; 2]); 2] = [
-    (Traffic::RoundTrips { bytes: 1 }, ["tcp.round-trip", "tcp.round-trip.median"]),
-    (Traffic::Connections, ["tcp.connection", "tcp.connection.median"]),
+/// Each kind of traffic with the metrics of its distribution, of its median and of the CPU time that it takes.
+const LOOPS: [(Traffic, [&str; 3]); 2] = [
+    (Traffic::RoundTrips { bytes: 1 }, ["tcp.round-trip", "tcp.round-trip.median", "tcp.round-trip.cost"]),
+    (Traffic::Connections { in_flight: 1 }, ["tcp.connection", "tcp.connection.median", "tcp.connection.cost"]),
 ];
 
 fn point(metric: &'static str, path: Path) -> Point {
@@ -32,29 +39,23 @@ fn point(metric: &'static str, path: Path) -> Point {
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
-    let milliseconds = if ground.settings.quick { 80 } else { 1000 };
+    let span = Span::of(ground).brief();
     let served = Served::launch(ground, kind, sandbox)?;
     for path in Path::of(kind) {
-        for (traffic, [all, middle]) in LOOPS {
-            let outcome = served.drive(ground, sandbox, *path, traffic, milliseconds).and_then(|outcome| {
-                let median = median(&outcome)?;
-                Ok((outcome.histogram, median))
-            });
-            let (distribution, median) = match outcome {
-                Ok((histogram, median)) => {
-                    (Outcome::Value(Value::Histogram(histogram)), Outcome::Value(Value::Integer(median)))
-                }
-                Err(error) => (Outcome::Error(format!("{error:#}")), Outcome::Error(format!("{error:#}"))),
-            };
-            sheet.write(&point(all, *path), 0, distribution);
-            sheet.write(&point(middle, *path), 0, median);
+        for (traffic, [all, middle, cost]) in LOOPS {
+            let driven = served.drive(ground, sandbox, *path, traffic, span);
+            let driven = driven.and_then(|driven| Ok((median(&driven.outcome)?, driven)));
+            let histogram = |driven: &Driven| Value::Histogram(driven.outcome.histogram.clone());
+            sheet.write(&point(all, *path), 0, outcome(shared(&driven).map(|(_, driven)| histogram(driven))));
+            sheet.write(&point(middle, *path), 0, outcome(shared(&driven).map(|(median, _)| Value::Integer(*median))));
+            sheet.write(&point(cost, *path), 0, outcome(shared(&driven).map(|(_, driven)| driven.cost())));
         }
     }
     served.end()
 }
 
 /// The median in nanoseconds.
-fn median(outcome: &DriveOutcome) -> anyhow::Result<u64> {
+pub(super) fn median(outcome: &DriveOutcome) -> anyhow::Result<u64> {
     if outcome.completed == 0 {
         bail!("nothing was completed in {} ms", outcome.nanoseconds / 1_000_000);
     }

@@ -3,14 +3,20 @@
 mod accounting;
 mod attachment;
 mod beside;
+mod connections;
+mod crowd;
+mod datagrams;
 mod hosts;
+mod inside;
 mod latency;
+mod load;
 mod memory;
 mod names;
 mod network;
 mod publishing;
 mod separation;
 mod startup;
+mod streams;
 mod throughput;
 mod traffic;
 mod variants;
@@ -54,11 +60,18 @@ pub struct Experiment {
 
 /// Every experiment, in the order of the report.
 pub fn all() -> &'static [Experiment] {
-    static ALL: [Experiment; 13] = [
+    static ALL: &[Experiment] = &[
         startup::EXPERIMENT,
         memory::EXPERIMENT,
         throughput::EXPERIMENT,
+        streams::EXPERIMENT,
+        datagrams::EXPERIMENT,
         latency::EXPERIMENT,
+        load::EXPERIMENT,
+        connections::EXPERIMENT,
+        inside::EXPERIMENT,
+        crowd::EXPERIMENT,
+        crowd::THOUSAND,
         network::EXPERIMENT,
         visibility::EXPERIMENT,
         accounting::EXPERIMENT,
@@ -69,7 +82,7 @@ pub fn all() -> &'static [Experiment] {
         hosts::EXPERIMENT,
         names::EXPERIMENT,
     ];
-    &ALL
+    ALL
 }
 
 /// The experiment with this name.

@@ -1,9 +1,8 @@
 //! What one TCP stream carries towards a sandbox and from it.
 
-use super::traffic::{Path, Served};
+use super::traffic::{Driven, Path, Served, Span, outcome, shared};
 use super::{Experiment, Point, Scene};
-use crate::sandboxes::{self, Kind, Network};
-use isobench_reports::record::{Outcome, Value};
+use crate::sandboxes::{self, Kind};
 use isobench_workload::{Family, Traffic};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -12,10 +11,13 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
            wire",
     quick_blocks: 12,
     takes_program: false,
-    metrics: &["tcp.upload", "tcp.download"],
-    points: |kind| runs(kind).map(|run| run.point()).collect(),
+    metrics: &["tcp.upload", "tcp.upload.cost", "tcp.download", "tcp.download.cost"],
+    points: |kind| runs(kind).flat_map(|run| run.points()).collect(),
     measure,
 };
+
+const UPLOAD: Traffic = Traffic::Upload { streams: 1 };
+const DOWNLOAD: Traffic = Traffic::Download { streams: 1 };
 
 /// One stream.
 #[derive(Clone, Copy, Debug)]
@@ -26,30 +28,34 @@ struct Run {
 }
 
 impl Run {
-    fn point(self) -> Point {
-        let metric = if self.traffic == Traffic::Upload { "tcp.upload" } else { "tcp.download" };
+    /// What was carried, and what CPU time it took.
+    fn points(self) -> [Point; 2] {
+        let metrics = match self.traffic {
+            UPLOAD => ["tcp.upload", "tcp.upload.cost"],
+            _ => ["tcp.download", "tcp.download.cost"],
+        };
         let segmentation = if self.wire { "wire" } else { "offload" };
-        Point::with(metric, &[("path", self.path.name()), ("segmentation", segmentation)])
+        metrics.map(|metric| Point::with(metric, &[("path", self.path.name()), ("segmentation", segmentation)]))
     }
 }
 
-/// The streams of a kind. Wire-size packets only where a packet leaves a namespace: over lo there is no wire, and its MTU of
-/// 64 KiB would make the two the same. What bounds packets on the host's links does not reach into a guest: the unikernel is
-/// launched anew for small ones, and a Linux guest's own choice of what it hands over cannot be changed.
+/// The streams of a kind. Wire-size packets only from the outside client, as from a wire: over lo there is none, and its MTU
+/// of 64 KiB would make the two the same. What bounds packets on the host's links does not reach into a guest: the unikernel
+/// is launched anew for small ones, and a Linux guest's own choice of what it hands over cannot be changed.
 fn runs(kind: &Kind) -> impl Iterator<Item = Run> {
-    let (network, guest) = (kind.network, kind.family == Family::Linux);
+    let guest = kind.family == Family::Linux;
     Path::of(kind).iter().flat_map(move |path| {
-        let crosses = network == Network::Bridged || (network == Network::Host && *path == Path::Client);
-        [(false, Traffic::Upload), (false, Traffic::Download), (true, Traffic::Upload), (true, Traffic::Download)]
+        let crosses = *path == Path::Client;
+        [(false, UPLOAD), (false, DOWNLOAD), (true, UPLOAD), (true, DOWNLOAD)]
             .into_iter()
-            .filter(move |(wire, traffic)| !wire || crosses && !(guest && *traffic == Traffic::Download))
+            .filter(move |(wire, traffic)| !wire || crosses && !(guest && *traffic == DOWNLOAD))
             .map(move |(wire, traffic)| Run { path: *path, wire, traffic })
     })
 }
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
-    let milliseconds = if ground.settings.quick { 80 } else { 1000 };
+    let span = Span::of(ground);
     let mut served = Served::launch(ground, kind, sandbox)?;
     for wire in [false, true] {
         // The other instance is gone by then: taps of both sandboxes have the same names.
@@ -60,17 +66,13 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
         }
         let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };
         for run in runs(kind).filter(|run| run.wire == wire) {
-            let outcome = match &limited {
-                Ok(_) => served.drive(ground, sandbox, run.path, run.traffic, milliseconds),
+            let driven = match &limited {
+                Ok(_) => served.drive(ground, sandbox, run.path, run.traffic, span),
                 Err(error) => Err(anyhow::anyhow!("limit packets to one segment: {error:#}")),
             };
-            let outcome = match outcome {
-                Ok(outcome) => {
-                    Outcome::Value(Value::Transfer { amount: outcome.bytes, nanoseconds: outcome.nanoseconds })
-                }
-                Err(error) => Outcome::Error(format!("{error:#}")),
-            };
-            sheet.write(&run.point(), 0, outcome);
+            let [carried, cost] = run.points();
+            sheet.write(&carried, 0, outcome(shared(&driven).map(Driven::transfer)));
+            sheet.write(&cost, 0, outcome(shared(&driven).map(Driven::cost)));
         }
         if let Ok(Some(limited)) = limited {
             ground.network.lift_limit(limited)?;

@@ -42,6 +42,8 @@ pub fn capabilities(segmentation: bool) -> DeviceCapabilities {
     // Neither computed nor verified: frames come over memory of this host, and the kernel has verified those that came over
     // a wire.
     capabilities.checksum.tcp = Checksum::None;
+    // The header asks for a TCP checksum alone, so that a datagram's own is computed here.
+    capabilities.checksum.udp = Checksum::Tx;
     capabilities.segmentation.tcpv4 = NonZeroUsize::new(LARGEST_SEGMENTABLE).filter(|_| segmentation);
     capabilities
 }

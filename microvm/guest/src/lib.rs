@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod contract;
+mod datagrams;
 pub mod frame;
 pub mod platform;
 pub mod server;

@@ -4,11 +4,13 @@
 //! acknowledgement, which is what carries the throughput.
 
 use crate::contract::Network;
+use crate::datagrams::Datagrams;
 use crate::platform::Platform;
-use isobench_workload::protocol::{Answer, Operation, Request};
+use isobench_workload::protocol::{Answer, METER_MILLISECONDS, Operation, Request};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::Duration;
+use smoltcp::socket::udp::PacketBuffer;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
 
 /// Most connections at once. One smoltcp socket is one listener, so as many may be opened at the same moment.
@@ -22,6 +24,9 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a silent peer is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often [`Operation::Meter`] is answered.
+const METER_INTERVAL: Duration = Duration::from_millis(METER_MILLISECONDS);
+
 /// What a connection does next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -29,6 +34,8 @@ enum Step {
     Request,
     /// Discards payload, up to `limit` bytes.
     Sink { received: u64, limit: u64 },
+    /// The same, and tells how much when it is due.
+    Meter { received: u64, limit: u64, due: Instant },
     /// Sends payload.
     Source { left: u64 },
     /// Sends back what it receives.
@@ -52,18 +59,21 @@ pub struct Server<'a> {
     interface: Interface,
     sockets: SocketSet<'a>,
     connections: [Option<Connection>; MOST_CONNECTIONS],
+    datagrams: Option<Datagrams>,
     port: u16,
 }
 
 impl<'a> Server<'a> {
     /// A server that listens. `buffers` gives the receive and the transmit buffer of one connection after the other, as long as
-    /// there is memory; `seed` is random.
+    /// there is memory, and `datagrams` those of the UDP socket, which takes one of the sockets' places in `storage`; `seed` is
+    /// random.
     pub fn new(
         platform: &mut impl Platform,
         network: &Network,
         seed: u64,
         storage: &'a mut [SocketStorage<'a>],
         buffers: impl Iterator<Item = (&'a mut [u8], &'a mut [u8])>,
+        datagrams: Option<(PacketBuffer<'a>, PacketBuffer<'a>)>,
     ) -> Self {
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(network.mac)));
         config.random_seed = seed;
@@ -78,8 +88,9 @@ impl<'a> Server<'a> {
             // The table is empty and has room.
             let _ = interface.routes_mut().add_default_ipv4_route(Ipv4Address::from(network.gateway));
         }
-        let most = storage.len().min(MOST_CONNECTIONS);
+        let most = (storage.len() - usize::from(datagrams.is_some())).min(MOST_CONNECTIONS);
         let mut sockets = SocketSet::new(storage);
+        let datagrams = datagrams.map(|buffers| Datagrams::new(&mut sockets, buffers, network.port));
         let mut connections = [None; MOST_CONNECTIONS];
         for (connection, (receive, transmit)) in connections.iter_mut().zip(buffers).take(most) {
             let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(transmit));
@@ -90,7 +101,7 @@ impl<'a> Server<'a> {
             let _ = socket.listen(network.port);
             *connection = Some(Connection { socket: sockets.add(socket), step: Step::Request });
         }
-        Self { interface, sockets, connections, port: network.port }
+        Self { interface, sockets, connections, datagrams, port: network.port }
     }
 
     /// How many connections there can be at once.
@@ -123,7 +134,10 @@ impl<'a> Server<'a> {
         }
         for connection in self.connections.iter_mut().flatten() {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
-            busy |= advance(&mut connection.step, socket);
+            busy |= advance(&mut connection.step, socket, now);
+        }
+        if let Some(datagrams) = &mut self.datagrams {
+            busy |= datagrams.advance(&mut self.sockets, now);
         }
         self.interface.poll_egress(now, platform, &mut self.sockets);
         platform.flush();
@@ -141,20 +155,34 @@ impl<'a> Server<'a> {
 }
 
 /// Does what a connection can do now; says whether that was anything.
-fn advance(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+fn advance(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
     if !socket.is_active() {
         return false;
     }
     let mut busy = false;
-    while advance_once(step, socket) {
+    while advance_once(step, socket, now) {
         busy = true;
     }
     busy
 }
 
-fn advance_once(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+fn advance_once(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
     match step {
-        Step::Request => take_request(step, socket),
+        Step::Request => take_request(step, socket, now),
+        Step::Meter { received, limit, due } => {
+            let count = discard(socket, *limit - *received);
+            *received += count;
+            if *received == *limit || (count == 0 && !socket.may_recv()) {
+                *step = answer(*received);
+                return true;
+            }
+            if count > 0 && now >= *due && socket.send_capacity() - socket.send_queue() >= Answer::SIZE {
+                // There is room, as just seen.
+                let _ = socket.send_slice(&Answer { value: *received }.encode());
+                *due = now + METER_INTERVAL;
+            }
+            count > 0
+        }
         Step::Sink { received, limit } => {
             let count = discard(socket, *limit - *received);
             *received += count;
@@ -196,7 +224,7 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>) -> bool {
     }
 }
 
-fn take_request(step: &mut Step, socket: &mut Socket<'_>) -> bool {
+fn take_request(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
     if socket.recv_queue() < Request::SIZE {
         // The peer has closed before it has said what it wants.
         if socket.state() == State::CloseWait {
@@ -212,6 +240,7 @@ fn take_request(step: &mut Step, socket: &mut Socket<'_>) -> bool {
             *step = match request.operation {
                 Operation::Hello => answer(peer(socket)),
                 Operation::Sink => Step::Sink { received: 0, limit },
+                Operation::Meter => Step::Meter { received: 0, limit, due: now },
                 Operation::Source => Step::Source { left: limit },
                 Operation::Echo => Step::Echo,
             };

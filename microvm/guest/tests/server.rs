@@ -4,10 +4,12 @@ use isobench_guest::contract::Network;
 use isobench_guest::platform::Platform;
 use isobench_guest::server::Server;
 use isobench_guest::virtio::Arena;
+use isobench_workload::datagram::{Header, Kind};
 use isobench_workload::protocol::{Answer, Operation, Request};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::socket::udp::{self, PacketBuffer, PacketMetadata};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 use std::cell::RefCell;
@@ -96,6 +98,10 @@ fn buffers() -> SocketBuffer<'static> {
     SocketBuffer::new(Vec::leak(vec![0; SOCKET_BUFFER]))
 }
 
+fn packets() -> PacketBuffer<'static> {
+    PacketBuffer::new(Vec::leak(vec![PacketMetadata::EMPTY; 16]), Vec::leak(vec![0; SOCKET_BUFFER]))
+}
+
 impl Bench<'_> {
     fn with(test: impl FnOnce(Bench<'_>)) {
         let (up, down) = (Frames::default(), Frames::default());
@@ -112,9 +118,9 @@ impl Bench<'_> {
         };
         let mut memory = vec![0; CONNECTIONS * 2 * SOCKET_BUFFER];
         let mut arena = Arena::new(&mut memory);
-        let mut storage = [SocketStorage::EMPTY; CONNECTIONS];
+        let mut storage = [SocketStorage::EMPTY; CONNECTIONS + 1];
         let pairs = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
-        let server = Server::new(&mut server_end, &network, 1, &mut storage, pairs);
+        let server = Server::new(&mut server_end, &network, 1, &mut storage, pairs, Some((packets(), packets())));
         assert_eq!(server.capacity(), CONNECTIONS);
         let config = Config::new(HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1])));
         let mut client = Interface::new(config, &mut client_end, Instant::ZERO);
@@ -179,6 +185,35 @@ impl Bench<'_> {
         let mut bytes = [0; Answer::SIZE];
         self.sockets.get_mut::<Socket<'_>>(handle).recv_slice(&mut bytes).unwrap();
         Answer::decode(&bytes).unwrap().value
+    }
+
+    /// A UDP socket of the client's.
+    fn datagrams(&mut self) -> SocketHandle {
+        let mut socket = udp::Socket::new(packets(), packets());
+        self.next_port += 1;
+        socket.bind(self.next_port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    fn datagram(&mut self, handle: SocketHandle, bytes: &[u8]) {
+        let [a, b, c, d] = SERVER;
+        let to = (IpAddress::v4(a, b, c, d), PORT);
+        self.sockets.get_mut::<udp::Socket<'_>>(handle).send_slice(bytes, to).unwrap();
+        self.turns(20);
+    }
+
+    fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            let now = self.client_end.now();
+            self.client.poll(now, &mut self.client_end, &mut self.sockets);
+            self.server.turn(&mut self.server_end);
+        }
+    }
+
+    /// All datagrams that have come.
+    fn received(&mut self, handle: SocketHandle) -> Vec<Vec<u8>> {
+        let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
+        std::iter::from_fn(|| socket.recv().ok().map(|(bytes, _)| bytes.to_vec())).collect()
     }
 
     fn close(&mut self, handle: SocketHandle) {
@@ -258,6 +293,68 @@ fn a_peer_that_leaves_before_it_asks_frees_its_socket() {
             bench.until(handle, |socket| !socket.is_open());
             bench.sockets.remove(handle);
         }
+        let handle = bench.ask(Operation::Hello, 0);
+        bench.answer(handle);
+    });
+}
+
+#[test]
+fn a_meter_tells_while_bytes_come_in() {
+    Bench::with(|mut bench| {
+        let length = 40 * SOCKET_BUFFER;
+        let handle = bench.ask(Operation::Meter, length as u64);
+        bench.send(handle, &vec![7; length]);
+        bench.sockets.get_mut::<Socket<'_>>(handle).close();
+        let bytes = bench.rest(handle);
+        let counts: Vec<u64> = bytes
+            .chunks(Answer::SIZE)
+            .map(|bytes| Answer::decode(bytes.first_chunk().unwrap()).unwrap().value)
+            .collect();
+        assert!(counts.len() > 2 && counts.is_sorted(), "{counts:?}");
+        assert_eq!(counts.last(), Some(&(length as u64)));
+    });
+}
+
+#[test]
+fn datagrams_are_counted_echoed_and_sent() {
+    Bench::with(|mut bench| {
+        let handle = bench.datagrams();
+        let message = |kind, number| Header { kind, session: 3, number }.encode();
+        for _ in 0..5 {
+            bench.datagram(handle, &message(Kind::Sink, 0));
+        }
+        assert!(bench.received(handle).is_empty());
+        bench.datagram(handle, &message(Kind::Count, 0));
+        assert_eq!(bench.received(handle), [message(Kind::Answer, 5)]);
+        let mut long = message(Kind::Echo, 77).to_vec();
+        long.resize(1472, 9);
+        bench.datagram(handle, &long);
+        let mut expected = message(Kind::Answer, 77).to_vec();
+        expected.resize(1472, 9);
+        assert_eq!(bench.received(handle), [expected]);
+
+        let mut question = message(Kind::Source, 10).to_vec();
+        question.resize(64, 0);
+        bench.datagram(handle, &question);
+        let received = bench.received(handle);
+        assert!(received.len() > 10, "{}", received.len());
+        assert!(received.iter().all(|datagram| datagram.len() == 64 && datagram[16..] == [0x5a; 48]));
+        // Ten milliseconds of a clock that goes on by 100 us with each look.
+        bench.turns(2000);
+        bench.received(handle);
+        bench.turns(50);
+        assert!(bench.received(handle).is_empty(), "the source has ended");
+    });
+}
+
+#[test]
+fn stray_datagrams_harm_nobody() {
+    Bench::with(|mut bench| {
+        let handle = bench.datagrams();
+        for stray in [&b""[..], b"ISU", &[0xff; 1472], &Header { kind: Kind::Answer, session: 1, number: 2 }.encode()] {
+            bench.datagram(handle, stray);
+        }
+        assert!(bench.received(handle).is_empty());
         let handle = bench.ask(Operation::Hello, 0);
         bench.answer(handle);
     });

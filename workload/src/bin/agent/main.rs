@@ -8,9 +8,10 @@ mod guest_init;
 mod lookup;
 mod probe;
 
-use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock, server};
+use isobench_workload::server::Sockets;
+use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -58,11 +59,11 @@ fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<()
 
 fn serve(port: &str, mut stages: Stages) -> Result<(), Failure> {
     let number: u16 = port.parse().map_err(|_| format!("`{port}` is no TCP port"))?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, number))
-        .map_err(|error| format!("listen on TCP port {number}: {error}"))?;
+    let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, number)))
+        .map_err(|error| format!("listen on TCP and UDP port {number}: {error}"))?;
     stages.stamp(Stage::Listening, clock::now());
     say(&announcement::format(&stages))?;
-    Ok(server::serve(&listener)?)
+    Ok(sockets.serve()?)
 }
 
 /// Writes one line in one call, past the standard library's buffer.

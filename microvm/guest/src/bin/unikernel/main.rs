@@ -8,15 +8,23 @@ mod runtime;
 
 use isobench_guest::contract::{BootParameters, Milestone, Task};
 use isobench_guest::server::{MOST_CONNECTIONS, Server};
-use isobench_guest::virtio::NetworkCard;
+use isobench_guest::virtio::{Arena, NetworkCard};
 use machine::Machine;
 use smoltcp::iface::SocketStorage;
+use smoltcp::socket::udp::{PacketBuffer, PacketMetadata};
 
 /// Size of a connection's receive buffer and of its transmit buffer, in bytes: what may be on its way without an
 /// acknowledgement, so that both sides keep busy on a path where each wake-up takes long.
 const SOCKET_BUFFER: usize = 1 << 20;
+/// Datagrams that wait to be taken in, and as many to be sent, and bytes for them.
+const DATAGRAMS: usize = 128;
+const DATAGRAM_BUFFER: usize = DATAGRAMS * 1536;
 /// Where memory is short, buffers are smaller before connections are fewer than this.
 const FEWEST_CONNECTIONS: usize = 4;
+/// Connections with small buffers, which serve where the others are taken: a peer that reconnects at once would else find the
+/// socket of its last connection not listening yet.
+const SPARE_CONNECTIONS: usize = 6;
+const SPARE_BUFFER: usize = 16 << 10;
 
 /// Runs what the boot parameters say; [`runtime`] calls it on the guest's stack.
 fn run() -> ! {
@@ -53,9 +61,18 @@ fn serve(parameters: &BootParameters) -> ! {
     };
     let mut machine = Machine::new(card, parameters);
     let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS];
+    let mut metadata = [[PacketMetadata::EMPTY; DATAGRAMS]; 2];
+    let [receive, transmit] = &mut metadata;
+    let size = DATAGRAM_BUFFER.min(arena.left() / 32);
+    let datagrams = arena.cut(size).zip(arena.cut(size)).map(|(received, sent)| {
+        (PacketBuffer::new(&mut receive[..], received), PacketBuffer::new(&mut transmit[..], sent))
+    });
+    let spares = arena.cut(SPARE_CONNECTIONS * 2 * SPARE_BUFFER);
     let size = SOCKET_BUFFER.min(arena.left() / (2 * FEWEST_CONNECTIONS));
-    let buffers = core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?)));
-    let mut server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers);
+    let mut spares = Arena::new(spares.unwrap_or_default());
+    let buffers = core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?)))
+        .chain(core::iter::from_fn(|| Some((spares.cut(SPARE_BUFFER)?, spares.cut(SPARE_BUFFER)?))));
+    let mut server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers, datagrams);
     if server.capacity() == 0 {
         panic!("{} bytes of memory are too few for a connection", parameters.memory);
     }
