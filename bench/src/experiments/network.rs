@@ -122,7 +122,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
     let serving = match kind.network {
         // Nobody can connect, but it can listen.
         Network::None => Serving::Alone(alone(ground, sandbox)?),
-        _ => Serving::Reachable(Served::launch(ground, kind, sandbox)?),
+        _ => Serving::Reachable(Box::new(Served::launch(ground, kind, sandbox)?)),
     };
     if kind.network == Network::Bridged {
         let published = std::net::SocketAddr::from((HOST, PUBLISHED));
@@ -195,7 +195,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
 /// The instance beside which another one tries to listen on the same port.
 enum Serving {
     Alone(Instance),
-    Reachable(Served),
+    Reachable(Box<Served>),
 }
 
 impl Serving {
