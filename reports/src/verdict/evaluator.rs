@@ -59,8 +59,8 @@ impl Case {
     fn apply(&mut self, rule: &Rule, run: &Run, series: &[Series]) {
         let claim = self.claim;
         match rule {
-            Rule::Facts { subjects, expect, control } => {
-                for subject in present(subjects, claim, run, series) {
+            Rule::Facts { expect, control, .. } => {
+                for subject in present(rule, claim, run, series) {
                     let observed = expect.iter().map(|rule| facts::observe(series, &subject.sandbox, rule, false));
                     let elsewhere = subject.control.as_ref().unwrap_or(&subject.sandbox);
                     let controls = control.iter().map(|rule| {
@@ -70,15 +70,15 @@ impl Case {
                     self.facts.extend(observed.chain(controls).map(|fact| (fact, subject.peer)));
                 }
             }
-            Rule::Ratio { subjects, measures, expect, margin } => {
-                for subject in present(subjects, claim, run, series) {
+            Rule::Ratio { measures, expect, margin, .. } => {
+                for subject in present(rule, claim, run, series) {
                     for measure in measures {
                         self.add(figures::ratio(series, subject, measure, *expect, *margin));
                     }
                 }
             }
-            Rule::SlopeRatio { subjects, measures, expect, margin } => {
-                for subject in present(subjects, claim, run, series) {
+            Rule::SlopeRatio { measures, expect, margin, .. } => {
+                for subject in present(rule, claim, run, series) {
                     for measure in measures {
                         self.add(figures::slope_ratio(series, subject, measure, *expect, *margin));
                     }
@@ -182,18 +182,32 @@ fn needed(claim: &Claim) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Subjects that take part: our own, and each peer of which every sandbox was measured.
+/// Subjects of a rule that take part in it: our own, and each peer of which every sandbox was measured in something that the
+/// rule looks at. A short run may see a peer's facts and leave its figures out.
 fn present<'a>(
-    subjects: &'a [Subject],
+    rule: &'a Rule,
     claim: &'a Claim,
     run: &'a Run,
     series: &'a [Series],
 ) -> impl Iterator<Item = &'a Subject> {
-    let measured = |name: &str| {
-        find(run, name).is_some_and(|sandbox| sandbox.unavailable.is_none())
-            && series.iter().any(|series| series.sandbox == name && claim.experiments.contains(&series.experiment))
+    let (subjects, metrics): (&[Subject], Vec<&str>) = match rule {
+        Rule::Facts { subjects, expect, control } => {
+            (subjects, expect.iter().chain(control).map(|fact| fact.metric.as_str()).collect())
+        }
+        Rule::Ratio { subjects, measures, .. } | Rule::SlopeRatio { subjects, measures, .. } => {
+            (subjects, measures.iter().map(|measure| measure.metric.as_str()).collect())
+        }
+        Rule::Threshold { .. } => (&[], Vec::new()),
     };
-    subjects.iter().filter(move |subject| !subject.peer || places(subject).all(measured))
+    let measured = move |name: &str| {
+        find(run, name).is_some_and(|sandbox| sandbox.unavailable.is_none())
+            && series.iter().any(|series| {
+                series.sandbox == name
+                    && claim.experiments.contains(&series.experiment)
+                    && metrics.contains(&series.metric.as_str())
+            })
+    };
+    subjects.iter().filter(move |subject| !subject.peer || places(subject).all(&measured))
 }
 
 /// The sandboxes that a subject looks at.

@@ -570,3 +570,20 @@ fn facts_and_figures_decide_together() {
     assert_eq!(broken.answer, Answer::Inconclusive);
     assert!(matches!(broken.reason, Some(Reason::ControlBroken { .. })), "{:?}", broken.reason);
 }
+
+#[test]
+fn a_peer_whose_figures_were_left_out_still_shows_its_facts() {
+    let id = "custom.same-as-bridge";
+    let run = |holds: bool| {
+        with_docker()
+            .ratios(id, 12, false, |_, block| 1.0 + 0.001 * f64::from(block))
+            .told(id, false, |told, _| Some(told.value(true)))
+            .told(id, true, |told, _| Some(told.value(told.control || holds)))
+            .verdict(id)
+    };
+    let verdict = run(true);
+    assert_eq!((verdict.answer, &verdict.reason), (Answer::Confirmed, &None), "{verdict:#?}");
+    assert!(verdict.facts.iter().any(|fact| fact.sandbox == "docker-custom"));
+    assert!(verdict.figures.iter().all(|figure| figure.sandbox == "container-custom"));
+    assert_eq!(run(false).answer, Answer::Split);
+}
