@@ -146,6 +146,9 @@ impl RunningEngine {
         agent: &Program,
         host: &HostNetwork,
     ) -> anyhow::Result<Rc<Self>> {
+        if !cgroups::usable() {
+            bail!("it makes control groups, which this user may not: run isobench as root");
+        }
         // A slow disk or an emulated machine: twice as long as any one launch may take.
         let deadline = settings.deadline * 2;
         let EngineSettings { engine, data } = wanted;
