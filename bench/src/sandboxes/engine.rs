@@ -356,15 +356,21 @@ impl Resource for Container {
 
     fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let Self { engine, name, id_file, inside } = *self;
-        // Where the client was ended before the engine had heard of the container, there is none.
-        let removed = match engine.engine {
+        let remove = || match engine.engine {
             Engine::Docker => engine.client.ask(&["rm", "--force", &name], None),
             // It would ask kindly for 10 s first.
             Engine::Podman => engine.client.ask(&["rm", "--force", "--time", "0", &name], None),
         };
-        match removed {
-            Err(error) if !is_unknown(&format!("{error:#}")) => return Err(error.into()),
-            _ => {}
+        let removed = match remove() {
+            // The runtime below the engine was told to kill what ended by itself at that moment.
+            Err(error) if format!("{error:#}").to_lowercase().contains("no such process") => remove(),
+            removed => removed,
+        };
+        // Where the client was ended before the engine had heard of the container, there is none.
+        if let Err(error) = removed
+            && !is_unknown(&format!("{error:#}"))
+        {
+            return Err(error.into());
         }
         if let Some(inside) = inside.get() {
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
