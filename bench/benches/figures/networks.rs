@@ -53,6 +53,8 @@ pub(crate) fn thousandth_against_first() -> anyhow::Result<Pair> {
     let agent = Agent::open()?;
     let (full, empty) = (Shared::with(OTHERS)?, Shared::with(0)?);
     Ok(Box::new(move || {
+        // The whole of them is held by this.
+        let (full, empty) = (&full, &empty);
         both(
             || agent.ready(|| Ok(NetworkMode::Attached(full.network.endpoint()?))),
             || agent.ready(|| Ok(NetworkMode::Attached(empty.network.endpoint()?))),

@@ -18,6 +18,7 @@
 
 pub mod bridge_network;
 pub mod endpoint;
+mod expression;
 pub mod firewall;
 pub mod inside;
 pub mod link;

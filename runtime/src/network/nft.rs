@@ -41,13 +41,16 @@
 //! The rules never change: a network is an element in each set that concerns it, a published port one in a map. What concerns
 //! 127.0.0.1 is left out for IPv6: the kernel never routes to or from `::1` over another link.
 
+use super::expression::{
+    CT_STATE, CT_STATUS, Expression, destined_to_this_machine, lookup, loopback, masquerade, meta, payload, tracked,
+    translated, verdict,
+};
 use super::netlink::Batch;
-use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
-    InetHookNumber, ListAttribute, Lookup, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
-    RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, SetElementMessage, SetFlags,
-    SetMessage, TableAttribute, TableFlags, TableMessage, Verdict, VerdictAttribute,
+    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, MetaKey, NfTablesMessage,
+    Register, RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList,
+    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -111,7 +114,7 @@ impl Family {
     }
 
     /// Loads the source or destination address of a packet.
-    fn address(self, destination: bool) -> Expression {
+    pub(super) fn address(self, destination: bool) -> Expression {
         let source = match self {
             Self::Four => 12,
             Self::Six => 8,
@@ -159,13 +162,11 @@ const WITHIN: &str = "within";
 const CLOSED: &str = "closed";
 const MASKED: &str = "masked";
 const SUBNETS: &str = "subnets";
-const PUBLISHED: &str = "published";
-const PUBLISHED_AT: &str = "published_at";
+pub(super) const PUBLISHED: &str = "published";
+pub(super) const PUBLISHED_AT: &str = "published_at";
 
 /// Bytes of an interface name in a register (`IFNAMSIZ`).
 const NAME: usize = 16;
-
-type Expression = ListAttribute<ExpressionAttribute>;
 
 /// The whole ruleset of these families, without networks and ports. A table that is `owned` goes with the socket that sends
 /// this.
@@ -251,10 +252,6 @@ const IFNAME: u32 = 41;
 /// The same for `inet_proto` and `inet_service`.
 const PROTOCOL: u32 = 12;
 const SERVICE: u32 = 13;
-
-/// `NFT_CT_STATE` and `NFT_CT_STATUS`.
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
 
 /// Messages that are applied together or not at all.
 struct Transaction<'a> {
@@ -449,96 +446,6 @@ impl<'a> Transaction<'a> {
 fn control(message: ControlMessage) -> NetfilterMessage {
     // The subsystem to which the batch belongs: NFNL_SUBSYS_NFTABLES.
     NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 10), message)
-}
-
-fn meta(key: MetaKey, register: Register) -> Expression {
-    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)]).into()
-}
-
-fn lookup(set: &str, flags: u32) -> Expression {
-    let set = Lookup::Set(set.into());
-    Expressions::Lookup(vec![set, Lookup::SourceRegister(Register::Reg1), Lookup::Flags(flags)]).into()
-}
-
-fn payload(base: u32, offset: u32, length: u32, register: Register) -> Expression {
-    let source = [Payload::Base(base), Payload::Offset(offset), Payload::Len(length)];
-    Expressions::Payload([vec![Payload::DestinationRegister(register)], source.into()].concat()).into()
-}
-
-fn masked(mask: [u8; 4]) -> Expression {
-    Expressions::Bitwise(vec![
-        Bitwise::SourceRegister(Register::Reg1),
-        Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(4),
-        Bitwise::Mask(DataAttribute::Value(mask.into())),
-        Bitwise::Xor(DataAttribute::Value(vec![0; 4])),
-    ])
-    .into()
-}
-
-fn compare(operator: Operator, value: [u8; 4]) -> Expression {
-    let data = Cmp::Data(DataAttribute::Value(value.into()));
-    Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), data]).into()
-}
-
-fn verdict(code: u32) -> Expression {
-    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))]);
-    Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)]).into()
-}
-
-/// An expression for which the crate has no type: attributes with 32-bit values in network order.
-fn other(name: &str, attributes: &[(u16, u32)]) -> Expression {
-    let attributes = attributes.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_be_bytes().into()));
-    Expressions::Other { expression_type: name.into(), attributes: attributes.collect() }.into()
-}
-
-/// The loaded address is in 127.0.0.0/8.
-fn loopback(address: Expression) -> Vec<Expression> {
-    vec![address, masked([255, 0, 0, 0]), compare(Operator::Equal, [127, 0, 0, 0])]
-}
-
-/// `fib daddr type local`
-fn destined_to_this_machine() -> Vec<Expression> {
-    // NFTA_FIB_DREG, NFTA_FIB_RESULT = NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS = NFTA_FIB_F_DADDR; RTN_LOCAL
-    vec![other("fib", &[(1, 1), (2, 3), (3, 2)]), compare(Operator::Equal, 2_u32.to_ne_bytes())]
-}
-
-/// `ct KEY & BITS != 0`
-fn tracked(key: u32, bits: u32) -> Vec<Expression> {
-    // NFTA_CT_DREG, NFTA_CT_KEY
-    vec![other("ct", &[(1, 1), (2, key)]), masked(bits.to_ne_bytes()), compare(Operator::NotEqual, [0; 4])]
-}
-
-/// `dnat ip to ip daddr . meta l4proto . th dport map @published_at`, or without the address by `@published`. Registers of
-/// four bytes have names of their own; the long register 1 is the first four of them.
-fn translated(family: Family, at: bool) -> Vec<Expression> {
-    let short = [Register::Reg1, Register::Reg32_01, Register::Reg32_02, Register::Reg32_04, Register::Reg32_05];
-    let [first, second, third, fifth, sixth] = short;
-    let (map, load, protocol, port) = match (at, family) {
-        (false, _) => (PUBLISHED, None, first, second),
-        (true, Family::Four) => (PUBLISHED_AT, Some(family.address(true)), second, third),
-        (true, Family::Six) => (PUBLISHED_AT, Some(family.address(true)), fifth, sixth),
-    };
-    let key = [Lookup::SourceRegister(Register::Reg1), Lookup::DestinationRegister(Register::Reg1)];
-    let lookup = Expressions::Lookup([vec![Lookup::Set(map.into())], key.into()].concat());
-    // NFPROTO_IPV4 and NFPROTO_IPV6; the target's port stands behind its address (NFT_REG32_00 is 8).
-    let (number, port_register) = match family {
-        Family::Four => (2, 9),
-        Family::Six => (10, 12),
-    };
-    load.into_iter()
-        .chain([
-            meta(MetaKey::L4Proto, protocol),
-            payload(2, 2, 2, port),
-            lookup.into(),
-            // NFTA_NAT_TYPE = NFT_NAT_DNAT, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
-            other("nat", &[(1, 1), (2, number), (3, 1), (5, port_register)]),
-        ])
-        .collect()
-}
-
-fn masquerade() -> Expression {
-    other("masq", &[])
 }
 
 #[cfg(test)]
