@@ -37,15 +37,18 @@ pub(super) struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  isobench container run -it toolbox sh                        a shell in a container; Ctrl-P Ctrl-Q leaves it running
+  isobench container run -it toolbox sh      a shell; Ctrl-P Ctrl-Q leaves it running
   isobench container run -d --name web -p 8080:80 toolbox httpd -f -h /www
   isobench container run --rm --network container:web toolbox wget -qO- http://127.0.0.1/
   isobench container exec web ip addr
   isobench container logs -f web
   isobench container rm -f web
 
-Exit status of run, start -a and exec: the command's own; 125 if it is isobench that failed, 126 if the command cannot be
-executed, 127 if there is none. All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
+Exit status of run, start -a, attach and exec: the command's own, but
+  125  isobench failed, or what was asked for is not there
+  126  the command cannot be executed
+  127  there is no such command
+All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
