@@ -246,6 +246,15 @@ fn life() -> Outcome {
         "echo first; echo bad >&2; read x; exit 3",
     ])?;
     same(id.trim().len(), 64)?;
+    // Nor what its caller had open beside the standard streams.
+    let (reader, writer) = rustix::pipe::pipe()?;
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&writer);
+    lab.begin("held", &["--network", "none"], "sleep 1000")?;
+    drop(writer);
+    let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&timeout))?;
+    check(ended == 1, || format!("the supervisor still holds descriptor {descriptor} of its caller"))?;
+    lab.well(&["rm", "-f", "held"])?;
     until("the end", || Ok(lab.inspect("one")?["State"]["Status"] == "exited"))?;
     let output = lab.run(&["logs", "one"])?;
     same((output.stdout.as_slice(), output.stderr.as_slice()), (&b"first\n"[..], &b"bad\n"[..]))?;

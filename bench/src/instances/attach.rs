@@ -20,6 +20,8 @@ use std::process::{Command, Stdio};
 
 /// Starts the supervisor of a container, which launches it; the order says what this side wants of it.
 pub(crate) fn start(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
+    // What a script has open must not stay open as long as the container lives.
+    isobench_runtime::launch::keep_descriptors()?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the supervisor")?;
     Command::new("/proc/self/exe")
         .arg(SUBCOMMAND)
