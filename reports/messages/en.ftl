@@ -184,6 +184,7 @@ mode-custom-when = For several applications apart on one host: each network has 
 mode-figures = Measured here
 mode-figures-none = No figure of this run bears on it.
 mode-beside = { $value } ({ $reference }: { $other })
+mode-cost-client = CPU time of an upload from outside
 mode-connection-client = New connection from outside
 mode-ready = Ready after
 mode-upload-host = Upload from the host

@@ -183,6 +183,7 @@ mode-custom-when = 适合在一台主机上把多个应用分开：每个网络�
 mode-figures = 在此测得
 mode-figures-none = 本次运行没有与之相关的数字。
 mode-beside = { $value }（{ $reference }：{ $other }）
+mode-cost-client = 从外部上行的 CPU 时间
 mode-connection-client = 从外部新建连接
 mode-ready = 就绪用时
 mode-upload-host = 从宿主机上行

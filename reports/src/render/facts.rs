@@ -128,11 +128,12 @@ fn reference(sandbox: &str) -> Option<&'static str> {
 pub fn mode_figures(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<Fact> {
     /// Message, metric, parameters.
     type Wanted = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
-    const FIGURES: [Wanted; 8] = [
+    const FIGURES: [Wanted; 9] = [
         ("mode-ready", "start.ready", &[]),
         ("mode-upload-host", "tcp.upload", &[("path", "host"), ("segmentation", "offload")]),
         ("mode-upload-client", "tcp.upload", &[("path", "client"), ("segmentation", "offload")]),
         ("mode-upload-loopback", "tcp.upload", &[("path", "loopback"), ("segmentation", "offload")]),
+        ("mode-cost-client", "tcp.upload.cost", &[("path", "client"), ("segmentation", "offload")]),
         ("mode-round-trip-host", "tcp.round-trip.median", &[("path", "host")]),
         ("mode-round-trip-client", "tcp.round-trip.median", &[("path", "client")]),
         ("mode-connection-client", "tcp.connection.median", &[("path", "client")]),

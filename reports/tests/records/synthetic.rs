@@ -123,13 +123,19 @@ impl Synthetic {
         parameters: &BTreeMap<String, String>,
         value: f64,
     ) {
-        let (experiment, value) = match (metric.split('.').next(), metrics::find(metric).unwrap().kind) {
-            (_, Kind::Transfer) => {
-                ("throughput", Value::Transfer { amount: value.round() as u64, nanoseconds: 1_000_000_000 })
-            }
-            (Some("start"), _) => ("startup", Value::Integer(value.round() as u64)),
-            (Some("memory"), _) => ("memory", Value::Integer(value.round() as u64)),
-            _ => ("latency", Value::Integer(value.round() as u64)),
+        let definition = metrics::find(metric).unwrap();
+        let whole = value.round() as u64;
+        let value = match (definition.kind, definition.better) {
+            (Kind::Transfer, Better::Higher) => Value::Transfer { amount: whole, nanoseconds: 1_000_000_000 },
+            // A cost: time for each of so many.
+            (Kind::Transfer, _) => Value::Transfer { amount: 1000, nanoseconds: (value * 1000.0).round() as u64 },
+            _ => Value::Integer(whole),
+        };
+        let experiment = match metric.split('.').next() {
+            Some("start") => "startup",
+            Some("memory") => "memory",
+            _ if metric.starts_with("tcp.upload") || metric.starts_with("tcp.download") => "throughput",
+            _ => "latency",
         };
         self.outcome((experiment, sandbox), block, metric, parameters, Outcome::Value(value));
     }

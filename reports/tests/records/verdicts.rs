@@ -125,12 +125,12 @@ fn few_blocks_decide_nothing() {
     let verdict = records.verdict("bridge.slower");
     assert_eq!(verdict.answer, Answer::Inconclusive);
     assert_eq!(verdict.reason, Some(Reason::TooFewBlocks { blocks: 5, needed: 6 }));
-    // Six figures in one family: 6 / 2^6 is above 5 %, 6 / 2^7 below.
+    // Ten figures in one family: 10 / 2^7 is above 5 %, 10 / 2^8 below.
     let adjusted =
         |blocks| Synthetic::new().ratios("bridge.slower", blocks, false, |_, _| 2.0).verdict("bridge.slower");
-    assert_eq!(adjusted(6).answer, Answer::Inconclusive);
-    assert!((adjusted(6).figures[0].p_confirm - 6.0 / 64.0).abs() < 1e-12);
-    assert_eq!(adjusted(7).answer, Answer::Confirmed);
+    assert_eq!(adjusted(7).answer, Answer::Inconclusive);
+    assert!((adjusted(7).figures[0].p_confirm - 10.0 / 128.0).abs() < 1e-12);
+    assert_eq!(adjusted(8).answer, Answer::Confirmed);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_measure_without_samples_leaves_a_claim_open() {
     assert_eq!(verdict.answer, Answer::Inconclusive);
     let missing = Reason::NoSamples { metric: "tcp.upload".into(), sandbox: "container-bridge".into() };
     assert_eq!(verdict.reason, Some(missing));
-    assert_eq!(verdict.figures.len(), 4, "what there is, is shown");
+    assert_eq!(verdict.figures.len(), 8, "what there is, is shown");
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn a_pair_needs_both_sides_in_one_block_and_warm_ups_never_count() {
 fn peers_that_were_measured_decide_with_us() {
     let id = "bridge.slower";
     let peers = || Synthetic::new().peer("docker-bridge").peer("docker-host").ratios(id, 12, false, |_, _| 2.0);
-    assert_eq!(peers().verdict(id).figures.len(), 6, "a peer without samples takes no part");
+    assert_eq!(peers().verdict(id).figures.len(), 10, "a peer without samples takes no part");
     let agree = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 2.0).verdict(id);
-    assert_eq!((agree.answer, agree.figures.len()), (Answer::Confirmed, 18));
+    assert_eq!((agree.answer, agree.figures.len()), (Answer::Confirmed, 30));
     let disagree = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 0.9).verdict(id);
     assert_eq!(disagree.answer, Answer::Split);
     let mut absent = peers().peer("podman-bridge").peer("podman-host").ratios(id, 12, true, |_, _| 0.9);
