@@ -1,6 +1,6 @@
 //! The records of testbeds that are kept: which there are, and whether they still live.
 //!
-//! A record is a file `testbeds/NAME.json` in a [home](crate::home). It names the testbed's processes by number and start
+//! A record is a file `testbeds/NAME.json` in a [home]. It names the testbed's processes by number and start
 //! time, so that a process that was given the number again is not taken for it. A record whose first host is gone is dead:
 //! it counts as not there, and the next one of that name, or `isobench gc`, removes it.
 
