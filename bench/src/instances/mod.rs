@@ -5,7 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | `container.json` | what was asked for ([`Request`]), written once |
-//! | `state.json` | how it fares ([`State`]), replaced whole at each change |
+//! | `state.json` | how it fares ([`state::State`]), replaced whole at each change |
 //! | `lock` | held by the supervisor as long as it lives ([flock(2)]): the kernel tells others of its end |
 //! | `log` | what the container wrote, a JSON line each ([`log`]) |
 //! | `control` | the socket on which the supervisor takes orders ([`protocol`]) |

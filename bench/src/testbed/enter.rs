@@ -3,7 +3,7 @@
 //! A process can leave its pid namespace only through a child ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)),
 //! so it is this program again that runs inside, with the same words and the same standard streams, while this process
 //! hands signals on and then ends as it did. Of a command that is given by its words, the second half finds out by
-//! [`home::inside`] that it has arrived.
+//! [`crate::home::inside`] that it has arrived.
 
 use super::kept::{CLIENT_NAMESPACE, second};
 use super::namespaces;
