@@ -46,8 +46,13 @@ pub fn measured(language: Language, check: &CheckRecord) -> String {
 /// How the two compare.
 pub fn comparison(language: Language, prediction: &Prediction, comparison: &Comparison) -> String {
     match (prediction, comparison) {
+        // A wide interval is hit easily: it is the interval that is named, not the student that is praised.
+        (Prediction::Number { .. }, Comparison { hit: true, .. }) => {
+            either(language, "the prediction lies within the interval", "预测落在区间内").to_owned()
+        }
         (_, Comparison { hit: true, .. }) => either(language, "as predicted", "与预测相符").to_owned(),
         (Prediction::Number { unit, .. }, Comparison { off_by: Some(off), .. }) => {
+            let unit = if unit == "%" { either(language, "percentage points", "个百分点") } else { unit };
             let size = format!("{} {unit}", digits(off.abs()));
             match (language, *off > 0.0) {
                 (Language::English, true) => format!("predicted {size} too much"),
