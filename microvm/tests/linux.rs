@@ -2,6 +2,8 @@
 //! themselves, `scripts/rig test` runs this program inside an emulated one; what can't run is ignored, with the reason as its
 //! kind.
 
+mod support;
+
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel::{Kernel, KernelError};
@@ -21,6 +23,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
+use support::{check, ip};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const HOST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
@@ -97,15 +100,6 @@ fn cache() -> PathBuf {
 /// The agent, which cargo puts beside the monitor.
 fn agent() -> PathBuf {
     Path::new(VMM).with_file_name("isobench-agent")
-}
-
-fn check(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(what.into().into()) }
-}
-
-fn ip(words: &str) -> Result<(), AttachError> {
-    let status = Command::new("ip").args(words.split(' ')).status()?;
-    if status.success() { Ok(()) } else { Err(format!("ip {words}: {status}").into()) }
 }
 
 /// A tap on a bridge whose own address is 172.17.0.1.

@@ -1,6 +1,8 @@
 //! The unikernel from end to end: real virtual machines, real packets. Each test has a network namespace of its own, whose side
 //! of the tap is the client. What can't run on this machine is ignored, with the reason as its kind.
 
+mod support;
+
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
@@ -12,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
+use support::{check, ip};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
@@ -68,19 +71,10 @@ fn trial(name: &str, test: Test, obstacle: Option<String>) -> Trial {
     Trial::test(name, test).with_ignored_flag(ignored).with_kind(obstacle.unwrap_or_default())
 }
 
-fn check(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(what.into().into()) }
-}
-
 /// Moves this thread, and what it starts, into a network namespace of its own.
 fn own_network() -> Result<(), Failed> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     Ok(())
-}
-
-fn ip(words: &str) -> Result<(), AttachError> {
-    let status = Command::new("ip").args(words.split(' ')).status()?;
-    if status.success() { Ok(()) } else { Err(format!("ip {words}: {status}").into()) }
 }
 
 /// A tap whose host side is 172.17.0.1.

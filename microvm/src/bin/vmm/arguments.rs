@@ -61,8 +61,22 @@ pub(crate) struct Arguments {
     segmentation: bool,
 }
 
+/// Takes in pairs of an option and its value.
+pub(crate) fn each<const N: usize>(
+    mut words: impl Iterator<Item = OsString>,
+    options: [&'static str; N],
+    mut take: impl FnMut(&'static str, OsString) -> Result<(), ArgumentError>,
+) -> Result<(), ArgumentError> {
+    while let Some(word) = words.next() {
+        let option = options.into_iter().find(|option| word == *option);
+        let option = option.ok_or_else(|| ArgumentError::Unknown(word.to_string_lossy().into_owned()))?;
+        take(option, words.next().ok_or(ArgumentError::Missing(option))?)?;
+    }
+    Ok(())
+}
+
 /// Reads the options after the subcommand.
-pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Arguments, ArgumentError> {
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, ArgumentError> {
     let mut arguments = Arguments {
         task: Task::Serve,
         port: isobench_workload::protocol::PORT,
@@ -75,25 +89,21 @@ pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Argumen
         spin: 50,
         segmentation: true,
     };
-    while let Some(word) = words.next() {
-        let word = word.to_string_lossy().into_owned();
-        const OPTIONS: [&str; 9] = [
-            "--workload",
-            "--tap-fd",
-            "--mac",
-            "--address",
-            "--gateway",
-            "--memory",
-            "--deadline",
-            "--spin",
-            "--segmentation",
-        ];
-        let Some(option) = OPTIONS.into_iter().find(|option| *option == word) else {
-            return Err(ArgumentError::Unknown(word));
-        };
-        let value = words.next().ok_or(ArgumentError::Missing(option))?.to_string_lossy().into_owned();
-        arguments.set(option, &value).map_err(|wanted| ArgumentError::Value { option, value, wanted })?;
-    }
+    let options = [
+        "--workload",
+        "--tap-fd",
+        "--mac",
+        "--address",
+        "--gateway",
+        "--memory",
+        "--deadline",
+        "--spin",
+        "--segmentation",
+    ];
+    each(words, options, |option, raw| {
+        let value = raw.to_string_lossy().into_owned();
+        arguments.set(option, &value).map_err(|wanted| ArgumentError::Value { option, value, wanted })
+    })?;
     Ok(arguments)
 }
 

@@ -1,6 +1,6 @@
 //! The subcommand `linux`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, address, mac, seconds, size};
+use crate::arguments::{ArgumentError, address, each, mac, seconds, size};
 use isobench_microvm::linux::{self, Config, Network};
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
@@ -26,7 +26,7 @@ pub(crate) fn run(
 }
 
 /// Reads the options after the subcommand.
-fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError> {
+fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError> {
     let mut config = Config {
         kernel: Default::default(),
         agent: Vec::new(),
@@ -39,25 +39,20 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
         confined: true,
     };
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
-    while let Some(word) = words.next() {
-        let word = word.to_string_lossy().into_owned();
-        const OPTIONS: [&str; 11] = [
-            "--kernel",
-            "--agent",
-            "--tap-fd",
-            "--mac",
-            "--address",
-            "--gateway",
-            "--memory",
-            "--deadline",
-            "--spin",
-            "--append",
-            "--argument",
-        ];
-        let Some(option) = OPTIONS.into_iter().find(|option| *option == word) else {
-            return Err(ArgumentError::Unknown(word));
-        };
-        let raw = words.next().ok_or(ArgumentError::Missing(option))?;
+    let options = [
+        "--kernel",
+        "--agent",
+        "--tap-fd",
+        "--mac",
+        "--address",
+        "--gateway",
+        "--memory",
+        "--deadline",
+        "--spin",
+        "--append",
+        "--argument",
+    ];
+    each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
         let wrong = |wanted| ArgumentError::Value { option, value: value.clone(), wanted };
         match option {
@@ -84,7 +79,8 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentEr
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
             _ => config.spin = Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?),
         }
-    }
+        Ok(())
+    })?;
     if config.kernel.as_os_str().is_empty() {
         return Err(ArgumentError::Missing("--kernel"));
     }

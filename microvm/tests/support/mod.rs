@@ -1,0 +1,16 @@
+//! What the tests with real guests share.
+
+use isobench_microvm::sandbox::AttachError;
+use libtest_mimic::Failed;
+use std::process::Command;
+
+/// A failure in these words where something does not hold.
+pub(crate) fn check(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what.into().into()) }
+}
+
+/// Runs the program ip with these words.
+pub(crate) fn ip(words: &str) -> Result<(), AttachError> {
+    let status = Command::new("ip").args(words.split(' ')).status()?;
+    if status.success() { Ok(()) } else { Err(format!("ip {words}: {status}").into()) }
+}
