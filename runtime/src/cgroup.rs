@@ -17,6 +17,11 @@ use std::time::{Duration, Instant};
 /// The directory under which all of ours lie, so that what a dead run left can be found.
 pub const PARENT: &str = "isobench";
 
+/// The least memory that a container may be limited to. Until exec the new process works in the launching process's memory, and
+/// what it touches there is charged to its own group: a limit below what set-up needs could end the launcher. Docker has the
+/// same bound.
+pub const LEAST_MEMORY: u64 = 6 << 20;
+
 /// Limits of one container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -131,6 +136,10 @@ impl Cgroups {
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Cgroup, Error> {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(Error::invalid(format!("the cgroup name `{name}`"), "is no plain name"));
+        }
+        if let Some(memory) = limits.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            let why = format!("is too low to set a container up: give at least {LEAST_MEMORY} (6 MiB)");
+            return Err(Error::invalid(format!("the memory limit of {memory} bytes"), why));
         }
         let mut cgroup = Cgroup { name: name.into(), directories: Vec::new(), unified: None, removed: false };
         match &self.layout {
@@ -373,6 +382,17 @@ mod tests {
         let Some(Found::Legacy(controllers)) = find(mounts, "0::/\n") else { panic!("no version 1") };
         assert_eq!(controllers.len(), 3);
         assert!(controllers.contains(&(Controller::Memory, "/sys/fs/cgroup/memory".into())));
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_before_anything_is_made() {
+        let cgroups = Cgroups { layout: Layout::Unified("/nonexistent".into()) };
+        let limits = Limits { memory: Some(LEAST_MEMORY - 1), ..Limits::default() };
+        let told = cgroups.create("container", &limits).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "the memory limit of 6291455 bytes is too low to set a container up: give at least 6291456 (6 MiB)"
+        );
     }
 
     #[test]

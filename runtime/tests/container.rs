@@ -74,6 +74,8 @@ fn main() -> ExitCode {
         trial("an_ordinary_user_can_launch", an_ordinary_user_can_launch),
         trial("bundles_run_by_the_oci_command_line", bundles_run_by_the_oci_command_line),
         trial("bundles_live_by_create_start_kill_delete", bundles_live_by_create_start_kill_delete),
+        trial("a_record_whose_maker_was_killed_is_deleted", a_record_whose_maker_was_killed_is_deleted),
+        agent_trial("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
         agent_trial("every_network_mode_serves_and_goes", every_network_mode_serves_and_goes),
         trial("fifty_launches_leave_nothing", fifty_launches_leave_nothing),
     ];
@@ -454,6 +456,41 @@ fn bundles_live_by_create_start_kill_delete() -> Result<(), Failed> {
     let (_, complaint, code) = runtime(&["delete", &id])?;
     check(code == Some(0), complaint)?;
     check(runtime(&["state", &id])?.1.contains("does not exist"), "it is still there")
+}
+
+fn a_record_whose_maker_was_killed_is_deleted() -> Result<(), Failed> {
+    let bundle = bundle("true")?;
+    let path = bundle.path().to_str().ok_or("no UTF-8")?;
+    let id = format!("abandoned-{}", std::process::id());
+    // What a command leaves that is killed between taking the name and writing its process down.
+    let record = std::path::Path::new("/run/isobench").join(format!("{id}.json"));
+    std::fs::create_dir_all("/run/isobench")?;
+    let held = File::create(&record)?;
+    rustix::fs::fcntl_lock(&held, rustix::fs::FlockOperation::LockExclusive)?;
+    check(runtime(&["delete", &id])?.1.contains("is being made"), "a container that is being made was deleted")?;
+    drop(held);
+    check(runtime(&["run", "--bundle", path, &id])?.1.contains("exists already"), "the name was given twice")?;
+    let (_, complaint, _) = runtime(&["state", &id])?;
+    check(complaint.contains("was killed; delete it"), complaint)?;
+    let (_, complaint, code) = runtime(&["delete", &id])?;
+    check(code == Some(0) && !record.exists(), complaint)?;
+    same(runtime(&["run", "--bundle", path, &id])?.2, Some(0))
+}
+
+fn too_little_memory_is_one_sentence() -> Result<(), Failed> {
+    let cgroups = Cgroups::discover().map_err(in_words)?;
+    let before = footprint()?;
+    let refused = cgroups.create("little", &Limits { memory: Some(1 << 20), ..Limits::default() });
+    let told = refused.err().ok_or("it was not refused")?.to_string();
+    check(told.contains("1048576") && told.contains("6 MiB"), told)?;
+    // With the least that is allowed a container starts and ends.
+    let limits = Limits { memory: Some(isobench_runtime::cgroup::LEAST_MEMORY), ..Limits::default() };
+    let program = Arc::new(OwnedFd::from(agent().ok_or("no agent")?));
+    let mut sandbox = ContainerSandbox::new("least", program, SandboxNetwork::None).limited(cgroups, limits);
+    let mut instance = sandbox.launch(&Workload::Exit)?;
+    same(instance.wait(DEADLINE)?.code(), 0)?;
+    instance.destroy().map_err(|errors| format!("{errors:?}"))?;
+    same(footprint()?, before)
 }
 
 /// The agent, which cargo puts two directories above this test.

@@ -1,7 +1,7 @@
 //! The commands, each a function.
 
 use super::configuration::{self, Configured};
-use super::state::{Answer, Place, Record, Status, start_time};
+use super::state::{Answer, Found, Place, Record, Status, start_time};
 use crate::cgroup::{self, Cgroup, Cgroups, Limits};
 use crate::error::Error;
 use crate::launch::launch;
@@ -107,7 +107,15 @@ pub fn kill(id: &str, signal: &str) -> Result<(), Error> {
 
 /// Removes what is left of a container; with `force` it is killed first.
 pub fn delete(id: &str, force: bool) -> Result<(), Error> {
-    let (place, record) = Place::find(id)?;
+    let (place, record) = match Place::look(id)? {
+        (place, Found::Recorded(record)) => (place, record),
+        (place, Found::Abandoned) => {
+            // Where the record does not tell, it is the default group, and what is in it waits for a start that never comes.
+            let cgroups = Cgroups::discover().map(|cgroups| cgroups.paths(id)).unwrap_or_default();
+            cgroups.iter().try_for_each(|path| cgroup::end_tree(path, DEADLINE))?;
+            return place.remove();
+        }
+    };
     if let Some(pidfd) = hold(&record) {
         if !force {
             return Err(Error::invalid(

@@ -4,7 +4,8 @@
 //! file that is removed soon never has any.
 
 use crate::error::Error;
-use rustix::fs::{Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -41,8 +42,25 @@ pub(super) struct Answer<'a> {
 }
 
 /// A container's place: its name as a path, to which the ends of its files' names are added.
+///
+/// Whoever makes the container holds a lock on its record, which is empty until there is a process to write down. The kernel
+/// gives the lock back when the command ends, so an empty record without a lock is one whose maker was killed. It is a record
+/// lock ([fcntl_locking(2)](https://man7.org/linux/man-pages/man2/fcntl_locking.2.html)), which the container's process does not
+/// inherit.
 #[derive(Debug)]
-pub(super) struct Place(PathBuf);
+pub(super) struct Place {
+    path: PathBuf,
+    held: Option<OwnedFd>,
+}
+
+/// What a record says.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// There is, or was, a process.
+    Recorded(Record),
+    /// Its maker was killed before there was one to write down.
+    Abandoned,
+}
 
 impl Place {
     fn top() -> PathBuf {
@@ -61,26 +79,30 @@ impl Place {
                 "has other characters than A-Z a-z 0-9 _ + - .",
             ));
         }
-        Ok(Self(Self::top().join(id)))
+        Ok(Self { path: Self::top().join(id), held: None })
     }
 
     /// Takes a name that is free.
     pub(super) fn create(id: &str) -> Result<Self, Error> {
-        let place = Self::of(id)?;
+        let mut place = Self::of(id)?;
         let path = place.record();
         let take = || {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map(drop)
+            let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
+            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| file)
         };
         let mut made = take();
-        if made == Err(Errno::NOENT) {
+        if matches!(made, Err(Errno::NOENT)) {
             let top = Self::top();
             rustix::fs::mkdir(&top, Mode::from_raw_mode(0o700))
                 .map_err(Error::system("make", top.display().to_string()))?;
             made = take();
         }
         match made {
-            Ok(()) => Ok(place),
+            Ok(file) => {
+                place.held = Some(file);
+                Ok(place)
+            }
             Err(Errno::EXIST) => Err(Error::invalid(format!("the container {id}"), "exists already")),
             Err(errno) => Err(Error::system("make", path.display().to_string())(errno)),
         }
@@ -88,12 +110,35 @@ impl Place {
 
     /// Finds a container.
     pub(super) fn find(id: &str) -> Result<(Self, Record), Error> {
-        let place = Self::of(id)?;
+        match Self::look(id)? {
+            (place, Found::Recorded(record)) => Ok((place, record)),
+            (_, Found::Abandoned) => {
+                let why = "has no process: the command that made it was killed; delete it";
+                Err(Error::invalid(format!("the container {id}"), why))
+            }
+        }
+    }
+
+    /// Finds a container, or what is left of one that was never made.
+    pub(super) fn look(id: &str) -> Result<(Self, Found), Error> {
+        let mut place = Self::of(id)?;
         let path = place.record();
         let bytes = match std::fs::read(&path) {
             // The name is taken by a command that has not made the container yet.
             Ok(bytes) if bytes.is_empty() => {
-                return Err(Error::invalid(format!("the container {id}"), "is being made"));
+                let named = || path.display().to_string();
+                let file = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+                let file = file.map_err(Error::system("open", named()))?;
+                return match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => {
+                        place.held = Some(file);
+                        Ok((place, Found::Abandoned))
+                    }
+                    Err(Errno::AGAIN | Errno::ACCESS) => {
+                        Err(Error::invalid(format!("the container {id}"), "is being made"))
+                    }
+                    Err(errno) => Err(Error::system("lock", named())(errno)),
+                };
             }
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -103,16 +148,15 @@ impl Place {
         };
         let record = serde_json::from_slice(&bytes)
             .map_err(|error| Error::invalid(path.display().to_string(), format!("is damaged: {error}")))?;
-        Ok((place, record))
+        Ok((place, Found::Recorded(record)))
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
         let path = self.record();
         let bytes = serde_json::to_vec(record).map_err(|error| Error::invalid("the state", error.to_string()))?;
-        // The file is empty: truncating it would make ext4 put it on the disk as soon as it is closed.
         let failed = |errno| Error::system("write", path.display().to_string())(errno);
-        let file = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-        rustix::io::write(&file, &bytes).map(drop).map_err(failed)
+        let file = self.held.as_ref().ok_or(Errno::BADF).map_err(failed)?;
+        rustix::io::write(file, &bytes).map(drop).map_err(failed)
     }
 
     /// The fifo on which a created container waits; it is there until the container is started.
@@ -125,7 +169,7 @@ impl Place {
     }
 
     fn with(&self, end: &str) -> PathBuf {
-        let mut path = self.0.clone().into_os_string();
+        let mut path = self.path.clone().into_os_string();
         path.push(end);
         path.into()
     }
