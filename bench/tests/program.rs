@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Trial::test("a_program_of_the_users_own_is_measured", own_program),
         Trial::test("a_required_sandbox_that_cannot_be_measured_is_refused", required),
         Trial::test("ctrl_c_leaves_valid_records_and_resume_goes_on", interrupt_and_resume),
+        Trial::test("a_second_ctrl_c_ends_at_once", second_interrupt),
         Trial::test("a_run_resumes_on_the_same_boot_and_program_only", resume_elsewhere),
         Trial::test("nothing_is_left_after_a_kill_and_gc", kill_and_sweep),
         Trial::test("selftest_finds_the_planted_slowdown", selftest),
@@ -284,7 +285,7 @@ fn unwritable() -> Outcome {
     let place = Place::new();
     fs::create_dir(place.path("theirs"))?;
     fs::set_permissions(place.0.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let other = dead_run()?;
+    let other = dead_run("4999999-1")?;
     for out in ["theirs", "theirs/new"] {
         let mut arguments = SHORT.to_vec();
         arguments.push(out);
@@ -305,13 +306,13 @@ fn unwritable() -> Outcome {
 }
 
 /// A control group of root's as a run leaves it that was killed.
-fn dead_run() -> Result<Option<PathBuf>, Failed> {
+fn dead_run(number: &str) -> Result<Option<PathBuf>, Failed> {
     let hierarchies = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
     let Some(hierarchy) = hierarchies.into_iter().find(|path| path.join("cgroup.procs").exists()) else {
         return Ok(None);
     };
-    // No process has this number: it is above the kernel's greatest (PID_MAX_LIMIT).
-    let group = hierarchy.join("isobench/4999999-1");
+    // No process has such a number: it is above the kernel's greatest (PID_MAX_LIMIT).
+    let group = hierarchy.join("isobench").join(number);
     fs::create_dir_all(&group)?;
     Ok(Some(group))
 }
@@ -505,6 +506,51 @@ fn interrupt_and_resume() -> Outcome {
     expect(times.is_sorted(), || "time runs backwards".into())?;
     // A run that was stopped has a report of what there is.
     place.well(&["report", "out"]).map(drop)
+}
+
+fn second_interrupt() -> Outcome {
+    let place = Place::new();
+    let state = State::now();
+    // A cell that would last until the deadline of each step, 10 s.
+    let arguments = ["run", "--only", "startup", "--sandbox", "process", "--reps", "5", "--out", "out"];
+    let arguments = [arguments.as_slice(), &["--", "/bin/sleep", "600"]].concat();
+    let child = place.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let sleeps = |process: &Process| {
+        fs::read_to_string(format!("/proc/{}/comm", process.pid)).is_ok_and(|name| name.trim() == "sleep")
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !descendants(child.id()).iter().any(sleeps) {
+        expect(Instant::now() < deadline, || "the cell does not begin".into())?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let family = descendants(child.id());
+    signal(&child, rustix::process::Signal::INT)?;
+    // Seen to have been taken before the second one: two that wait are one.
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        status
+            .lines()
+            .filter(|line| line.starts_with("SigPnd") || line.starts_with("ShdPnd"))
+            .all(|line| line.split_ascii_whitespace().nth(1).is_some_and(|set| u64::from_str_radix(set, 16) == Ok(0)))
+    };
+    while !caught() {
+        expect(Instant::now() < deadline, || "the signal is not taken".into())?;
+        std::thread::yield_now();
+    }
+    expect(family.iter().any(|process| sleeps(process) && process.lives()), || "the first one ended the cell".into())?;
+    signal(&child, rustix::process::Signal::INT)?;
+    let output = child.wait_with_output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    expect(output.status.code() == Some(130), || format!("{output:?}"))?;
+    expect(!told.contains("--resume"), || format!("it ended in good order: {told}"))?;
+    while family.iter().any(Process::lives) {
+        expect(Instant::now() < deadline, || format!("a process of the run lives on: {family:?}"))?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    reader::read_interrupted(&place.path("out"))?;
+    place.well(&["gc"])?;
+    expect(place.well(&["gc"])?.contains("nothing is left"), || "gc did not remove everything".into())?;
+    State::now().same_as(&state)
 }
 
 fn resume_elsewhere() -> Outcome {
