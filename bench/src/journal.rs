@@ -158,6 +158,11 @@ pub fn sweep(dry: bool) -> Vec<Leftover> {
         if alive(&run) != Some(false) || leftovers.iter().any(|leftover| leftover.path == path) {
             continue;
         }
+        // The number may be one of another pid namespace: a run in a container, whose journal cannot be seen from here. What
+        // is in use is not dead; a dead run's processes went with its own namespace.
+        if cgroup::in_use(&path) {
+            continue;
+        }
         let error = if dry { None } else { remove(Kind::Cgroup, &path).err() };
         leftovers.push(Leftover { run, kind: Kind::Cgroup, path, error });
     }

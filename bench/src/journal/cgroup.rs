@@ -17,6 +17,12 @@ pub(super) fn of_runs() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether a process is in a group or below it.
+pub(super) fn in_use(path: &Path) -> bool {
+    let members = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    !members.trim().is_empty() || children(path).iter().any(|child| in_use(child))
+}
+
 /// Removes `isobench` groups that no run uses any more.
 pub(super) fn remove_empty_parents() {
     for parent in parents() {
