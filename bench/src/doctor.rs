@@ -6,6 +6,7 @@
 mod control_groups;
 mod kvm;
 mod programs;
+pub(crate) mod remedy;
 pub mod trial;
 
 pub use kvm::kvm;

@@ -3,7 +3,6 @@
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
 
 use super::Finding;
-use rustix::fs::{Access, access};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +36,7 @@ fn legacy(layout: &str, memory: Option<PathBuf>, root: bool) -> Finding {
             format!("control groups are {layout}, and the memory controller is not mounted"),
             Some("sudo mount -t cgroup -o memory none /sys/fs/cgroup/memory".into()),
         ),
-        Some(memory) if access(&memory, Access::WRITE_OK).is_ok() => Finding::good(
+        Some(memory) if can_be_made_in(&memory) => Finding::good(
             SUBJECT,
             format!("control groups are {layout}; groups of ours can be made and their memory read"),
         ),
@@ -51,11 +50,17 @@ fn legacy(layout: &str, memory: Option<PathBuf>, root: bool) -> Finding {
     }
 }
 
+/// Whether a group can be made below another one: by making it.
+fn can_be_made_in(group: &Path) -> bool {
+    let trial = group.join(format!("isobench-doctor-{}", std::process::id()));
+    fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).is_ok()
+}
+
 fn unified(group: &Path) -> Finding {
     let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
     let has = |name: &str| controllers.split_ascii_whitespace().any(|controller| controller == name);
     let delegate = "systemd-run --user --scope -p Delegate=yes isobench run";
-    if access(group, Access::WRITE_OK).is_err() {
+    if !can_be_made_in(group) {
         let sentence =
             "control groups are v2, and none of yours can be written, so memory is measured by process alone";
         return Finding::limited(SUBJECT, sentence, Some(delegate.into()));

@@ -1,6 +1,6 @@
 //! What KVM is here: absent, forbidden, or there and good for what.
 
-use super::Finding;
+use super::{Finding, remedy};
 use isobench_microvm::judge::{Verdict, judge};
 use std::io::ErrorKind;
 
@@ -19,11 +19,9 @@ pub fn kvm() -> Finding {
              virtualisation in the hypervisor, to run a virtual machine of ours",
             None,
         ),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Finding::missing(
-            SUBJECT,
-            "/dev/kvm is not for you",
-            Some("sudo usermod -aG kvm $USER && newgrp kvm".into()),
-        ),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Finding::missing(SUBJECT, "/dev/kvm is not for you", Some(remedy::kvm_for_user()))
+        }
         Err(error) => Finding::missing(SUBJECT, format!("/dev/kvm cannot be opened: {error}"), load_module()),
     }
 }

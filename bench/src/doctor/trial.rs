@@ -1,8 +1,10 @@
 //! Namespaces and networks, tried for real in a process of its own: what it makes goes with it.
 
-use super::{Finding, SUBCOMMAND};
+use super::{Finding, SUBCOMMAND, remedy};
+use crate::programs::Program;
+use isobench_runtime::launch::bare;
 use isobench_runtime::network::{Firewall, Mac, Netlink, Offload, PeerNamespace, Tap, Veth};
-use isobench_workload::{Output, Process};
+use isobench_workload::{Exit, Output, Process};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Signal, getegid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the trial may take.
@@ -33,13 +36,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The findings on namespaces and on the network.
+/// The findings on processes, namespaces and the network.
 pub(super) fn findings() -> Vec<Finding> {
     match run() {
-        Ok(attempts) => vec![namespaces(&attempts), network(&attempts)],
+        Ok(attempts) => vec![processes(&attempts), namespaces(&attempts), network(&attempts)],
         Err(error) => {
             let sentence = format!("could not be tried: {error:#}");
-            vec![Finding::missing("namespaces", sentence.clone(), None), Finding::missing("network", sentence, None)]
+            let missing = |subject| Finding::missing(subject, sentence.clone(), None);
+            ["processes", "namespaces", "network"].map(missing).into()
         }
     }
 }
@@ -66,6 +70,7 @@ fn attempts() -> Vec<Attempt> {
         attempts.push(Attempt { what: what.to_owned(), refused: result.err() });
         well
     };
+    attempt(CLONE3, launch());
     // An ordinary user needs this one for all others. Root does without, and tries it last: it would lose its privilege.
     if !user.is_root() {
         attempt(USER, user_namespace(user.as_raw(), group.as_raw()));
@@ -90,8 +95,21 @@ fn attempts() -> Vec<Attempt> {
     attempts
 }
 
+const CLONE3: &str = "clone3";
 const USER: &str = "user";
 const NETWORK: &str = "network";
+
+/// Launches the agent as the baseline and every container of ours are launched.
+pub(crate) fn launch() -> Result<(), String> {
+    let agent = Program::agent(&std::env::temp_dir()).map_err(|error| format!("{error:#}"))?;
+    let descriptor = agent.file().try_clone_to_owned().map_err(|error| error.to_string())?;
+    let launched = bare(Arc::new(descriptor), vec!["agent".to_owned(), "exit".to_owned()]);
+    let (mut process, _output) = launched.map_err(|error| reason(&error))?;
+    match process.wait(DEADLINE).map_err(|error| error.to_string())? {
+        Exit::Status(0) => Ok(()),
+        exit => Err(format!("the agent ended with {exit:?}")),
+    }
+}
 
 fn leave(namespace: CloneFlags) -> Result<(), String> {
     unshare(namespace).map_err(|errno| errno.desc().to_owned())
@@ -141,6 +159,28 @@ fn reason(error: &dyn std::error::Error) -> String {
     }
 }
 
+/// What is said of making processes.
+fn processes(attempts: &[Attempt]) -> Finding {
+    const SUBJECT: &str = "processes";
+    match attempts.iter().find(|attempt| attempt.what == CLONE3).and_then(|attempt| attempt.refused.as_ref()) {
+        None => Finding::good(SUBJECT, "clone3 makes a process in all its namespaces by one call"),
+        Some(refused) => Finding::missing(SUBJECT, without_processes(refused), Some(remedy::UNFILTERED.into())),
+    }
+}
+
+/// Why neither the baseline nor a container of ours can be launched.
+fn without_processes(refused: &str) -> String {
+    format!(
+        "clone3 is refused ({refused}), as by the system call filter of an old container engine, so neither the bare process \
+         nor a container of ours can be launched"
+    )
+}
+
+/// Why no process of ours can be launched here, with what mends it, if that is so.
+pub(crate) fn obstacle_to_launches() -> Option<String> {
+    launch().err().map(|refused| format!("{}: `{}`", without_processes(&refused), remedy::UNFILTERED))
+}
+
 /// What is said of the namespaces, by what was refused.
 fn namespaces(attempts: &[Attempt]) -> Finding {
     const SUBJECT: &str = "namespaces";
@@ -159,16 +199,12 @@ fn namespaces(attempts: &[Attempt]) -> Finding {
             format!("all namespaces can be made but {}, which only runs without root need", refused.join(", "));
         return Finding::limited(SUBJECT, sentence, None);
     }
-    let remedy = if geteuid().is_root() {
-        "run it on the machine itself, or in a container started with --privileged"
-    } else {
-        "sudo isobench run"
+    let remedy = match geteuid().is_root() {
+        true if remedy::is_in_a_container() => remedy::PRIVILEGED.into(),
+        true => "run it on the machine itself, or in a container started with --privileged".into(),
+        false => remedy::user_namespace(),
     };
-    Finding::missing(
-        SUBJECT,
-        format!("no testbed can be made: refused are {}", refused.join(", ")),
-        Some(remedy.into()),
-    )
+    Finding::missing(SUBJECT, format!("no testbed can be made: refused are {}", refused.join(", ")), Some(remedy))
 }
 
 /// What is said of the network, by what was refused.
@@ -178,24 +214,22 @@ fn network(attempts: &[Attempt]) -> Finding {
     if of(NETWORK).is_none_or(|attempt| attempt.refused.is_some()) {
         return Finding::missing(SUBJECT, "without a network namespace there is no simulated host", None);
     }
-    let tried: Vec<&Attempt> = PARTS.iter().filter_map(|(what, _)| of(what)).collect();
+    let tried: Vec<&Attempt> = PARTS.iter().filter_map(|what| of(what)).collect();
     let refused: Vec<&&Attempt> = tried.iter().filter(|attempt| attempt.refused.is_some()).collect();
     let list =
         |attempts: &[&Attempt]| attempts.iter().map(|attempt| attempt.what.as_str()).collect::<Vec<_>>().join(", ");
     let [first, ..] = refused.as_slice() else {
         return Finding::good(SUBJECT, format!("{} work in a namespace of their own", list(&tried)));
     };
-    let module =
-        PARTS.iter().find(|(what, _)| *what == first.what).map(|(_, module)| format!("sudo modprobe {module}"));
     let reasons: Vec<String> = refused
         .iter()
         .map(|attempt| format!("{} ({})", attempt.what, attempt.refused.as_deref().unwrap_or_default()))
         .collect();
-    Finding::limited(SUBJECT, format!("refused are {}", reasons.join(", ")), module)
+    Finding::limited(SUBJECT, format!("refused are {}", reasons.join(", ")), remedy::network(&first.what))
 }
 
-/// What the simulated host is made of, and the kernel module behind each.
-const PARTS: [(&str, &str); 4] = [("bridge", "bridge"), ("veth", "veth"), ("tap", "tun"), ("nftables", "nf_tables")];
+/// What the simulated host is made of.
+const PARTS: [&str; 4] = ["bridge", "veth", "tap", "nftables"];
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ mod container;
 mod docker;
 mod engine;
 mod networks;
+mod obstacles;
 mod oci;
 mod podman;
 mod process;
@@ -30,6 +31,7 @@ use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
 use isobench_runtime::{ContainerSandbox, SandboxNetwork};
 use isobench_workload::{Family, Sandbox};
+use obstacles::Obstacles;
 use std::rc::Rc;
 
 /// What network a sandbox has, as far as an experiment must know.
@@ -145,9 +147,13 @@ pub(crate) fn find(
     settings: &Settings,
 ) -> anyhow::Result<Vec<Candidate>> {
     let kvm = judge();
+    let obstacles = Obstacles::find(networks);
     let containers = container::Containers::new(agent)?;
     let (root, host) = (root_directory::make(agent)?, root_directory::show_host()?);
     let find = |kind: &Kind| -> Found {
+        if let Some(obstacle) = obstacles.to(kind) {
+            return Err(obstacle);
+        }
         match kind.name {
             "process" => found(
                 process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),

@@ -1,5 +1,6 @@
 //! The namespaces that make the testbed a machine of its own.
 
+use crate::doctor::remedy;
 use crate::home;
 use anyhow::Context;
 use nix::sched::{CloneFlags, unshare};
@@ -21,14 +22,12 @@ pub(crate) const PRIVATE: &str = "/run";
 pub(crate) fn leave() -> anyhow::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if user != 0 {
-        unshare(CloneFlags::CLONE_NEWUSER).context(
-            "make a user namespace (as an ordinary user this needs `sysctl user.max_user_namespaces` above 0 and, on \
-             Ubuntu, `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; or run it as root)",
-        )?;
-        // A process without privilege may map itself alone, and only after giving up setgroups (user_namespaces(7)).
-        write("/proc/self/setgroups", "deny")?;
-        write("/proc/self/uid_map", &format!("0 {user} 1"))?;
-        write("/proc/self/gid_map", &format!("0 {group} 1"))?;
+        become_root(user, group).with_context(|| {
+            format!(
+                "make a user namespace: an ordinary user may not here; `{}` allows it, or run it as root",
+                remedy::user_namespace()
+            )
+        })?;
     }
     unshare(CloneFlags::CLONE_NEWNET | NAMESPACES)
         .context("make the testbed's namespaces (needs root, or CAP_SYS_ADMIN in a user namespace)")
@@ -45,6 +44,15 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWCGROUP);
+
+/// Becomes root of a user namespace ([user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html)).
+fn become_root(user: u32, group: u32) -> anyhow::Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    // A process without privilege may map itself alone, and only after giving up setgroups.
+    write("/proc/self/setgroups", "deny")?;
+    write("/proc/self/uid_map", &format!("0 {user} 1"))?;
+    write("/proc/self/gid_map", &format!("0 {group} 1"))
+}
 
 /// Furnishes the new namespaces; called by their first process. With `lasting`, what the machine mounts and unmounts later is
 /// seen inside too, so that a testbed that is kept pins no disk; nothing spreads the other way.

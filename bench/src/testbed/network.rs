@@ -1,6 +1,8 @@
 //! The network of the simulated host: its loopback, its uplink, and the outside client at the other end.
 
 use super::uplink::{Addresses, CONGESTION_CONTROL, Uplink};
+use crate::doctor::remedy;
+use anyhow::Context;
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{BridgeNetwork, Firewall, Namespace, Netlink, bridge_network::Settings, sysctl};
 use isobench_workload::Instance;
@@ -104,7 +106,8 @@ pub(crate) struct OwnNetworks {
 
 impl OwnNetworks {
     pub(crate) fn create(host: &HostNetwork) -> anyhow::Result<Self> {
-        let firewall = Firewall::create("isobench")?;
+        let firewall = Firewall::create("isobench")
+            .with_context(|| format!("make a firewall: `{}`", remedy::network("nftables").unwrap_or_default()))?;
         let bridge = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
         let custom = BridgeNetwork::create(&firewall, Settings::custom())?;
         // Where the module br_netfilter is loaded, as dockerd does, a figure on a bridge would also be one on the firewall. An
