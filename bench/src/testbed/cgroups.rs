@@ -149,7 +149,8 @@ impl Branches {
     /// is delegated it may not: then it is told that not all could be joined.
     pub(crate) fn join(&self, within: Option<&str>) -> bool {
         let leaf = |path: &Path| within.map_or(path.to_owned(), |host| path.join(PARENT).join(host)).join(OWN);
-        self.0.iter().map(|branch| join(&leaf(&branch.path)).is_ok()).fold(true, |all, one| all && one)
+        // Each is tried, whatever became of those before it.
+        self.0.iter().filter(|branch| join(&leaf(&branch.path)).is_err()).count() == 0
     }
 
     /// The groups.
