@@ -18,9 +18,12 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 type Outcome = Result<(), Failed>;
 
+/// A test by its name.
+type Test = (&'static str, fn() -> Outcome);
+
 fn main() -> ExitCode {
     let obstacle = (!rustix::process::geteuid().is_root()).then_some("needs root to take something away");
-    let tests: [(&str, fn() -> Outcome); 8] = [
+    let tests: [Test; 8] = [
         ("clone3_of_an_old_container_engine", clone3),
         ("no_tun_device", no_tun),
         ("no_nf_tables", no_nf_tables),
@@ -223,7 +226,7 @@ impl Place {
         let records = reader::read(&self.path("out"))?;
         let failed =
             records.samples.iter().find(|sample| matches!(sample.outcome, isobench_reports::record::Outcome::Error(_)));
-        expect(failed.is_none(), &failed)?;
+        expect(failed.is_none(), failed)?;
         let page = fs::read_to_string(self.path("out/report.html"))?;
         let chosen = records.run.sandboxes.into_iter().filter(|sandbox| sandboxes.contains(&sandbox.name.as_str()));
         let gaps: BTreeMap<_, _> = chosen.map(|sandbox| (sandbox.name, sandbox.unavailable)).collect();
