@@ -122,7 +122,7 @@ fn reference(sandbox: &str) -> Option<&'static str> {
     })
 }
 
-/// The figures that bear on the choice of a mode: what it is and its median, with that of its [`reference`] where there is
+/// The figures that bear on the choice of a mode: what it is and its median, with that of its [`reference()`] where there is
 /// one.
 #[must_use]
 pub fn mode_figures(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<Fact> {
