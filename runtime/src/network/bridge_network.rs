@@ -6,7 +6,7 @@
 //! A container joins it in steps, so that nothing is left to prepare once its process exists:
 //! 1. [`BridgeNetwork::endpoint`] leases an address and makes the messages for the inside;
 //! 2. the process is created, and while it builds its root, [`Endpoint::attach`] makes the veth pair with one end in its
-//!    namespace; then it sends the messages ([`Configuration::apply`]);
+//!    namespace; then it sends the messages ([`super::Configuration::apply`]);
 //! 3. [`Endpoint::await_carrier`] sees to it that no packet is lost on the bridge any more.
 
 use super::inside::{Interface, Ipv6};
