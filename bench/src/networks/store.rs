@@ -9,12 +9,16 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Our nftables table. The testbed of a measured run has another one.
 const TABLE: &str = "isobench_networks";
 
 /// The file in which it is written whether packets were forwarded before there was a network.
 const FORWARDING: &str = "forwarding.json";
+
+/// How long a container that has ended may take to give its address back.
+const GIVING_BACK: Duration = Duration::from_secs(3);
 
 /// The networks whose state lies below one state directory. They live in the network namespace of the calling thread, which
 /// must always be the same for one state directory.
@@ -244,10 +248,16 @@ impl Store {
         }
         // As long as this is held nobody can join.
         let all = self.leases(settings).begin()?;
-        if !all.take_all()? {
+        let begun = Instant::now();
+        while !all.take_all()? {
             let name = &settings.name;
             let members = self.opened(settings).and_then(|network| network.members()).unwrap_or_default();
             let instances: Vec<_> = members.into_iter().map(|member| member.instance).collect();
+            // A container that has ended is no member any more, and keeps its address until the kernel has removed its link.
+            if instances.is_empty() && begun.elapsed() < GIVING_BACK {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
             let who = if instances.is_empty() { String::new() } else { format!(" by {}", instances.join(", ")) };
             return refuse(format!("the network `{name}` is in use{who}: stop or disconnect what uses it first"));
         }
