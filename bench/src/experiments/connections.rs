@@ -7,7 +7,7 @@ use isobench_workload::Traffic;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "connections",
     text: "new TCP connections with one answer each, four in flight, as many as go",
-    quick_blocks: 3,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &[RATE],
     points: |kind| Path::of(kind).iter().map(|path| point(*path)).collect(),

@@ -12,7 +12,7 @@ use isobench_workload::{Drive, DriveOutcome, Instance, Sandbox, Stage, Traffic, 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "crowd",
     text: "launches containers on the bridge; the start of the 1st, 10th and 100th, and a round trip to it beside the others",
-    quick_blocks: 2,
+    quick_blocks: 0,
     takes_program: false,
     metrics: METRICS,
     points: |kind| points(kind, &[1, 10, 100]),

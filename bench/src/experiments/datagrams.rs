@@ -9,7 +9,7 @@ use isobench_workload::{Family, Traffic};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "datagrams",
     text: "UDP datagrams of 64 bytes towards the sandbox and from it, as fast as they go: sent and arrived",
-    quick_blocks: 3,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &["udp.upload", "udp.upload.sent", "udp.download", "udp.download.sent"],
     points: |kind| {

@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "hosts",
     text: "tries to reach a container on a second host, with equal private ranges and with routed ones",
-    quick_blocks: 2,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &[CONNECTS],
     points,

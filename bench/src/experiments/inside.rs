@@ -10,7 +10,7 @@ use isobench_workload::Traffic;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "inside",
     text: "TCP streams, round trips and connections from inside the sandbox, to another one like it and to the outside",
-    quick_blocks: 3,
+    quick_blocks: 0,
     takes_program: false,
     metrics: &[
         "tcp.upload",

@@ -13,7 +13,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "load",
     text: "one-byte requests on a constant schedule over four TCP connections, at rates that double up to saturation; \
            each one's time counts from when it was due",
-    quick_blocks: 3,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &[LATENCY, RATE],
     points: |kind| {

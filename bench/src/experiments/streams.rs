@@ -8,7 +8,7 @@ use isobench_workload::Traffic;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "streams",
     text: "four TCP streams at the same time towards the sandbox and four from it, with segmentation offload",
-    quick_blocks: 3,
+    quick_blocks: 0,
     takes_program: false,
     metrics: &["tcp.upload", "tcp.upload.cost", "tcp.download", "tcp.download.cost"],
     points: |kind| Path::main(kind).iter().flat_map(|path| RUNS.iter().flat_map(|run| points(*path, run.1))).collect(),
