@@ -340,6 +340,10 @@ fn mount_operations<'a>(
             if !fresh && matches!(name.as_str(), "proc" | "sysfs") {
                 operations.push(Operation::NoLink { path: c_target.clone() });
             }
+            // An empty root lies in memory already: a second such file system would cost its making and its end.
+            if fresh && target == "/dev" && name == "tmpfs" && !mount.read_only {
+                return Ok(());
+            }
             let flags = mount.flags | if mount.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
             let (name, options) = (c_string(name)?, c_string(options)?);
             operations.push(Operation::FileSystem { name, target: c_target, flags, options });
