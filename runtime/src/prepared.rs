@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::network::{Configuration, Endpoint, Namespace, NetworkError, PeerNamespace};
+use isobench_workload::Resource;
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,15 @@ impl PreparedNetwork {
     /// Its place in a network.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
+    }
+
+    /// Gives it up unused, and returns when its link has gone and its address is free.
+    ///
+    /// # Errors
+    /// Where the link stays.
+    pub fn release(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        drop(self.namespace);
+        self.endpoint.map_or(Ok(()), |endpoint| Box::new(endpoint).release())
     }
 
     fn new(namespace: &Namespace, endpoint: Option<Endpoint>) -> Result<Self, NetworkError> {

@@ -55,8 +55,9 @@ fn crun(bundle: &Bundle, number: u32) -> anyhow::Result<f64> {
     let begun = clock::now();
     let mut child = Ready::wait(Command::new("crun").args(["run", "--bundle"]).arg(bundle.path()).arg(&name))?;
     let taken = (clock::now() - begun) as f64;
-    let killed = Command::new("crun").args(["delete", "--force", &name]).status().context("start crun delete")?;
-    ensure!(killed.success(), "crun delete ended with {killed}");
+    // It removes the container itself when that has ended: a delete would race with it.
+    let killed = Command::new("crun").args(["kill", &name, "KILL"]).status().context("start crun kill")?;
+    ensure!(killed.success(), "crun kill ended with {killed}");
     child.0.wait().context("wait for crun")?;
     Ok(taken)
 }
