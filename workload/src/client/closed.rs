@@ -67,21 +67,22 @@ impl Tally {
         Ok(Self { histogram: histogram()?, nanoseconds: 0, whole: 0 })
     }
 
-    /// Repeats a request until the window is over and keeps the time of each one that begins within it.
+    /// Repeats a request until the window is over and keeps the time of each one that begins within it. A request of the
+    /// warm-up that lasts longer than the warm-up moves the window: one that stalls must not leave nothing to measure.
     fn repeat(&mut self, window: Window, mut request: impl FnMut() -> Result<()>) -> Result<()> {
         let mut before = clock::now();
-        let mut begun = None;
-        while before < window.end {
-            if before >= window.begin {
-                begun.get_or_insert(before);
-            }
+        while before < window.begin {
             request()?;
-            let now = clock::now();
             self.whole += 1;
-            if let Some(begun) = begun {
-                self.histogram.saturating_record(now - before);
-                self.nanoseconds = now - begun;
-            }
+            before = clock::now();
+        }
+        let begun = before;
+        while before < begun + window.length() {
+            request()?;
+            self.whole += 1;
+            let now = clock::now();
+            self.histogram.saturating_record(now - before);
+            self.nanoseconds = now - begun;
             before = now;
         }
         Ok(())
@@ -102,5 +103,26 @@ impl Tally {
         outcome.whole = self.whole;
         outcome.histogram = encoded(&self.histogram)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_of_the_warm_up_that_outlasts_the_window_moves_it() {
+        let begin = clock::now() + 1_000_000;
+        let window = Window { begin, end: begin + 4_000_000 };
+        let (mut tally, mut requests) = (Tally::new().unwrap(), 0);
+        let stalls_at_first = || {
+            requests += 1;
+            std::thread::sleep(Duration::from_millis(if requests == 1 { 10 } else { 1 }));
+            Ok(())
+        };
+        tally.repeat(window, stalls_at_first).unwrap();
+        assert!(tally.histogram.len() >= 1 && tally.nanoseconds >= window.length());
+        assert_eq!(tally.whole, tally.histogram.len() + 1, "the one that stalled is warm-up");
     }
 }

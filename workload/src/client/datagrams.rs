@@ -20,27 +20,28 @@ pub(super) fn upload(drive: &Drive, bytes: u32, outcome: &mut DriveOutcome) -> R
     // Whoever does not answer would let all of them vanish and be told as a loss.
     ask(&socket, &question(Kind::Count), session)?;
     let window = Window::of(drive);
-    let (mut number, mut begin, mut now) = (0_u64, (0, 0), clock::now());
-    let mut before = 0;
-    while now < window.end {
-        if begin.0 == 0 && now >= window.begin {
-            // What the warm-up sent is counted first.
-            before = ask(&socket, &question(Kind::Count), session)?;
-            begin = (clock::now(), number);
+    let mut number = 0;
+    let mut send_until = |end: u64| {
+        while clock::now() < end {
+            datagram[..Header::SIZE].copy_from_slice(&Header { kind: Kind::Sink, session, number }.encode());
+            match socket.send(&datagram) {
+                Ok(_) => number += 1,
+                // A full queue of the sender's own: the datagram is tried again, so that what is lost is the path's.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+                Err(error) => return Err(error),
+            }
         }
-        datagram[..Header::SIZE].copy_from_slice(&Header { kind: Kind::Sink, session, number }.encode());
-        match socket.send(&datagram) {
-            Ok(_) => number += 1,
-            // A full queue of the sender's own: the datagram is tried again, so that what is lost is the path's.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
-        now = clock::now();
-    }
-    outcome.nanoseconds = now - begin.0;
+        Ok(number)
+    };
+    let sent_before = send_until(window.begin)?;
+    // What the warm-up sent is counted first; the window begins when that is known.
+    let before = ask(&socket, &question(Kind::Count), session)?;
+    let begun = clock::now();
+    let sent = send_until(begun + window.length())?;
+    outcome.nanoseconds = clock::now() - begun;
     std::thread::sleep(STRAGGLERS);
     let arrived = ask(&socket, &question(Kind::Count), session)?;
-    outcome.offered = number - begin.1;
+    outcome.offered = sent - sent_before;
     outcome.completed = arrived.saturating_sub(before).min(outcome.offered);
     outcome.whole = arrived;
     outcome.bytes = outcome.completed * datagram.len() as u64;
