@@ -23,9 +23,10 @@ type Test = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
     let obstacle = (!rustix::process::geteuid().is_root()).then_some("needs root to take something away");
-    let tests: [Test; 8] = [
+    let tests: [Test; 9] = [
         ("clone3_of_an_old_container_engine", clone3),
         ("no_tun_device", no_tun),
+        ("tun_device_for_root_alone", tun_for_root),
         ("no_nf_tables", no_nf_tables),
         ("no_user_namespaces_by_the_kernels_limit", no_user_namespaces),
         ("no_user_namespaces_by_ubuntus_restriction", ubuntu),
@@ -68,6 +69,17 @@ fn no_tun() -> Outcome {
         expect(gaps[name].as_deref().is_some_and(|gap| gap.contains("no tap can be made")), &gaps)?;
     }
     Ok(())
+}
+
+fn tun_for_root() -> Outcome {
+    let place = Place::new()?;
+    let closed = format!("{} && {AS_NOBODY}", node_in_place("tun", 200, 600));
+    let (mended, sentence) = finding(&place.doctor(&["--mount"], &closed, vec![])?, "network", "limited")?;
+    expect(sentence.contains("tap"), &sentence)?;
+    expect(mended == "sudo chmod 666 /dev/net/tun", &mended)?;
+    let gaps = place.run(&["--mount"], &closed, vec![], &["process", "unikernel-process"])?;
+    expect(gaps["process"].is_none(), &gaps)?;
+    expect(gaps["unikernel-process"].as_deref().is_some_and(|gap| gap.contains("no tap can be made")), &gaps)
 }
 
 fn no_nf_tables() -> Outcome {
@@ -121,9 +133,11 @@ fn kvm_for_a_group() -> Outcome {
     let groups = fs::read_to_string("/etc/group")?;
     let there = |name: &str| groups.lines().any(|line| line.starts_with(name));
     let name = if there("kvm:") { "kvm" } else { "audio" };
+    // What is asked here is whether KVM alone is missing.
     let cover = format!(
-        "mount -t tmpfs none /mnt && mknod -m 660 /mnt/kvm c 10 232 && chgrp {name} /mnt/kvm && \
-         {{ [ -e /dev/kvm ] || touch /dev/kvm; }} && mount --bind /mnt/kvm /dev/kvm && {AS_NOBODY}"
+        "{} && {} && chgrp {name} /dev/kvm && {AS_NOBODY}",
+        node_in_place("tun", 200, 666),
+        node_in_place("kvm", 232, 660)
     );
     let output = place.isobench(&["--mount"], &cover, vec![], &["doctor", "--json"])?;
     let (mended, sentence) = finding(&serde_json::from_slice(&output.stdout)?, "KVM", "missing")?;
@@ -157,6 +171,17 @@ fn no_program_from_memory() -> Outcome {
     expect(mended == "sudo sysctl vm.memfd_noexec=1", &mended)?;
     let gaps = place.run(&own, forbid, vec![], &["process", "container-none"])?;
     expect(gaps.values().all(Option::is_none), &gaps)
+}
+
+/// Puts another node of a miscellaneous device (major number 10) in the place of the machine's own, in a mount namespace.
+fn node_in_place(name: &str, minor: u32, mode: u32) -> String {
+    let directory = if name == "tun" { "/dev/net" } else { "/dev" };
+    let path = format!("{directory}/{name}");
+    // The next one covers this mount on /mnt; the node stays where it is bound.
+    format!(
+        "mount -t tmpfs none /mnt && mknod -m {mode} /mnt/{name} c 10 {minor} && mkdir -p {directory} && \
+         {{ [ -e {path} ] || touch {path}; }} && mount --bind /mnt/{name} {path}"
+    )
 }
 
 /// Ends a preparation: what follows runs as a user without any group or privilege.

@@ -112,18 +112,26 @@ pub fn judge() -> Verdict {
     }
 }
 
-/// The shortest time of the loop at CPL 3 and at CPL 0. A loop at CPL 0 that is not done by the deadline counts as that long.
+/// The time of the loop at CPL 3 and at CPL 0. A loop at CPL 0 that is never done by the deadline counts as that long.
 fn measure() -> Result<(Duration, Duration), JudgeError> {
-    let mut user = Duration::MAX;
-    let mut kernel = Duration::MAX;
-    for _ in 0..RUNS {
-        user = user.min(run(3)?);
-        kernel = kernel.min(match run(0) {
-            Err(JudgeError::Guest(_)) => DEADLINE,
-            other => other?,
-        });
+    let kernel = match shortest(0) {
+        Err(JudgeError::Guest(_)) => DEADLINE,
+        other => other?,
+    };
+    Ok((shortest(3)?, kernel))
+}
+
+/// The shortest time of several runs. One that a busy machine keeps from its end decides nothing where another reaches it.
+fn shortest(privilege: u8) -> Result<Duration, JudgeError> {
+    let mut shortest = run(privilege);
+    for _ in 1..RUNS {
+        shortest = match (shortest, run(privilege)) {
+            (Ok(before), Ok(now)) => Ok(before.min(now)),
+            (Err(_), now) => now,
+            (before, Err(_)) => before,
+        };
     }
-    Ok((user, kernel))
+    shortest
 }
 
 /// Runs the loop at a privilege level in a virtual machine of its own.

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long a program may take to say its version: docker and podman take some 50 ms.
+/// How long a peer may take to say its version: docker and podman take some 50 ms. Without it no more is missing than a number.
 const DEADLINE: Duration = Duration::from_millis(1200);
+
+/// How long our own program may take: a busy machine must not be told that it cannot run it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A peer: the program, and the Debian package that it comes with.
 const PEERS: [(&str, &str); 6] = [
@@ -34,7 +37,7 @@ pub(super) fn from_memory() -> Finding {
             return Finding::missing(SUBJECT, format!("the agent cannot be put anywhere: {error:#}"), remedy);
         }
     };
-    match first_line(Command::new(program.path()).arg("exit")) {
+    match first_line(Command::new(program.path()).arg("exit"), PATIENCE) {
         Some(line) if line.starts_with(isobench_workload::announcement::READY) && forbidden => Finding::limited(
             SUBJECT,
             "vm.memfd_noexec forbids to execute a memfd, so an unlinked file is used in its place",
@@ -81,7 +84,7 @@ fn find(program: &str) -> Option<PathBuf> {
 
 /// The first word of what it says that looks like a version, or nothing.
 fn version(path: &Path) -> String {
-    first_line(Command::new(path).arg("--version")).and_then(|line| version_in(&line)).unwrap_or_default()
+    first_line(Command::new(path).arg("--version"), DEADLINE).and_then(|line| version_in(&line)).unwrap_or_default()
 }
 
 fn version_in(line: &str) -> Option<String> {
@@ -93,13 +96,13 @@ fn version_in(line: &str) -> Option<String> {
 }
 
 /// What a program prints first, where it does so in time; it is ended then.
-fn first_line(command: &mut Command) -> Option<String> {
+fn first_line(command: &mut Command, deadline: Duration) -> Option<String> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let stdout = child.stdout.take()?;
     let mut process = Process::from_child(child.id()).ok()?;
-    let line = Output::new(OwnedFd::from(stdout)).line(DEADLINE);
+    let line = Output::new(OwnedFd::from(stdout)).line(deadline);
     process.signal(Signal::KILL).ok()?;
-    process.wait(DEADLINE).ok()?;
+    process.wait(PATIENCE).ok()?;
     line.ok()
 }
 
@@ -119,7 +122,10 @@ mod tests {
 
     #[test]
     fn a_program_that_says_nothing_is_given_up() {
-        assert_eq!(first_line(Command::new("/bin/sh").args(["-c", "echo one; sleep 60"])).as_deref(), Some("one"));
-        assert_eq!(first_line(&mut Command::new("/nonexistent")), None);
+        let said = first_line(Command::new("/bin/sh").args(["-c", "echo one; sleep 60"]), PATIENCE);
+        assert_eq!(said.as_deref(), Some("one"));
+        let silent = first_line(Command::new("/bin/sh").args(["-c", "sleep 60"]), Duration::from_millis(10));
+        assert_eq!(silent, None);
+        assert_eq!(first_line(&mut Command::new("/nonexistent"), PATIENCE), None);
     }
 }

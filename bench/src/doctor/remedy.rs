@@ -46,6 +46,7 @@ pub(crate) fn network(part: &str) -> Option<String> {
         "tap" if Path::new("/sys/class/misc/tun").exists() && !Path::new("/dev/net/tun").exists() => {
             "sudo sh -c 'mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200'".to_owned()
         }
+        "tap" if Path::new("/dev/net/tun").exists() => "sudo chmod 666 /dev/net/tun".to_owned(),
         "tap" => "sudo modprobe tun".to_owned(),
         "nftables" => "sudo modprobe nf_tables".to_owned(),
         "bridge" | "veth" => format!("sudo modprobe {part}"),
