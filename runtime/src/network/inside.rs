@@ -5,6 +5,7 @@
 //! calls, allocates nothing, takes no lock and leaves `errno` alone
 //! ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)).
 
+use super::Mac;
 use super::message::{self, Which};
 use super::netlink::{Answer, Answers, Batch};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -37,6 +38,8 @@ pub enum Step {
     InterfaceUp,
     /// Add the default route.
     DefaultRoute,
+    /// Tell the gateway's link-layer address.
+    Gateway,
     /// Give it its IPv6 address.
     Address6,
     /// Make that its own at once.
@@ -57,6 +60,7 @@ impl Step {
             Self::Address => "add the address",
             Self::InterfaceUp => "bring the link up",
             Self::DefaultRoute => "add the default route",
+            Self::Gateway => "tell the gateway's link-layer address",
             Self::Address6 => "add the IPv6 address",
             Self::LocalRoute6 => "make the IPv6 address its own",
             Self::DefaultRoute6 => "add the default route of IPv6",
@@ -72,7 +76,7 @@ pub struct Interface {
     pub address: Ipv4Addr,
     /// Prefix length of its subnet.
     pub prefix: u8,
-    /// The gateway of its default route, where it has one.
+    /// The gateway of its default route, where it has one; its link-layer address is [`Mac::of`] it.
     pub gateway: Option<Ipv4Addr>,
     /// Bound on the size of its packets, where it is not the usual one.
     pub mtu: Option<u32>,
@@ -157,6 +161,7 @@ impl Configuration {
         messages.push((Step::InterfaceUp, 0, message::up(index)));
         if let Some(gateway) = interface.gateway {
             messages.push((Step::DefaultRoute, NEW, message::new_route(Ipv4Addr::UNSPECIFIED, 0, gateway)));
+            messages.push((Step::Gateway, NEW, message::new_neighbour(index, gateway, Mac::of(gateway))));
         }
         if let Ipv6::Address { address, prefix, gateway } = interface.ipv6 {
             messages.push((Step::Address6, NEW, message::new_address6(index, address, prefix)));

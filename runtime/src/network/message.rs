@@ -2,10 +2,14 @@
 //! rtnetlink's is ever opened and no event loop started.
 
 use super::{Mac, PeerNamespace, Veth};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::{
@@ -146,6 +150,20 @@ pub(crate) fn new_default_route6(index: u32, gateway: Ipv6Addr) -> Message {
 pub(crate) fn new_route6(destination: Ipv6Addr, prefix: u8, gateway: Ipv6Addr) -> Message {
     let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(destination, prefix);
     Message::NewRoute(route.gateway(gateway).build())
+}
+
+/// Tells the link-layer address of a neighbour, which then need not be asked for. As one learned elsewhere (`NTF_EXT_LEARNED`,
+/// include/uapi/linux/neighbour.h) it does not count towards `net.ipv4.neigh.default.gc_thresh3`, which is one bound for the
+/// neighbours of all namespaces together: the gateways of 512 containers would take half of it. It ages as any other.
+pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Message {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Reachable;
+    message.header.flags = NeighbourFlags::ExtLearned;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    Message::NewNeighbour(message)
 }
 
 /// Adds a route by a gateway; prefix 0 makes it the default route.

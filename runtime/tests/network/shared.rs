@@ -443,6 +443,10 @@ fn a_network_is_as_asked_for() -> Outcome {
     let mut outer = Netlink::open()?;
     let link = outer.link(endpoint.link().ok_or("there is no link")?)?.ok_or("the link is gone")?;
     assert_eq!((link.mtu, network.link()?.mtu), (1400, 1400));
+    // The gateway is known from the start: nobody asks for its link-layer address.
+    let known = container.enter(|| std::fs::read_to_string("/proc/thread-self/net/arp"))??;
+    let gateway = Mac::of(network.settings().gateway).to_string();
+    assert!(known.lines().any(|line| line.starts_with("10.5.0.254 ") && line.contains(&gateway)), "{known}");
     serve(&container, 7000)?;
     assert_eq!(ask(&host, (endpoint.address(), 7000))??, "10.5.0.254");
     Ok(())
