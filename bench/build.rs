@@ -2,6 +2,9 @@
 //!
 //! A nested cargo with a target directory of its own builds them in the profile `embedded`: few pages and a fast exec,
 //! whatever profile `isobench` itself is built in.
+//!
+//! `isobench` itself is linked at a fixed address: it starts itself again for a testbed and for what looks after a container,
+//! and a static program that can lie anywhere relocates 1.5 MB of its own each time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +19,9 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     tell_version(&workspace);
+    // The linker driver takes the last of -static-pie and -no-pie.
+    println!("cargo::rustc-link-arg-bins=-no-pie");
+    println!("cargo::rustc-link-arg-bins=-static");
     let target_directory = PathBuf::from(variable("OUT_DIR")).join("embedded");
     let mut cargo = Command::new(variable("CARGO"));
     cargo.current_dir(&workspace).args(["build", "--profile", "embedded", "--target-dir"]).arg(&target_directory);
