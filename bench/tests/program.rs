@@ -162,7 +162,7 @@ fn bad_input() -> Outcome {
         (&["run", "--out", "full"], "is not empty"),
         (&["run", "--out", "/proc/nowhere"], "give one that you may write with --out"),
         (&["run", "--out", "full/notes/below"], "give one that you may write with --out"),
-        (&["run", "--kernel", "/nonexistent/vmlinuz"], "cannot read the kernel /nonexistent/vmlinuz"),
+        (&["run", "--kernel", "/nonexistent/vmlinuz"], "there is no guest kernel `/nonexistent/vmlinuz`"),
         (&["run", "--budget", "soon"], "--budget"),
         (&["run", "--reps", "0"], "--reps"),
         (&["run", "--lang", "fr"], "choose en or zh"),

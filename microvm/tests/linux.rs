@@ -281,7 +281,7 @@ fn one_sentence(kernel: &Path, sentence: &str) -> Result<(), Failed> {
 
 fn a_missing_kernel_is_one_sentence() -> Result<(), Failed> {
     let path = Path::new("/nonexistent/vmlinuz");
-    one_sentence(path, "read the kernel /nonexistent/vmlinuz (scripts/guest-kernel fetch gets one): No such file")?;
+    one_sentence(path, "read the kernel /nonexistent/vmlinuz (`isobench vm kernel fetch` gets one): No such file")?;
     let sandbox = LinuxSandbox::new(VMM.into(), path.into(), agent(), MEMORY, attach);
     check(matches!(sandbox, Err(KernelError::Read { .. })), "a sandbox was made without a kernel")
 }
@@ -345,7 +345,7 @@ fn a_truncated_kernel_is_told() -> Result<(), Failed> {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), &elf()[..length])?;
         let sentence =
-            format!("is truncated, it has {length} bytes of {wanted}: get it again (scripts/guest-kernel fetch)");
+            format!("is truncated, it has {length} bytes of {wanted}: get it again (`isobench vm kernel fetch`)");
         one_sentence(file.path(), &sentence)?;
     }
     Ok(())

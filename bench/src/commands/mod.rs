@@ -17,6 +17,7 @@ mod status;
 mod summary;
 mod testbed;
 mod toolbox;
+mod vm;
 
 pub use status::{BadInput, Status};
 
@@ -60,6 +61,7 @@ enum Command {
     Lab(lab::Arguments),
     Selftest(selftest::Arguments),
     Container(Box<container::Arguments>),
+    Vm(Box<vm::Arguments>),
     Testbed(testbed::Arguments),
     Toolbox(toolbox::Arguments),
     Network(network::Arguments),
@@ -92,6 +94,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Lab(arguments) => lab::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
         Command::Container(arguments) => container::run(*arguments),
+        Command::Vm(arguments) => vm::run(*arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
         Command::Toolbox(arguments) => toolbox::run(arguments),
         Command::Network(arguments) => network::run(arguments),

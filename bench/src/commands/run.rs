@@ -54,9 +54,9 @@ pub(super) struct Arguments {
     /// Where to write, a directory that is empty or does not exist yet
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The guest kernel for vm-linux; by default one that is found on this machine
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
+    /// The guest kernel for vm-linux, by a name that `isobench vm kernel ls` shows, or a file [default: the one marked there]
+    #[arg(long, value_name = "KERNEL", add = super::vm::kernel_completer())]
+    kernel: Option<String>,
     /// Go on with a run that was interrupted, on the same boot, kernel and program
     #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "sandbox", "reps", "seed", "suite", "out", "program"])]
     resume: Option<PathBuf>,
@@ -131,10 +131,7 @@ struct Prepared {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let language = super::language(arguments.lang.as_deref())?;
     let request = request(&arguments)?;
-    if let Some(kernel) = &arguments.kernel {
-        std::fs::File::open(kernel)
-            .map_err(|error| BadInput::because(&format!("cannot read the kernel {}", kernel.display()), error))?;
-    }
+    let kernel = arguments.kernel.as_deref().map(crate::kernels::resolve).transpose()?;
     let interrupt = Interrupt::watch().context("watch for Ctrl-C")?;
     for leftover in journal::sweep(false) {
         tracing::warn!("a run was killed before: {} {}", removed(&leftover), gc::describe(&leftover));
@@ -147,8 +144,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let journal = Journal::open().context("begin the journal of what outlives a kill")?;
     let quick = resumed.as_ref().map_or(arguments.suite == Suite::Quick, |run| run.plan.suite != "full");
     journal.note_control_groups().context("write down the run's control groups")?;
-    let settings =
-        Settings { kernel: arguments.kernel.clone(), run: journal.run().to_owned(), quick, ..Settings::default() };
+    let settings = Settings { kernel, run: journal.run().to_owned(), quick, ..Settings::default() };
     let began = Instant::now();
     // An engine is started only where one of its sandboxes is to be measured.
     let takes_part = |name: &str| match &resumed {

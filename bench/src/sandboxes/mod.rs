@@ -167,7 +167,7 @@ pub(crate) fn find(
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
                 None => {
-                    Err("there is no guest kernel: get one by `scripts/guest-kernel`, or give --kernel FILE".into())
+                    Err("there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel FILE".into())
                 }
             },
             "vm-unikernel" | "vm-linux" => Err(match &kvm {

@@ -26,7 +26,7 @@ const ENTRY_64: u64 = 0x200;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// It can't be read.
-    #[error("read the kernel {path} (scripts/guest-kernel fetch gets one)")]
+    #[error("read the kernel {path} (`isobench vm kernel fetch` gets one)")]
     Read {
         /// The file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum KernelError {
     },
     /// A part is missing.
     #[error(
-        "the kernel {path} is truncated, it has {found} bytes of {wanted}: get it again (scripts/guest-kernel fetch)"
+        "the kernel {path} is truncated, it has {found} bytes of {wanted}: get it again (`isobench vm kernel fetch`)"
     )]
     Truncated {
         /// The file.
@@ -137,14 +137,24 @@ impl Kernel {
         &self.path
     }
 
-    /// The release, such as `6.1.0-42-cloud-amd64`, where the file tells it; its modules lie in a directory of that name.
-    pub fn release(&self) -> Option<&str> {
+    /// The file's content.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What a bzImage says of its version, and all that follows it (boot.rst, "kernel_version").
+    pub(super) fn version(&self) -> Option<&[u8]> {
         if self.format != Format::BzImage {
             return None;
         }
         let start =
             usize::from(u16::from_le_bytes([self.bytes[VERSION_STRING], self.bytes[VERSION_STRING + 1]])) + 0x200;
-        let text = self.bytes.get(start..)?;
+        self.bytes.get(start..)
+    }
+
+    /// The release, such as `6.1.0-42-cloud-amd64`, where the file tells it; its modules lie in a directory of that name.
+    pub fn release(&self) -> Option<&str> {
+        let text = self.version()?;
         let end = text.iter().take(128).position(|byte| *byte == b' ' || *byte == 0)?;
         let release = std::str::from_utf8(&text[..end]).ok()?;
         // It becomes a part of a path.
@@ -182,14 +192,30 @@ impl Kernel {
     }
 }
 
-/// The kernel for a guest where none is named: ours, else the distribution's cloud kernel, both where `scripts/guest-kernel` puts
-/// them, else the machine's own where it can be read.
-pub fn find() -> Option<PathBuf> {
+/// Where kernels are kept: `isobench/kernels` in the user's cache. It need not be there.
+pub fn cache() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let cached = |file: &str| cache.as_ref().map(|cache| cache.join("isobench/kernels").join(file));
-    let own = Path::new("/boot").join(format!("vmlinuz-{}", rustix::system::uname().release().to_string_lossy()));
-    let candidates = [cached("microvm/vmlinux"), cached("cloud/vmlinuz"), Some(own)];
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    Some(cache.join("isobench/kernels"))
+}
+
+/// The file in [`cache`] that tells which kernel the user chose: its path there, or an absolute one.
+pub const CHOICE: &str = "default";
+
+/// The kernel that runs on this machine, as a file in /boot. It need not be there.
+pub fn of_host() -> PathBuf {
+    Path::new("/boot").join(format!("vmlinuz-{}", rustix::system::uname().release().to_string_lossy()))
+}
+
+/// The kernel for a guest where none is named: the one that the user chose, whether or not it is still there; else ours, else the
+/// distribution's cloud kernel, both where `scripts/guest-kernel` puts them, else the machine's own where it can be read.
+pub fn find() -> Option<PathBuf> {
+    let cache = cache();
+    let cached = |file: &str| cache.as_ref().map(|cache| cache.join(file));
+    if let Some(chosen) = cached(CHOICE).and_then(|file| std::fs::read_to_string(file).ok()) {
+        return cached(chosen.trim_end_matches('\n'));
+    }
+    let candidates = [cached("microvm/vmlinux"), cached("cloud/vmlinuz"), Some(of_host())];
     candidates.into_iter().flatten().find(|file| File::open(file).is_ok())
 }
 

@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod boot_parameters;
 pub mod console;
+pub mod identity;
 pub mod initramfs;
 pub mod kernel;
 pub mod layout;
