@@ -20,6 +20,8 @@ pub enum Role {
     Vcpu,
     /// Moves frames.
     Network,
+    /// Reads and writes a disk.
+    Block,
 }
 
 /// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
@@ -71,6 +73,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
         }
         Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev].iter().map(always)),
+        Role::Block => {
+            // The last tells whether the file still has what is to be written.
+            let calls = [libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync, libc::SYS_lseek];
+            rules.extend(calls.iter().map(always));
+        }
     }
     let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
         .map_err(seccompiler::Error::from)?;

@@ -30,6 +30,24 @@ pub(crate) fn writev(fd: BorrowedFd<'_>, from: &[VolatileSlice<'_>]) -> io::Resu
     })
 }
 
+/// Reads into guest memory from an offset on, [preadv(2)](https://man7.org/linux/man-pages/man2/preadv.2.html).
+pub(crate) fn preadv(fd: BorrowedFd<'_>, into: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    with_vectors(into, |vectors| {
+        // SAFETY: as in `readv`.
+        unsafe { libc::preadv(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
+    })
+}
+
+/// Writes from guest memory from an offset on, [pwritev(2)](https://man7.org/linux/man-pages/man2/pwritev.2.html).
+pub(crate) fn pwritev(fd: BorrowedFd<'_>, from: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    with_vectors(from, |vectors| {
+        // SAFETY: as in `writev`.
+        unsafe { libc::pwritev(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
+    })
+}
+
 fn with_vectors(slices: &[VolatileSlice<'_>], call: impl FnOnce(&[libc::iovec]) -> isize) -> io::Result<usize> {
     let vector = |slice: &VolatileSlice<'_>| libc::iovec {
         iov_base: slice.ptr_guard_mut().as_ptr().cast(),

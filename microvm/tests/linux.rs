@@ -2,6 +2,8 @@
 //! themselves, `scripts/rig test` runs this program inside an emulated one; what can't run is ignored, with the reason as its
 //! kind.
 
+mod inside;
+mod machine;
 mod support;
 
 use isobench_microvm::devices::virtio::tap;
@@ -35,7 +37,10 @@ type Test = fn() -> Result<(), Failed>;
 type GuestTest = fn(&Path) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let everywhere: [(&str, Test); 7] = [
+    if inside::is_guest() {
+        inside::run();
+    }
+    let everywhere: [(&str, Test); 8] = [
         ("a_missing_kernel_is_one_sentence", a_missing_kernel_is_one_sentence),
         ("a_foreign_kernel_is_one_sentence", a_foreign_kernel_is_one_sentence),
         ("a_truncated_kernel_is_told", a_truncated_kernel_is_told),
@@ -43,10 +48,12 @@ fn main() -> ExitCode {
         ("an_agent_that_cannot_be_read_is_one_sentence", an_agent_that_cannot_be_read_is_one_sentence),
         ("an_initramfs_that_does_not_fit_is_told", an_initramfs_that_does_not_fit_is_told),
         ("a_program_of_ones_own_is_refused", a_program_of_ones_own_is_refused),
+        ("a_disk_that_cannot_be_used_is_one_sentence", machine::a_disk_that_cannot_be_used_is_one_sentence),
     ];
-    let guests: [(&str, GuestTest); 8] = [
+    let guests: [(&str, GuestTest); 9] = [
         ("exits_with_status_0_and_every_stage", exits_with_status_0_and_every_stage),
         ("serves_confined_and_leaves_nothing", serves_confined_and_leaves_nothing),
+        ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
         ("drives_traffic_to_a_process_on_the_bridge", drives_traffic_to_a_process_on_the_bridge),
         ("sees_its_own_network", sees_its_own_network),
         ("ends_at_its_deadline", ends_at_its_deadline),
@@ -61,7 +68,7 @@ fn main() -> ExitCode {
     let machine = obstacle();
     // Our kernel boots four times faster, so where it has been built only what depends on the kernel is tested with both.
     let (ours, cloud) = (cache().join("microvm/vmlinux"), cache().join("cloud/vmlinuz"));
-    let with_cloud = if ours.exists() { 2 } else { guests.len() };
+    let with_cloud = if ours.exists() { 3 } else { guests.len() };
     for (kernel, file, remedy, count) in
         [("microvm", ours, "build", guests.len()), ("cloud", cloud, "fetch", with_cloud)]
     {

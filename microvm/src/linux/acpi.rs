@@ -3,6 +3,7 @@
 //! The "hardware-reduced" profile (ACPI 6.5, 4.1) spares everything that a PC has for history's sake, so the kernel does not
 //! probe for a keyboard controller or a real-time clock that are not there.
 
+use super::devices::Place;
 use super::layout;
 use crate::memory::MemoryError;
 use acpi_tables::Aml;
@@ -27,10 +28,10 @@ const SERIAL: &str = "PNP0501";
 /// Revision of the differentiated system description table: 2 is 64-bit arithmetic.
 const DSDT_REVISION: u8 = 2;
 
-/// Writes the tables into guest memory and gives the root's address. `card` says whether there is a network card.
-pub fn write(memory: &GuestMemoryMmap, card: bool) -> Result<u64, MemoryError> {
+/// Writes the tables into guest memory and gives the root's address. The virtio devices are at `places`.
+pub fn write(memory: &GuestMemoryMmap, places: &[Place]) -> Result<u64, MemoryError> {
     let mut tables = Tables { memory, next: layout::ACPI + Rsdp::len().next_multiple_of(16) as u64 };
-    let dsdt = tables.add(&description(card))?;
+    let dsdt = tables.add(&description(places))?;
     let fadt = {
         let mut builder = FADTBuilder::new(OEM, TABLE, 1).dsdt_64(dsdt).flag(Flags::HwReducedAcpi);
         builder.iapc_boot_arch = (NO_VGA | NO_MESSAGES | NO_CLOCK).into();
@@ -72,8 +73,8 @@ fn interrupt_controllers() -> MADT {
     madt
 }
 
-/// The devices that can't be found otherwise: the serial console and the network card.
-fn description(card: bool) -> Sdt {
+/// The devices that can't be found otherwise: the serial console and the virtio devices.
+fn description(places: &[Place]) -> Sdt {
     let mut dsdt = Sdt::new(*b"DSDT", 36, DSDT_REVISION, OEM, TABLE, 1);
     let mut code = Vec::new();
     let port = IO::new(layout::SERIAL_PORT, layout::SERIAL_PORT, 1, 8);
@@ -82,12 +83,14 @@ fn description(card: bool) -> Sdt {
     let number = Name::new("_UID".into(), &0_u8);
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port, &line]));
     Device::new("_SB_.COM1".into(), vec![&id, &number, &resources]).to_aml_bytes(&mut code);
-    if card {
-        let registers = Memory32Fixed::new(true, crate::layout::NETWORK_CARD as u32, 0x1000);
-        let line = Interrupt::new(true, true, false, false, layout::NETWORK_LINE);
+    for (index, place) in places.iter().enumerate() {
+        let registers = Memory32Fixed::new(true, place.registers as u32, layout::DEVICE_PAGE as u32);
+        let line = Interrupt::new(true, true, false, false, place.line);
         let id = Name::new("_HID".into(), &VIRTIO_MMIO);
+        let number = Name::new("_UID".into(), &(index as u8));
         let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers, &line]));
-        Device::new("_SB_.NET0".into(), vec![&id, &number, &resources]).to_aml_bytes(&mut code);
+        let name = format!("_SB_.VI{index:02}");
+        Device::new(name.as_str().into(), vec![&id, &number, &resources]).to_aml_bytes(&mut code);
     }
     dsdt.append_slice(&code);
     dsdt
@@ -120,7 +123,9 @@ mod tests {
     #[test]
     fn every_table_is_reached_from_the_root_and_adds_up() {
         let memory = crate::memory::create(2 << 20).unwrap();
-        let root = write(&memory, true).unwrap();
+        let place = |number: u32| Place { registers: 0xd000_0000 + u64::from(number) * 0x1000, line: 5 + number };
+        let places: Vec<Place> = (0..11).map(place).collect();
+        let root = write(&memory, &places).unwrap();
         assert_eq!(root, layout::ACPI);
         let rsdp = read(&memory, root, 36);
         assert_eq!(&rsdp[..8], b"RSD PTR ");
@@ -135,15 +140,16 @@ mod tests {
         // X_DSDT, flags (hardware-reduced is bit 20) and IAPC_BOOT_ARCH (ACPI 6.5, table 5.9).
         let dsdt = table(&memory, word(&fadt, 140));
         assert_eq!(&dsdt[..4], b"DSDT");
-        assert!(dsdt.windows(8).any(|text| text == VIRTIO_MMIO.as_bytes()));
+        assert_eq!(dsdt.windows(8).filter(|text| *text == VIRTIO_MMIO.as_bytes()).count(), places.len());
+        assert!(dsdt.windows(4).any(|text| text == b"VI10"));
         assert_eq!(fadt[112 + 2] & 1 << 4, 1 << 4);
         assert_eq!(fadt[109], 0b10_1100);
     }
 
     #[test]
-    fn a_guest_without_a_card_is_told_of_none() {
+    fn a_guest_without_devices_is_told_of_none() {
         let mut bytes = Vec::new();
-        description(false).to_aml_bytes(&mut bytes);
+        description(&[]).to_aml_bytes(&mut bytes);
         assert!(!bytes.windows(8).any(|text| text == VIRTIO_MMIO.as_bytes()));
     }
 }

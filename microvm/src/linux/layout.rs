@@ -40,7 +40,11 @@ pub const KVM_TSS: u64 = 0xfffb_d000;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Interrupt line of the serial console.
 pub const SERIAL_LINE: u32 = 4;
-/// Interrupt line of the network card.
-pub const NETWORK_LINE: u32 = 5;
+/// The first and the last interrupt line of the virtio devices: those of a PC above the serial port's.
+pub const FIRST_DEVICE_LINE: u32 = 5;
+/// See [`FIRST_DEVICE_LINE`].
+pub const LAST_DEVICE_LINE: u32 = 15;
+/// Each virtio device has so many bytes for its registers.
+pub const DEVICE_PAGE: u64 = 0x1000;
 /// The port at which the first instructions say that the guest has begun.
 pub const BEGIN_PORT: u16 = 0xf1;

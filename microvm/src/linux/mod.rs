@@ -1,12 +1,13 @@
 //! Booting Linux: the recipe of the crate's front page, step by step.
 //!
 //! The kernel is a file, a vmlinux or a bzImage. The agent is /init in an initramfs that is built in memory, beside the modules
-//! that a distribution's kernel needs for its network card. A kernel with ACPI finds the card and the interrupt controllers in
+//! that a distribution's kernel needs for its [`devices`]. A kernel with ACPI finds them and the interrupt controllers in
 //! the tables of [`acpi`], one without on its command line and in the [`multiprocessor`] table.
 
 pub mod acpi;
 pub mod boot_parameters;
 pub mod console;
+pub mod devices;
 pub mod identity;
 pub mod initramfs;
 pub mod kernel;
@@ -19,18 +20,21 @@ pub mod sandbox;
 
 use crate::bus::{Bus, Overlap};
 use crate::confinement::{self, ConfinementError, Role};
+use crate::devices::virtio::block::Block;
 use crate::devices::virtio::card::Card;
-use crate::devices::virtio::mmio;
+use crate::devices::virtio::device::QueueDevice;
+use crate::devices::virtio::disk::Disk;
 use crate::devices::virtio::tap::{Tap, TapError};
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
 use crate::outcome::Outcome;
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 use console::{Console, Shared, Transcript};
+use devices::{Place, Places};
 use initramfs::Archive;
 use isobench_workload::{Stage, Stages};
 use kernel::{Kernel, KernelError};
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuFd, VmFd};
 use modules::{Modules, ModulesError};
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
@@ -59,6 +63,8 @@ pub struct Config {
     pub append: String,
     /// Its network card's tap, attached already, and its addresses.
     pub network: Option<(OwnedFd, Network)>,
+    /// Its disks, which it calls vda, vdb and so on.
+    pub disks: Vec<Disk>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
     /// How long it may run; without limit where `None`.
@@ -119,6 +125,12 @@ pub enum LinuxError {
     /// Two devices at one address.
     #[error(transparent)]
     Overlap(#[from] Overlap),
+    /// More devices than lines.
+    #[error(
+        "the guest would have more virtio devices than the {} that have an interrupt line: give it fewer disks",
+        layout::LAST_DEVICE_LINE - layout::FIRST_DEVICE_LINE + 1
+    )]
+    TooManyDevices,
     /// The initramfs does not fit.
     #[error(
         "the initramfs of {initramfs} bytes does not fit into {memory} bytes of memory beside the kernel, which ends at {kernel:#x}: give the guest more memory"
@@ -179,27 +191,37 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static)
     let serial = u64::from(layout::SERIAL_PORT);
     ports.insert(serial..serial + 8, Box::new(Console::new(line, transcript.clone())))?;
     ports::attach(&mut ports, transcript.clone())?;
+    let mut places = Places::new(machine.vm(), &mut registers);
+    let mut wanted = Vec::new();
     let network = match config.network {
         Some((tap, network)) => {
             let card =
                 Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(LinuxError::Devices)?;
-            connect(machine.vm(), &card)?;
-            let window = crate::layout::NETWORK_CARD..crate::layout::NETWORK_CARD + mmio::WINDOW;
-            registers.insert(window, Box::new(card))?;
+            let (interrupt, kick) = (card.interrupt().clone(), card.kick().try_clone().map_err(LinuxError::Devices)?);
+            places.add(card, interrupt.event(), &kick)?;
+            wanted.push("virtio_net");
             Some(network)
         }
         None => None,
     };
+    for (number, disk) in config.disks.into_iter().enumerate() {
+        let block = Block::new(disk, &format!("isobench-disk-{number}"));
+        let identity = block.identity();
+        add(&mut places, QueueDevice::new("block", identity, block, Role::Block, memory.clone()))?;
+        wanted.push("virtio_blk");
+    }
+    let places = places.into_taken();
     // 5. kernel
-    let modules = match network {
-        Some(_) => Modules::find(kernel.path(), kernel.release())?.read()?,
-        None => Vec::new(),
+    let modules = match places.is_empty() {
+        false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
+        true => Vec::new(),
     };
     let loaded = kernel.load(&memory)?;
     let initramfs = initramfs(&config.agent, &config.arguments, &modules);
-    let root = acpi::write(&memory, network.is_some())?;
+    let root = acpi::write(&memory, &places)?;
     multiprocessor::write(&memory)?;
-    let command_line = command_line(network.as_ref(), kernel.release().is_none(), &config.append);
+    let command_line =
+        command_line(network.as_ref(), if kernel.release().is_none() { &places } else { &[] }, &config.append);
     boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
     drop((kernel, initramfs, modules));
     // 6. registers
@@ -243,13 +265,11 @@ fn interrupt_line(vm: &VmFd, number: u32) -> Result<EventFd, LinuxError> {
     Ok(event)
 }
 
-/// Lets the card's interrupt raise its line, and the guest's notifications reach the I/O thread without stopping the vCPU.
-fn connect(vm: &VmFd, card: &Card) -> Result<(), LinuxError> {
-    vm.register_irqfd(card.interrupt().event(), layout::NETWORK_LINE)
-        .map_err(|source| LinuxError::System { operation: "register an interrupt", source: source.into() })?;
-    let notify = IoEventAddress::Mmio(crate::layout::NETWORK_CARD + mmio::register::QUEUE_NOTIFY);
-    vm.register_ioevent(card.kick(), &notify, NoDatamatch)
-        .map_err(|source| LinuxError::System { operation: "register a notification", source: source.into() })
+/// Adds a device whose queues a thread attends to.
+fn add(places: &mut Places<'_>, device: io::Result<QueueDevice>) -> Result<(), LinuxError> {
+    let device = device.map_err(LinuxError::Devices)?;
+    let (interrupt, kick) = (device.interrupt().clone(), device.kick().try_clone().map_err(LinuxError::Devices)?);
+    places.add(device, interrupt.event(), &kick)
 }
 
 /// The agent as /init, its arguments, the modules in order, and the console that the kernel opens for it.
@@ -268,21 +288,21 @@ fn initramfs(agent: &[u8], arguments: &[String], modules: &[(String, Vec<u8>)]) 
     archive.finish()
 }
 
-/// What the kernel is told: a quiet console, which is the largest saving of all; how to end; what need not be looked for; and
-/// what the agent reads of it.
-fn command_line(network: Option<&Network>, without_acpi: bool, append: &str) -> String {
+/// What the kernel is told: a quiet console, which is the largest saving of all; how to end; what need not be looked for; what the
+/// agent reads of it; and `places`, the devices that it would not find.
+fn command_line(network: Option<&Network>, places: &[Place], append: &str) -> String {
     let mut line = String::from(
         "console=ttyS0 quiet panic=-1 reboot=k pci=off 8250.nr_uarts=1 cryptomgr.notests isobench.guest=1",
     );
+    // Writing to a string cannot fail.
     if let Some(network) = network {
-        // Writing to a string cannot fail.
         let _ = write!(line, " isobench.address={}/{}", network.address, network.prefix);
         if let Some(gateway) = network.gateway {
             let _ = write!(line, " isobench.gateway={gateway}");
         }
-        if without_acpi {
-            let _ = write!(line, " virtio_mmio.device=4K@{:#x}:{}", crate::layout::NETWORK_CARD, layout::NETWORK_LINE);
-        }
+    }
+    for Place { registers, line: number } in places {
+        let _ = write!(line, " virtio_mmio.device=4K@{registers:#x}:{number}");
     }
     if !append.is_empty() {
         let _ = write!(line, " {append}");
@@ -327,9 +347,10 @@ mod tests {
             prefix: 16,
             gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
         };
-        let line = command_line(Some(&network), true, "");
+        let place = Place { registers: 0xd000_0000, line: 5 };
+        let line = command_line(Some(&network), &[place], "");
         assert!(line.contains(" isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1"));
         assert!(line.ends_with(" virtio_mmio.device=4K@0xd0000000:5"));
-        assert!(!command_line(None, true, "").contains("virtio"));
+        assert!(!command_line(None, &[], "").contains("virtio"));
     }
 }

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a guest with a network card on memory-mapped registers needs.
-const WANTED: [&str; 2] = ["virtio_mmio", "virtio_net"];
+/// What every guest needs that has devices on memory-mapped registers.
+const TRANSPORT: &str = "virtio_mmio";
 
 /// Why modules can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +27,8 @@ pub struct Modules(Vec<PathBuf>);
 
 impl Modules {
     /// Finds a kernel's modules: in `lib/modules/RELEASE` beside the kernel file, where `scripts/guest-kernel` puts them, or in
-    /// the system's. A kernel without a release, such as a vmlinux of one's own, has none.
-    pub fn find(kernel: &Path, release: Option<&str>) -> Result<Self, ModulesError> {
+    /// the system's: the transport, and `drivers`. A kernel without a release, such as a vmlinux of one's own, has none.
+    pub fn find(kernel: &Path, release: Option<&str>, drivers: &[&str]) -> Result<Self, ModulesError> {
         let Some(release) = release else { return Ok(Self::default()) };
         let beside = kernel.parent().unwrap_or(Path::new(".")).join("lib/modules");
         for root in [beside.as_path(), Path::new("/lib/modules")] {
@@ -37,7 +37,7 @@ impl Modules {
             if table.exists() {
                 let text =
                     std::fs::read_to_string(&table).map_err(|source| ModulesError::Read { path: table, source })?;
-                return Ok(Self(load_order(&text).into_iter().map(|file| root.join(file)).collect()));
+                return Ok(Self(load_order(&text, drivers).into_iter().map(|file| root.join(file)).collect()));
             }
         }
         Ok(Self::default())
@@ -55,10 +55,10 @@ impl Modules {
 }
 
 /// The files of the wanted modules, each after all that it needs.
-fn load_order(table: &str) -> Vec<&str> {
+fn load_order<'t>(table: &'t str, drivers: &[&str]) -> Vec<&'t str> {
     let mut order: Vec<&str> = Vec::new();
-    for wanted in WANTED {
-        let line = table.lines().find_map(|line| line.split_once(':').filter(|(file, _)| name(file) == wanted));
+    for wanted in [TRANSPORT].iter().chain(drivers) {
+        let line = table.lines().find_map(|line| line.split_once(':').filter(|(file, _)| name(file) == *wanted));
         let Some((file, needs)) = line else { continue };
         // What is needed last is named first (kmod loads from right to left).
         for each in needs.split_ascii_whitespace().rev().chain([file]) {
@@ -86,7 +86,7 @@ mod tests {
                      kernel/v/virtio.ko:\n\
                      kernel/v/virtio-mmio.ko.xz: kernel/v/virtio_ring.ko kernel/v/virtio.ko\n";
         assert_eq!(
-            load_order(table),
+            load_order(table, &["virtio_net"]),
             [
                 "kernel/v/virtio.ko",
                 "kernel/v/virtio_ring.ko",
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_kernel_with_everything_built_in_needs_none() {
-        assert_eq!(load_order("kernel/fs/fat.ko:\n"), Vec::<&str>::new());
-        assert_eq!(Modules::find(Path::new("vmlinux"), None).unwrap(), Modules::default());
+        assert_eq!(load_order("kernel/fs/fat.ko:\n", &["virtio_blk"]), Vec::<&str>::new());
+        assert_eq!(Modules::find(Path::new("vmlinux"), None, &["virtio_net"]).unwrap(), Modules::default());
     }
 }

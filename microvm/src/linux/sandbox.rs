@@ -10,12 +10,22 @@ use std::process::Command;
 /// Memory of a Linux guest unless told otherwise, in bytes: a distribution's kernel unpacks itself in half of it.
 pub const MEMORY: u64 = 128 << 20;
 
+/// A guest's disk: a raw image or a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
+    /// The file. `isobench-vmm` opens it by this path.
+    pub path: PathBuf,
+    /// Whether it is never written.
+    pub read_only: bool,
+}
+
 /// The sandbox `vm-linux`.
 pub struct LinuxSandbox<F> {
     program: PathBuf,
     kernel: PathBuf,
     agent: PathBuf,
     memory: u64,
+    disks: Vec<DiskFile>,
     attach: F,
     launched: u64,
 }
@@ -24,7 +34,7 @@ impl<F> fmt::Debug for LinuxSandbox<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = formatter.debug_struct("LinuxSandbox");
         text.field("program", &self.program).field("kernel", &self.kernel).field("agent", &self.agent);
-        text.field("memory", &self.memory).finish_non_exhaustive()
+        text.field("memory", &self.memory).field("disks", &self.disks).finish_non_exhaustive()
     }
 }
 
@@ -37,7 +47,14 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     /// Where the kernel can't be read or is none.
     pub fn new(program: PathBuf, kernel: PathBuf, agent: PathBuf, memory: u64, attach: F) -> Result<Self, KernelError> {
         Kernel::open(&kernel)?;
-        Ok(Self { program, kernel, agent, memory, attach, launched: 0 })
+        Ok(Self { program, kernel, agent, memory, disks: Vec::new(), attach, launched: 0 })
+    }
+
+    /// The same, with these disks, which the guest calls vda, vdb and so on. A launch ends with a sentence where one can't be
+    /// used.
+    #[must_use]
+    pub fn with_disks(self, disks: Vec<DiskFile>) -> Self {
+        Self { disks, ..self }
     }
 }
 
@@ -65,6 +82,11 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
         let mut command = Command::new(&self.program);
         command.arg("linux").arg("--kernel").arg(&self.kernel).arg("--agent").arg(&self.agent);
         command.args(["--memory", &self.memory.to_string()]);
+        for DiskFile { path, read_only } in &self.disks {
+            let mut words = path.clone().into_os_string();
+            words.push(if *read_only { ":ro" } else { ":rw" });
+            command.arg("--disk").arg(words);
+        }
         for argument in workload.arguments() {
             command.args(["--argument", &argument]);
         }

@@ -1,6 +1,7 @@
 //! The command line, read by hand: the program is started on a measured path, and has a dozen options.
 
 use isobench_guest::contract::{Network, Task};
+use isobench_microvm::devices::virtio::disk::DiskError;
 use isobench_microvm::system::inherited_fd;
 use isobench_microvm::unikernel::Config;
 use std::ffi::OsString;
@@ -38,6 +39,9 @@ pub(crate) enum ArgumentError {
         #[source]
         source: io::Error,
     },
+    /// A disk can't be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// Options that need one another.
     #[error("a guest that serves needs --tap-fd, --mac and --address")]
     NoNetwork,

@@ -1,14 +1,18 @@
 //! The subcommand `linux`: its options, read by hand like the others, and its run.
 
 use crate::arguments::{ArgumentError, address, each, mac, seconds, size};
+use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
 use isobench_microvm::linux::{self, Config, Network};
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
 use isobench_workload::Stages;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Memory unless told otherwise: a distribution's kernel unpacks itself in half of it.
@@ -33,12 +37,14 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         arguments: Vec::new(),
         append: String::new(),
         network: None,
+        disks: Vec::new(),
         memory: MEMORY,
         deadline: None,
         spin: Duration::from_micros(50),
         confined: true,
     };
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
+    let mut disks = Vec::new();
     let options = [
         "--kernel",
         "--agent",
@@ -51,6 +57,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--spin",
         "--append",
         "--argument",
+        "--disk",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -74,6 +81,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 gateway = Some(router).filter(|router| !router.is_unspecified());
             }
             "--argument" => config.arguments.push(value),
+            "--disk" => disks.push(DiskWords::parse(raw).ok_or_else(|| wrong("a file or an open file descriptor"))?),
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
@@ -87,12 +95,50 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     if config.agent.is_empty() {
         return Err(ArgumentError::Missing("--agent"));
     }
+    // Last, so that a number that was given is not one of a file that was opened for a path.
+    config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
     config.network = match (tap, card, place) {
         (Some(tap), Some(mac), Some((address, prefix))) => Some((tap, Network { mac, address, prefix, gateway })),
         (None, ..) => None,
         _ => return Err(ArgumentError::NoNetwork),
     };
     Ok(config)
+}
+
+/// A disk as the command line names it.
+struct DiskWords {
+    place: DiskPlace,
+    read_only: bool,
+}
+
+enum DiskPlace {
+    Inherited(OwnedFd, String),
+    File(PathBuf),
+}
+
+impl DiskWords {
+    /// Takes `FILE` or `fd:NUMBER`, either with `:ro` or `:rw` after it; without, the disk is written.
+    fn parse(words: OsString) -> Option<Self> {
+        let bytes = words.as_bytes();
+        let (name, read_only) = match bytes.strip_suffix(b":ro") {
+            Some(name) => (name, true),
+            None => (bytes.strip_suffix(b":rw").unwrap_or(bytes), false),
+        };
+        let number = name.strip_prefix(b"fd:").map(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        let place = match number {
+            Some(number) => DiskPlace::Inherited(inherited_fd(number?).ok()?, String::from_utf8_lossy(name).into()),
+            None if name.is_empty() => return None,
+            None => DiskPlace::File(OsStr::from_bytes(name).into()),
+        };
+        Some(Self { place, read_only })
+    }
+
+    fn open(self) -> Result<Disk, DiskError> {
+        match self.place {
+            DiskPlace::Inherited(fd, name) => Disk::new(fd, self.read_only, name),
+            DiskPlace::File(path) => Disk::open(&path, self.read_only),
+        }
+    }
 }
 
 fn read_agent(path: &OsString) -> io::Result<Vec<u8>> {

@@ -142,6 +142,11 @@ impl Transport {
         self.driver_features & feature == feature
     }
 
+    /// The features that the driver has accepted; agreed upon at [`Effect::Activate`].
+    pub fn features(&self) -> u64 {
+        self.driver_features
+    }
+
     /// The device status.
     pub fn status(&self) -> u32 {
         self.status

@@ -1,6 +1,12 @@
-//! Virtio devices (VIRTIO 1.2): register transport, network queue handler, tap, and the card that joins them.
+//! Virtio devices (VIRTIO 1.2): register transport; network queue handler, tap, and the card that joins them; and the devices whose
+//! queues a thread attends to.
 
+pub mod attendant;
+pub mod block;
 pub mod card;
+pub mod chain;
+pub mod device;
+pub mod disk;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;

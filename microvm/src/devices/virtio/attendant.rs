@@ -1,0 +1,148 @@
+//! The thread that attends to a device's queues. It is started with its device, so that whoever activates the device need not be
+//! allowed to start threads, and works whenever it is given queues.
+
+use crate::confinement::{self, Role};
+use crate::devices::virtio::chain::BrokenRing;
+use crate::devices::virtio::interrupt::Interrupt;
+use crate::system;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Stack of the thread: it moves vectors, not data.
+const STACK: usize = 128 << 10;
+
+/// What a driver has laid out: valid queues, and the features that it accepted.
+#[derive(Debug)]
+pub struct Active {
+    /// The guest's memory.
+    pub memory: GuestMemoryMmap,
+    /// The queues, in the device's order. An optional one may not be ready.
+    pub queues: Vec<Queue>,
+    /// The accepted features.
+    pub features: u64,
+}
+
+impl Active {
+    /// Asks the driver to tell when it adds buffers; says whether it has added some already.
+    fn rearm(&mut self) -> Result<bool, BrokenRing> {
+        let mut more = false;
+        for queue in self.queues.iter_mut().filter(|queue| queue.ready()) {
+            more |= queue.enable_notification(&self.memory).map_err(BrokenRing::of("device"))?;
+        }
+        Ok(more)
+    }
+}
+
+/// What a device does with its queues.
+pub trait Service: Debug + Send + 'static {
+    /// Does a bounded part of what the driver asks for; says whether the driver wants to be told.
+    fn serve(&mut self, active: &mut Active) -> Result<bool, BrokenRing>;
+}
+
+/// A service's thread.
+#[derive(Debug)]
+pub(super) struct Attendant {
+    kick: EventFd,
+    stop: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    running: bool,
+    work: Option<Sender<Active>>,
+    done: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Attendant {
+    /// Starts the thread, confined to its role, which waits.
+    pub(super) fn start(
+        name: &str,
+        mut service: impl Service,
+        role: Role,
+        kick: EventFd,
+        interrupt: Interrupt,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(AtomicBool::new(false));
+        let (work, given) = mpsc::channel::<Active>();
+        let (tell, done) = mpsc::channel();
+        let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
+            system::block_alarm();
+            let confined = confinement::confine(role).is_ok();
+            for active in given {
+                // The kernel does not confine, or the driver broke its queues: the device needs a reset (VIRTIO 1.2, 2.1.2).
+                if !confined || attend(&mut service, active, &kicked, &interrupt, &stopped).is_err() {
+                    has_failed.store(true, Ordering::SeqCst);
+                    interrupt.configuration_change();
+                }
+                // Nobody waits when the device is dropped.
+                let _ = tell.send(());
+            }
+        })?;
+        Ok(Self { kick, stop, failed, running: false, work: Some(work), done, thread: Some(thread) })
+    }
+
+    /// Has these queues attended to until [`Attendant::stop`].
+    pub(super) fn give(&mut self, active: Active) {
+        self.stop.store(false, Ordering::SeqCst);
+        self.failed.store(false, Ordering::SeqCst);
+        self.running = self.work.as_ref().is_some_and(|work| work.send(active).is_ok());
+        if !self.running {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether it has stopped by itself.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Stops; afterwards guest memory is left alone.
+    pub(super) fn stop(&mut self) {
+        if std::mem::take(&mut self.running) {
+            self.stop.store(true, Ordering::SeqCst);
+            let _ = self.kick.write(1);
+            // An error means that the thread is gone.
+            let _ = self.done.recv();
+        }
+    }
+}
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        self.stop();
+        // The thread ends when there is nobody left to give it work.
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn attend(
+    service: &mut impl Service,
+    mut active: Active,
+    kick: &EventFd,
+    interrupt: &Interrupt,
+    stop: &AtomicBool,
+) -> Result<(), BrokenRing> {
+    while !stop.load(Ordering::SeqCst) {
+        if service.serve(&mut active)? {
+            interrupt.used_buffer();
+        }
+        if !active.rearm()? {
+            let event = system::borrow_event(kick);
+            // An interrupted wait is a wait that ended: the loop looks at everything again.
+            let _ = poll(&mut [PollFd::from_borrowed_fd(event, PollFlags::IN)], None);
+            let _ = kick.read();
+        }
+    }
+    Ok(())
+}

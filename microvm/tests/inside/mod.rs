@@ -1,0 +1,90 @@
+//! This test program as /init of a guest: looks at the machine from within and says on the console what it finds, in lines that
+//! the monitor hands on.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
+use std::error::Error;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const ARGUMENTS: &str = "/isobench/arguments";
+
+type Failure = Box<dyn Error>;
+
+/// Whether this process is a guest's /init.
+pub(crate) fn is_guest() -> bool {
+    std::process::id() == 1 && Path::new(ARGUMENTS).exists()
+}
+
+/// Does what the arguments say, and ends the guest with a status.
+pub(crate) fn run() -> ! {
+    let status = match work() {
+        Ok(()) => 0,
+        Err(error) => {
+            println!("inside: {error}");
+            1
+        }
+    };
+    println!("isobench: exit {status}");
+    let _ = rustix::termios::tcdrain(rustix::stdio::stdout());
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn work() -> Result<(), Failure> {
+    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        match rustix::mount::mount(kind, target, kind, MountFlags::empty(), None) {
+            // A kernel that mounts /dev itself has done so.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => return Err(format!("mount {target}: {error}").into()),
+        }
+    }
+    load_modules()?;
+    for task in fs::read_to_string(ARGUMENTS)?.split('\0') {
+        match task {
+            "disks" => disks()?,
+            _ => return Err(format!("unknown task `{task}`").into()),
+        }
+    }
+    Ok(())
+}
+
+fn load_modules() -> Result<(), Failure> {
+    let mut files: Vec<_> =
+        fs::read_dir("/isobench/modules")?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    files.sort();
+    for file in files {
+        let fd = rustix::fs::open(&file, OFlags::RDONLY, Mode::empty())?;
+        let loaded = rustix::system::finit_module(&fd, c"", 0);
+        loaded.map_err(|error| format!("load the module {}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn expect(holds: bool, what: &str) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+/// Reads vda, writes what it read, turned round, to its second half, and flushes; finds vdb read-only.
+fn disks() -> Result<(), Failure> {
+    let disk = File::options().read(true).write(true).open("/dev/vda")?;
+    let size: u64 = fs::read_to_string("/sys/block/vda/size")?.trim().parse()?;
+    let half = size * 512 / 2;
+    let mut bytes = vec![0; half as usize];
+    disk.read_exact_at(&mut bytes, 0)?;
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    disk.write_all_at(&bytes, half)?;
+    disk.sync_all()?;
+    expect(disk.write_all_at(&[1], size * 512).is_err(), "vda is written beyond its end")?;
+    let name = fs::read_to_string("/sys/block/vda/serial")?;
+    expect(name.trim() == "isobench-disk-0", &format!("vda has the serial number {name}"))?;
+    expect(fs::read_to_string("/sys/block/vdb/ro")?.trim() == "1", "vdb is not read-only")?;
+    let refused = File::options().write(true).open("/dev/vdb").and_then(|disk| disk.write_all_at(&[1; 512], 0));
+    expect(refused.is_err(), "vdb is written")?;
+    let first = fs::read("/dev/vdb")?;
+    println!("{{\"sectors\":{size},\"sum\":{}}}", first.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    Ok(())
+}
