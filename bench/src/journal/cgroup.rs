@@ -60,7 +60,9 @@ pub(super) fn parents() -> Vec<PathBuf> {
     for mount in mounts.lines().filter(|line| line.contains(" - cgroup")) {
         let Some(point) = mount.split(' ').nth(4).map(Path::new) else { continue };
         parents.push(point.join(CGROUP_PARENT));
-        for group in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+        // A group outside of what the cgroup namespace shows, `/..`, cannot be named.
+        let named = |group: &&str| !group.starts_with("/..");
+        for group in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(named) {
             let group = point.join(group.trim_start_matches('/'));
             parents.extend(
                 group.ancestors().take_while(|path| path.starts_with(point)).map(|path| path.join(CGROUP_PARENT)),

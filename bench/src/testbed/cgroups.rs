@@ -11,7 +11,7 @@ use isobench_runtime::cgroup::{PARENT, end_tree, remove_tree};
 use rustix::mount::mount_bind;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,7 +50,10 @@ fn candidates(hierarchy: &Path, run: &str) -> Vec<PathBuf> {
     let mut places = vec![hierarchy.to_owned()];
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    if let Some(own) = own.filter(|own| !own.is_empty() && hierarchy.join("cgroup.procs").exists()) {
+    // Outside of what this process's cgroup namespace shows, its own group cannot be named.
+    if let Some(own) =
+        own.filter(|own| !own.is_empty() && !own.starts_with("..") && hierarchy.join("cgroup.procs").exists())
+    {
         let own = hierarchy.join(own);
         places.extend(own.parent().map(Path::to_owned));
         places.push(own);
@@ -126,8 +129,15 @@ fn inherit_cpus(group: &Path, parent: &Path) {
     }
 }
 
+/// Moves this process, which has one thread, into a group. In version 1 by `tasks`, in which a thread may move itself without
+/// the lock that `cgroup.procs` takes and that waits for a grace period of RCU (`cgroup_procs_write_start` in
+/// kernel/cgroup/cgroup.c): milliseconds.
 fn join(group: &Path) -> io::Result<()> {
-    fs::write(group.join("cgroup.procs"), "0")
+    match fs::OpenOptions::new().write(true).open(group.join("tasks")) {
+        Ok(mut tasks) => tasks.write_all(b"0"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(group.join("cgroup.procs"), "0"),
+        Err(error) => Err(error),
+    }
 }
 
 impl Branches {
@@ -147,10 +157,16 @@ impl Branches {
 
     /// Moves this process beside a testbed's own, or beside those of a host `within` it. As an ordinary user from outside what
     /// is delegated it may not: then it is told that not all could be joined.
+    ///
+    /// Where version 1 has the controllers, version 2 only names processes, and to join it would take the lock that [`join`]
+    /// does without.
     pub(crate) fn join(&self, within: Option<&str>) -> bool {
         let leaf = |path: &Path| within.map_or(path.to_owned(), |host| path.join(PARENT).join(host)).join(OWN);
+        let leaves: Vec<PathBuf> = self.0.iter().map(|branch| leaf(&branch.path)).collect();
+        let legacy = |leaf: &PathBuf| leaf.join("tasks").exists();
+        let hybrid = leaves.iter().any(legacy);
         // Each is tried, whatever became of those before it.
-        self.0.iter().filter(|branch| join(&leaf(&branch.path)).is_err()).count() == 0
+        leaves.iter().filter(|leaf| !hybrid || legacy(leaf)).filter(|leaf| join(leaf).is_err()).count() == 0
     }
 
     /// The groups.
