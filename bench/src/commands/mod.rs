@@ -25,6 +25,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use isobench_reports::messages::Language;
 use std::io::Write;
 use std::process::ExitCode;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Puts one workload into every kind of isolation that this machine offers, measures it and explains the result
 #[derive(Debug, Parser)]
@@ -78,13 +81,7 @@ pub fn complete() {
 
 /// Runs a command, says what went wrong once, and gives the exit status.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ISOBENCH_LOG");
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .without_time()
-        .init();
+    log_to_stderr();
     let status = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Report(arguments) => report::run(arguments),
@@ -104,6 +101,14 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Schema(arguments) => shell::schema(arguments),
     };
     status.unwrap_or_else(|error| Status::tell(&error)).into()
+}
+
+/// What is logged is said by `ISOBENCH_LOG`, such as `debug` or `warn,isobench_runtime=trace`; warnings where it says nothing.
+fn log_to_stderr() {
+    let asked = std::env::var("ISOBENCH_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let targets = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }
 
 /// Says what went wrong, and gives the exit status for it.
