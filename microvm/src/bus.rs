@@ -1,7 +1,9 @@
-//! A bus: which device answers at which address. The same type serves I/O ports and memory-mapped I/O.
+//! A bus: which device answers at which address. The same type serves I/O ports and memory-mapped I/O, and several vCPUs: each
+//! device answers one of them at a time.
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a device wants of the vCPU after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Reaction {
 }
 
 /// Something that answers on a bus.
-pub trait Device: Debug {
+pub trait Device: Debug + Send {
     /// The guest reads `data.len()` bytes at `offset` within the device; what is not filled in reads as it was.
     fn read(&mut self, offset: u64, data: &mut [u8]);
 
@@ -33,10 +35,17 @@ pub struct Overlap {
     taken: Range<u64>,
 }
 
+/// A device at its addresses.
+#[derive(Debug)]
+struct Placed {
+    range: Range<u64>,
+    device: Mutex<Box<dyn Device>>,
+}
+
 /// Devices by address.
 #[derive(Debug, Default)]
 pub struct Bus {
-    devices: Vec<(Range<u64>, Box<dyn Device>)>,
+    devices: Vec<Placed>,
 }
 
 impl Bus {
@@ -47,34 +56,34 @@ impl Bus {
 
     /// Puts a device at a range of addresses.
     pub fn insert(&mut self, range: Range<u64>, device: Box<dyn Device>) -> Result<(), Overlap> {
-        if let Some((taken, _)) =
-            self.devices.iter().find(|(taken, _)| taken.start < range.end && range.start < taken.end)
-        {
-            return Err(Overlap { wanted: range, taken: taken.clone() });
+        let overlaps = |placed: &&Placed| placed.range.start < range.end && range.start < placed.range.end;
+        if let Some(placed) = self.devices.iter().find(overlaps) {
+            return Err(Overlap { wanted: range, taken: placed.range.clone() });
         }
-        self.devices.push((range, device));
+        self.devices.push(Placed { range, device: Mutex::new(device) });
         Ok(())
     }
 
     /// A read; where nothing answers, all bits are set, as on an ISA bus.
-    pub fn read(&mut self, address: u64, data: &mut [u8]) {
+    pub fn read(&self, address: u64, data: &mut [u8]) {
         match self.find(address) {
-            Some((offset, device)) => device.read(offset, data),
+            Some((offset, mut device)) => device.read(offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// A write; where nothing answers it is lost.
-    pub fn write(&mut self, address: u64, data: &[u8]) -> Reaction {
+    pub fn write(&self, address: u64, data: &[u8]) -> Reaction {
         match self.find(address) {
-            Some((offset, device)) => device.write(offset, data),
+            Some((offset, mut device)) => device.write(offset, data),
             None => Reaction::Continue,
         }
     }
 
-    fn find(&mut self, address: u64) -> Option<(u64, &mut dyn Device)> {
-        let (range, device) = self.devices.iter_mut().find(|(range, _)| range.contains(&address))?;
-        Some((address - range.start, device.as_mut()))
+    fn find(&self, address: u64) -> Option<(u64, MutexGuard<'_, Box<dyn Device>>)> {
+        let placed = self.devices.iter().find(|placed| placed.range.contains(&address))?;
+        // A device whose thread panicked ends its guest; until then it answers.
+        Some((address - placed.range.start, placed.device.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

@@ -149,7 +149,7 @@ fn run(privilege: u8) -> Result<Duration, JudgeError> {
     let _ = ports.insert(port(PORT_EXIT), Box::new(ExitPort));
     let mut vcpu = Vcpu::new(vcpu);
     let started = Instant::now();
-    let stop = vcpu.run(&mut ports, &mut Bus::new(), Some(DEADLINE))?;
+    let stop = vcpu.run(&ports, &Bus::new(), Some(DEADLINE))?;
     let taken = started.elapsed();
     if stop == Stop::Exit(0) { Ok(taken) } else { Err(JudgeError::Guest(stop)) }
 }

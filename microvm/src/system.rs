@@ -215,6 +215,57 @@ impl Drop for DeadlineGuard {
     }
 }
 
+/// What takes a thread out of its vCPU's `KVM_RUN`.
+#[derive(Debug)]
+pub(crate) struct Kick {
+    immediate_exit: *mut u8,
+    thread: libc::pthread_t,
+}
+
+// SAFETY: the pointer is to one byte of a mapping that is shared with the kernel and belongs to no thread; it is only ever written
+// through, as a whole.
+unsafe impl Send for Kick {}
+
+extern "C" fn on_kick(_signal: libc::c_int) {}
+
+impl Kick {
+    /// A signal that nobody else sends.
+    const SIGNAL: libc::c_int = libc::SIGUSR1;
+
+    /// Has the signal interrupt what a thread does, and nothing more. Once a process.
+    pub(crate) fn prepare() -> io::Result<()> {
+        // SAFETY: all zero is a valid sigaction; the handler does nothing.
+        let installed = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_kick as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(Self::SIGNAL, &action, std::ptr::null_mut())
+        };
+        if installed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// A kick of the calling thread. It must be dropped before the vCPU and before the thread ends: the caller keeps both.
+    pub(crate) fn new(immediate_exit: &mut u8) -> Self {
+        // SAFETY: the call has no precondition.
+        Self { immediate_exit, thread: unsafe { libc::pthread_self() } }
+    }
+
+    /// Whether it is the calling thread's.
+    pub(crate) fn is_for_this_thread(&self) -> bool {
+        // SAFETY: as in `new`; and a thread's number is a plain number with this C library.
+        self.thread == unsafe { libc::pthread_self() }
+    }
+
+    /// Sends it. The flag comes first, for a thread that is about to enter `KVM_RUN` (Documentation/virt/kvm/api.rst,
+    /// "immediate_exit"), then the signal, for one that is in it.
+    pub(crate) fn send(&self) {
+        // SAFETY: the mapping and the thread are there for as long as this is (see `new`).
+        unsafe {
+            self.immediate_exit.write_volatile(1);
+            libc::pthread_kill(self.thread, Self::SIGNAL);
+        }
+    }
+}
+
 /// Keeps the alarm away from the calling thread, so that it reaches the vCPU's.
 pub(crate) fn block_alarm() {
     // SAFETY: the set is initialised by sigemptyset before it is read.

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     if inside::is_guest() {
         inside::run();
     }
-    let everywhere: [(&str, Test); 8] = [
+    let everywhere: [(&str, Test); 9] = [
         ("a_missing_kernel_is_one_sentence", a_missing_kernel_is_one_sentence),
         ("a_foreign_kernel_is_one_sentence", a_foreign_kernel_is_one_sentence),
         ("a_truncated_kernel_is_told", a_truncated_kernel_is_told),
@@ -49,32 +49,53 @@ fn main() -> ExitCode {
         ("an_initramfs_that_does_not_fit_is_told", an_initramfs_that_does_not_fit_is_told),
         ("a_program_of_ones_own_is_refused", a_program_of_ones_own_is_refused),
         ("a_disk_that_cannot_be_used_is_one_sentence", machine::a_disk_that_cannot_be_used_is_one_sentence),
+        (
+            "a_number_of_processors_that_is_none_is_one_sentence",
+            machine::a_number_of_processors_that_is_none_is_one_sentence,
+        ),
     ];
-    let guests: [(&str, GuestTest); 9] = [
+    let both: [(&str, GuestTest); 2] = [
         ("exits_with_status_0_and_every_stage", exits_with_status_0_and_every_stage),
         ("serves_confined_and_leaves_nothing", serves_confined_and_leaves_nothing),
-        ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
+    ];
+    let guests: [(&str, GuestTest); 7] = [
         ("drives_traffic_to_a_process_on_the_bridge", drives_traffic_to_a_process_on_the_bridge),
         ("sees_its_own_network", sees_its_own_network),
         ("ends_at_its_deadline", ends_at_its_deadline),
         ("a_failing_agent_is_told", a_failing_agent_is_told),
         ("a_kernel_panic_is_told", a_kernel_panic_is_told),
         ("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
+        ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
     ];
+    let one_processor: [(&str, GuestTest); 1] =
+        [("a_kernel_for_one_processor_is_one_sentence", machine::a_kernel_for_one_processor_is_one_sentence)];
+    let several: [(&str, GuestTest); 4] = [
+        (
+            "more_processors_than_there_can_be_are_one_sentence",
+            machine::more_processors_than_there_can_be_are_one_sentence,
+        ),
+        ("sees_both_processors", machine::sees_both_processors),
+        ("ends_where_the_second_processor_panics", machine::ends_where_the_second_processor_panics),
+        ("ends_at_its_deadline_while_all_processors_spin", machine::ends_at_its_deadline_while_all_processors_spin),
+    ];
+    let whole: [(&str, GuestTest); 1] = [("has_a_whole_machine", machine::has_a_whole_machine)];
     let mut trials: Vec<Trial> = everywhere.map(|(name, test)| Trial::test(name, test)).into();
     let root = nix::unistd::geteuid().is_root();
     let no_kvm = Trial::test("no_kvm_is_one_sentence", no_kvm_is_one_sentence).with_ignored_flag(!root);
     trials.push(if root { no_kvm } else { no_kvm.with_kind("needs root to hide /dev") });
     let machine = obstacle();
     // Our kernel boots four times faster, so where it has been built only what depends on the kernel is tested with both.
-    let (ours, cloud) = (cache().join("microvm/vmlinux"), cache().join("cloud/vmlinuz"));
-    let with_cloud = if ours.exists() { 3 } else { guests.len() };
-    for (kernel, file, remedy, count) in
-        [("microvm", ours, "build", guests.len()), ("cloud", cloud, "fetch", with_cloud)]
-    {
+    let kernel = |file: &str| cache().join(file);
+    let (ours, ours_smp, cloud) = (kernel("microvm/vmlinux"), kernel("microvm-smp/vmlinux"), kernel("cloud/vmlinuz"));
+    let with_cloud = if ours.exists() { [&both[..], &whole].concat() } else { [&both[..], &guests, &whole].concat() };
+    for (kernel, file, remedy, tests) in [
+        ("microvm", ours, "build", [&both[..], &guests, &one_processor].concat()),
+        ("microvm-smp", ours_smp, "build --smp", several.to_vec()),
+        ("cloud", cloud, "fetch", with_cloud),
+    ] {
         let missing = (!file.exists()).then(|| format!("needs scripts/guest-kernel {remedy}"));
         let obstacle = machine.clone().or(missing);
-        for (name, test) in guests.into_iter().take(count) {
+        for (name, test) in tests {
             let file = file.clone();
             let trial = Trial::test(format!("{kernel}::{name}"), move || test(&file));
             trials.push(trial.with_ignored_flag(obstacle.is_some()).with_kind(obstacle.clone().unwrap_or_default()));

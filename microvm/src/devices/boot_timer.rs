@@ -21,7 +21,7 @@ impl<W: Write + Debug> BootTimer<W> {
     }
 }
 
-impl<W: Write + Debug> Device for BootTimer<W> {
+impl<W: Write + Debug + Send> Device for BootTimer<W> {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
     }

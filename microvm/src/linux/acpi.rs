@@ -5,6 +5,7 @@
 
 use super::devices::Place;
 use super::layout;
+use super::multiprocessor::io_apic_id;
 use crate::memory::MemoryError;
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ResourceTemplate};
@@ -29,7 +30,7 @@ const SERIAL: &str = "PNP0501";
 const DSDT_REVISION: u8 = 2;
 
 /// Writes the tables into guest memory and gives the root's address. The virtio devices are at `places`.
-pub fn write(memory: &GuestMemoryMmap, places: &[Place]) -> Result<u64, MemoryError> {
+pub fn write(memory: &GuestMemoryMmap, places: &[Place], processors: u8) -> Result<u64, MemoryError> {
     let mut tables = Tables { memory, next: layout::ACPI + Rsdp::len().next_multiple_of(16) as u64 };
     let dsdt = tables.add(&description(places))?;
     let fadt = {
@@ -37,7 +38,7 @@ pub fn write(memory: &GuestMemoryMmap, places: &[Place]) -> Result<u64, MemoryEr
         builder.iapc_boot_arch = (NO_VGA | NO_MESSAGES | NO_CLOCK).into();
         tables.add(&builder.finalize())?
     };
-    let madt = tables.add(&interrupt_controllers())?;
+    let madt = tables.add(&interrupt_controllers(processors))?;
     let mut xsdt = XSDT::new(OEM, TABLE, 1);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
@@ -65,11 +66,13 @@ impl Tables<'_> {
     }
 }
 
-/// One processor with its local controller, and one I/O controller for lines 0 to 23.
-fn interrupt_controllers() -> MADT {
+/// Each processor with its local controller, and one I/O controller for lines 0 to 23.
+fn interrupt_controllers(processors: u8) -> MADT {
     let mut madt = MADT::new(OEM, TABLE, 1, LocalInterruptController::Address(layout::LOCAL_APIC as u32));
-    madt.add_structure(ProcessorLocalApic::new(0, 0, EnabledStatus::Enabled));
-    madt.add_structure(IoApic::new(super::multiprocessor::IO_APIC_ID, layout::IO_APIC as u32, 0));
+    for number in 0..processors {
+        madt.add_structure(ProcessorLocalApic::new(number, number, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(io_apic_id(processors), layout::IO_APIC as u32, 0));
     madt
 }
 
@@ -125,7 +128,7 @@ mod tests {
         let memory = crate::memory::create(2 << 20).unwrap();
         let place = |number: u32| Place { registers: 0xd000_0000 + u64::from(number) * 0x1000, line: 5 + number };
         let places: Vec<Place> = (0..11).map(place).collect();
-        let root = write(&memory, &places).unwrap();
+        let root = write(&memory, &places, 3).unwrap();
         assert_eq!(root, layout::ACPI);
         let rsdp = read(&memory, root, 36);
         assert_eq!(&rsdp[..8], b"RSD PTR ");
@@ -136,6 +139,11 @@ mod tests {
         let names: Vec<Vec<u8>> =
             xsdt[36..].chunks(8).map(|entry| table(&memory, word(entry, 0))[..4].to_vec()).collect();
         assert_eq!(names, [b"FACP".to_vec(), b"APIC".to_vec()]);
+        // Each processor, then the I/O controller (ACPI 6.5, 5.2.12).
+        let madt = table(&memory, word(&xsdt, 44));
+        let numbers: Vec<&[u8]> = madt[44..].chunks(8).map(|entry| &entry[..4]).collect();
+        assert_eq!(numbers[..3], [[0, 8, 0, 0], [0, 8, 1, 1], [0, 8, 2, 2]]);
+        assert_eq!(numbers[3], [1, 12, 3, 0]);
         let fadt = table(&memory, word(&xsdt, 36));
         // X_DSDT, flags (hardware-reduced is bit 20) and IAPC_BOOT_ARCH (ACPI 6.5, table 5.9).
         let dsdt = table(&memory, word(&fadt, 140));

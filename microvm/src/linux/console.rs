@@ -3,11 +3,10 @@
 
 use crate::bus::{Device, Reaction};
 use isobench_workload::{Stage, Stages, announcement, clock};
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io::{self, Write};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -103,25 +102,25 @@ impl<W: Write> Transcript<W> {
     }
 }
 
-/// A handle on a transcript that both the serial port and the end of the run hold, on one thread.
+/// A handle on a transcript that both the serial port and the end of the run hold.
 #[derive(Debug)]
-pub struct Shared<W>(Rc<RefCell<Transcript<W>>>);
+pub struct Shared<W>(Arc<Mutex<Transcript<W>>>);
 
 impl<W> Shared<W> {
     /// Shares a transcript.
     pub fn new(transcript: Transcript<W>) -> Self {
-        Self(Rc::new(RefCell::new(transcript)))
+        Self(Arc::new(Mutex::new(transcript)))
     }
 
     /// Works on the transcript.
     pub fn with<R>(&self, work: impl FnOnce(&mut Transcript<W>) -> R) -> R {
-        work(&mut self.0.borrow_mut())
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl<W> Clone for Shared<W> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -159,7 +158,7 @@ impl<W: Write> Console<W> {
     }
 }
 
-impl<W: Write + Debug> Device for Console<W> {
+impl<W: Write + Debug + Send> Device for Console<W> {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let [byte] = data {
             *byte = self.0.read(offset as u8);

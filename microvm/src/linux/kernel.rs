@@ -210,12 +210,18 @@ pub fn of_host() -> PathBuf {
 /// The kernel for a guest where none is named: the one that the user chose, whether or not it is still there; else ours, else the
 /// distribution's cloud kernel, both where `scripts/guest-kernel` puts them, else the machine's own where it can be read.
 pub fn find() -> Option<PathBuf> {
+    find_for(1)
+}
+
+/// The same for a guest with so many processors: there are two of ours, of which one runs several.
+pub fn find_for(processors: u8) -> Option<PathBuf> {
     let cache = cache();
     let cached = |file: &str| cache.as_ref().map(|cache| cache.join(file));
     if let Some(chosen) = cached(CHOICE).and_then(|file| std::fs::read_to_string(file).ok()) {
         return cached(chosen.trim_end_matches('\n'));
     }
-    let candidates = [cached("microvm/vmlinux"), cached("cloud/vmlinuz"), Some(of_host())];
+    let ours = if processors > 1 { "microvm-smp/vmlinux" } else { "microvm/vmlinux" };
+    let candidates = [cached(ours), cached("cloud/vmlinuz"), Some(of_host())];
     candidates.into_iter().flatten().find(|file| File::open(file).is_ok())
 }
 

@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod boot_parameters;
 pub mod console;
+mod crew;
 pub mod devices;
 pub mod identity;
 pub mod initramfs;
@@ -17,9 +18,10 @@ pub mod multiprocessor;
 mod ports;
 mod processor;
 pub mod sandbox;
+mod topology;
 
 use crate::bus::{Bus, Overlap};
-use crate::confinement::{self, ConfinementError, Role};
+use crate::confinement::{ConfinementError, Role};
 use crate::devices::virtio::block::Block;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::device::QueueDevice;
@@ -30,7 +32,9 @@ use crate::memory::{self, MemoryError};
 use crate::outcome::Outcome;
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 use console::{Console, Shared, Transcript};
+use crew::Shift;
 use devices::{Place, Places};
+use identity::Identity;
 use initramfs::Archive;
 use isobench_workload::{Stage, Stages};
 use kernel::{Kernel, KernelError};
@@ -65,6 +69,8 @@ pub struct Config {
     pub network: Option<(OwnedFd, Network)>,
     /// Its disks, which it calls vda, vdb and so on.
     pub disks: Vec<Disk>,
+    /// How many processors it has.
+    pub processors: u8,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
     /// How long it may run; without limit where `None`.
@@ -116,6 +122,22 @@ pub enum LinuxError {
     /// The virtual processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// A number of processors that no guest can have here.
+    #[error("a guest with {wanted} processors: it must have at least 1, and can have {most} on this machine")]
+    Processors {
+        /// What was asked for.
+        wanted: u8,
+        /// The most.
+        most: usize,
+    },
+    /// A kernel for one processor.
+    #[error(
+        "the kernel {kernel} runs one processor alone: give the guest one, or another kernel (`isobench vm kernel build --smp` makes one)"
+    )]
+    OneProcessor {
+        /// The kernel file.
+        kernel: PathBuf,
+    },
     /// The tap.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -171,8 +193,11 @@ pub struct Ending {
 
 /// Boots Linux and runs it to its end. The agent's ready line, with the host's stamps, and its results go to `output`; `stages`
 /// holds what the program has stamped so far.
-pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static) -> Result<Ending, LinuxError> {
+pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + 'static) -> Result<Ending, LinuxError> {
     let kernel = Kernel::open(&config.kernel)?;
+    if config.processors > 1 && Identity::of(&kernel).multiprocessor() == Some(false) {
+        return Err(LinuxError::OneProcessor { kernel: config.kernel });
+    }
     // 1. memory
     if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
         return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
@@ -183,7 +208,12 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static)
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
     create_interrupt_controllers(machine.vm())?;
     // 3. vCPU
-    let vcpu = machine.create_vcpu(0)?;
+    let most = machine.kvm().get_max_vcpus().min(multiprocessor::MOST_PROCESSORS.into());
+    if !(1..=most).contains(&config.processors.into()) {
+        return Err(LinuxError::Processors { wanted: config.processors, most });
+    }
+    let vcpus =
+        (0..config.processors).map(|number| machine.create_vcpu(number.into())).collect::<Result<Vec<_>, _>>()?;
     // 4. devices
     let transcript = Shared::new(Transcript::new(stages, output));
     let (mut ports, mut registers) = (Bus::new(), Bus::new());
@@ -218,23 +248,25 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + 'static)
     };
     let loaded = kernel.load(&memory)?;
     let initramfs = initramfs(&config.agent, &config.arguments, &modules);
-    let root = acpi::write(&memory, &places)?;
-    multiprocessor::write(&memory)?;
+    let root = acpi::write(&memory, &places, config.processors)?;
+    multiprocessor::write(&memory, config.processors)?;
     let command_line =
         command_line(network.as_ref(), if kernel.release().is_none() { &places } else { &[] }, &config.append);
     boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
     drop((kernel, initramfs, modules));
     // 6. registers
     processor::write_tables(&memory, loaded.entry)?;
-    processor::set_features(machine.kvm(), &vcpu)?;
-    processor::set_registers(&vcpu)?;
-    // 7. run
-    if config.confined {
-        confinement::confine(Role::Vcpu)?;
+    for (number, vcpu) in (0..).zip(&vcpus) {
+        processor::set_features(machine.kvm(), vcpu, number, config.processors)?;
     }
-    transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
-    let mut vcpu = Vcpu::new(vcpu);
-    let stop = vcpu.run(&mut ports, &mut registers, config.deadline)?;
+    let mut vcpus = vcpus.into_iter();
+    // At least one, as was checked.
+    let first = vcpus.next().ok_or(LinuxError::Processors { wanted: 0, most })?;
+    processor::set_registers(&first)?;
+    // 7. run
+    let shift = Shift { ports: &ports, registers: &registers, deadline: config.deadline, confined: config.confined };
+    let ready = || transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
+    let (stop, vcpu) = crew::run(Vcpu::new(first), vcpus.map(Vcpu::new).collect(), shift, ready)?;
     let status = transcript.with(|transcript| transcript.status());
     let log = transcript.with(|transcript| transcript.log().map(str::to_owned).collect());
     Ok(Ending { outcome: outcome(stop, status, vcpu.fd(), &machine)?, log })
@@ -316,7 +348,8 @@ fn outcome(stop: Stop, status: Option<u8>, vcpu: &VcpuFd, machine: &Machine) -> 
         (Stop::Exit(_) | Stop::Shutdown, Some(status)) => Outcome::Exited(status),
         (Stop::Exit(_) | Stop::Shutdown | Stop::Crash | Stop::Panic, _) => Outcome::Reset,
         (Stop::Halted, _) => Outcome::Halted,
-        (Stop::Deadline, _) => Outcome::Deadline,
+        // Of all that were dismissed there is one that was not.
+        (Stop::Deadline | Stop::Dismissed, _) => Outcome::Deadline,
         (Stop::Internal { suberror, .. }, _) => {
             let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
             // The page tables are the guest's own by now: only an address that is mapped one to one can be followed.

@@ -16,7 +16,7 @@ const RESET: u8 = 0xfe;
 const CLOCK: u64 = 0x70;
 
 /// Puts the ports on the bus.
-pub(super) fn attach<W: Write + Debug + 'static>(bus: &mut Bus, transcript: Shared<W>) -> Result<(), Overlap> {
+pub(super) fn attach<W: Write + Debug + Send + 'static>(bus: &mut Bus, transcript: Shared<W>) -> Result<(), Overlap> {
     bus.insert(KEYBOARD..KEYBOARD + 1, Box::new(Keyboard))?;
     bus.insert(CLOCK..CLOCK + 2, Box::new(Clock))?;
     let begin = u64::from(layout::BEGIN_PORT);
@@ -56,7 +56,7 @@ impl Device for Clock {
 #[derive(Debug)]
 struct Begin<W>(Shared<W>);
 
-impl<W: Write + Debug> Device for Begin<W> {
+impl<W: Write + Debug + Send> Device for Begin<W> {
     fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
 
     fn write(&mut self, _offset: u64, _data: &[u8]) -> Reaction {

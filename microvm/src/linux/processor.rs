@@ -1,7 +1,7 @@
 //! The state in which Linux is entered: 64-bit mode, flat segments, paging on, the zero page's address in rsi
 //! ([boot.rst](https://docs.kernel.org/arch/x86/boot.html), "64-bit Boot Protocol").
 
-use super::layout;
+use super::{layout, topology};
 use crate::memory::MemoryError;
 use crate::vcpu::VcpuError;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
@@ -55,28 +55,30 @@ pub(super) fn write_tables(memory: &GuestMemoryMmap, entry: u64) -> Result<(), M
     memory.write_slice(&code, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source })
 }
 
-/// Gives the processor the features of the host's that KVM supports.
-pub(super) fn set_features(kvm: &Kvm, vcpu: &VcpuFd) -> Result<(), VcpuError> {
-    let mut features: CpuId = kvm
+/// Gives a processor, the one with this number of so many, the features of the host's that KVM supports.
+pub(super) fn set_features(kvm: &Kvm, vcpu: &VcpuFd, number: u8, count: u8) -> Result<(), VcpuError> {
+    let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(VcpuError::system("read KVM's CPUID for the features"))?;
     let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
-    for leaf in features.as_mut_slice() {
-        match leaf.function {
-            1 => {
-                leaf.ecx |= HYPERVISOR | if deadline { TSC_DEADLINE } else { 0 };
-                // One logical processor, number 0; 8-byte cache-line units as they were.
-                leaf.ebx = leaf.ebx & 0xffff | 1 << 16;
-            }
-            // Topology: this is processor 0.
-            0xb | 0x1f => leaf.edx = 0,
-            _ => {}
-        }
+    let mut leaves = topology::describe(supported.as_slice(), number, count);
+    for leaf in leaves.iter_mut().filter(|leaf| leaf.function == 1) {
+        leaf.ecx |= HYPERVISOR | if deadline { TSC_DEADLINE } else { 0 };
     }
-    vcpu.set_cpuid2(&features).map_err(VcpuError::system("set the features"))
+    // KVM gives fewer entries than it takes.
+    let features = CpuId::from_entries(&leaves)
+        .map_err(|_| VcpuError::Unexpected("KVM tells of more features than it takes".into()))?;
+    vcpu.set_cpuid2(&features).map_err(VcpuError::system("set the features"))?;
+    let strings = [kvm_msr_entry { index: MISC_ENABLE, data: FAST_STRINGS, ..Default::default() }];
+    // An AMD processor has no such register.
+    if let Ok(strings) = Msrs::from_entries(&strings) {
+        let _ = vcpu.set_msrs(&strings);
+    }
+    Ok(())
 }
 
-/// Sets the registers for the first instruction. The features come first, since KVM checks registers against them.
+/// Sets the registers for the first instruction, which one processor executes and the others are woken by. The features come first,
+/// since KVM checks registers against them.
 pub(super) fn set_registers(vcpu: &VcpuFd) -> Result<(), VcpuError> {
     let mut local = vcpu.get_lapic().map_err(VcpuError::system("read the interrupt controller"))?;
     for (line, mode) in [(LINE_0, EXTERNAL_MODE), (LINE_1, NMI_MODE)] {
@@ -85,11 +87,6 @@ pub(super) fn set_registers(vcpu: &VcpuFd) -> Result<(), VcpuError> {
         }
     }
     vcpu.set_lapic(&local).map_err(VcpuError::system("set the interrupt controller"))?;
-    let strings = [kvm_msr_entry { index: MISC_ENABLE, data: FAST_STRINGS, ..Default::default() }];
-    // An AMD processor has no such register.
-    if let Ok(strings) = Msrs::from_entries(&strings) {
-        let _ = vcpu.set_msrs(&strings);
-    }
     // The state after FNINIT and the reset value of MXCSR (Intel SDM, volume 1, 8.1.5 and 10.2.3).
     let floating = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
     vcpu.set_fpu(&floating).map_err(VcpuError::system("set the floating-point state"))?;

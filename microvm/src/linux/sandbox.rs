@@ -25,6 +25,7 @@ pub struct LinuxSandbox<F> {
     kernel: PathBuf,
     agent: PathBuf,
     memory: u64,
+    processors: u8,
     disks: Vec<DiskFile>,
     attach: F,
     launched: u64,
@@ -34,7 +35,10 @@ impl<F> fmt::Debug for LinuxSandbox<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = formatter.debug_struct("LinuxSandbox");
         text.field("program", &self.program).field("kernel", &self.kernel).field("agent", &self.agent);
-        text.field("memory", &self.memory).field("disks", &self.disks).finish_non_exhaustive()
+        text.field("memory", &self.memory)
+            .field("processors", &self.processors)
+            .field("disks", &self.disks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,7 +51,13 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     /// Where the kernel can't be read or is none.
     pub fn new(program: PathBuf, kernel: PathBuf, agent: PathBuf, memory: u64, attach: F) -> Result<Self, KernelError> {
         Kernel::open(&kernel)?;
-        Ok(Self { program, kernel, agent, memory, disks: Vec::new(), attach, launched: 0 })
+        Ok(Self { program, kernel, agent, memory, processors: 1, disks: Vec::new(), attach, launched: 0 })
+    }
+
+    /// The same, with so many processors. A launch ends with a sentence where the machine or the kernel can't have as many.
+    #[must_use]
+    pub fn with_processors(self, processors: u8) -> Self {
+        Self { processors, ..self }
     }
 
     /// The same, with these disks, which the guest calls vda, vdb and so on. A launch ends with a sentence where one can't be
@@ -82,6 +92,9 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
         let mut command = Command::new(&self.program);
         command.arg("linux").arg("--kernel").arg(&self.kernel).arg("--agent").arg(&self.agent);
         command.args(["--memory", &self.memory.to_string()]);
+        if self.processors != 1 {
+            command.args(["--cpus", &self.processors.to_string()]);
+        }
         for DiskFile { path, read_only } in &self.disks {
             let mut words = path.clone().into_os_string();
             words.push(if *read_only { ":ro" } else { ":rw" });

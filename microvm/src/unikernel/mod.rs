@@ -88,7 +88,7 @@ pub enum UnikernelError {
 pub fn run(
     config: Config,
     mut stages: Stages,
-    output: impl Write + std::fmt::Debug + 'static,
+    output: impl Write + std::fmt::Debug + Send + 'static,
 ) -> Result<Outcome, UnikernelError> {
     // 1. memory
     let (least, most) = (LEAST_MEMORY, layout::MOST_UNIKERNEL_MEMORY);
@@ -136,7 +136,7 @@ pub fn run(
     let timer = BootTimer::new(stages, output);
     ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;
     let mut vcpu = Vcpu::new(vcpu);
-    let stop = vcpu.run(&mut ports, &mut registers, config.deadline)?;
+    let stop = vcpu.run(&ports, &registers, config.deadline)?;
     Ok(outcome(stop, &vcpu, &memory)?)
 }
 
@@ -190,7 +190,8 @@ fn outcome(stop: Stop, vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Outcome,
     Ok(match stop {
         Stop::Exit(status) => Outcome::Exited(status),
         Stop::Halted => Outcome::Halted,
-        Stop::Deadline => Outcome::Deadline,
+        // It has one vCPU, which nobody dismisses.
+        Stop::Deadline | Stop::Dismissed => Outcome::Deadline,
         Stop::Shutdown => {
             let cause = if in_guard_page(special.cr2) { CrashCause::StackOverflow } else { CrashCause::TripleFault };
             Outcome::Crashed(Box::new(Crash::new(cause, &registers, &special)))

@@ -3,6 +3,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -46,6 +47,9 @@ fn work() -> Result<(), Failure> {
     for task in fs::read_to_string(ARGUMENTS)?.split('\0') {
         match task {
             "disks" => disks()?,
+            "processors" => processors()?,
+            "die-on-the-second" => die_on_the_second()?,
+            "spin-on-all" => spin_on_all()?,
             _ => return Err(format!("unknown task `{task}`").into()),
         }
     }
@@ -87,4 +91,46 @@ fn disks() -> Result<(), Failure> {
     let first = fs::read("/dev/vdb")?;
     println!("{{\"sectors\":{size},\"sum\":{}}}", first.iter().map(|byte| u64::from(*byte)).sum::<u64>());
     Ok(())
+}
+
+fn pin_to(processor: usize) -> Result<(), Failure> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Works on every processor that the kernel has found.
+fn processors() -> Result<(), Failure> {
+    let found = fs::read_to_string("/proc/cpuinfo")?.matches("processor\t:").count();
+    for number in 0..found {
+        pin_to(number)?;
+        let stat = fs::read_to_string("/proc/self/stat")?;
+        // The 39th field is the processor on which it last ran (proc_pid_stat(5)); the second one ends with a parenthesis.
+        let field = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(36));
+        expect(field == Some(&number.to_string()), &format!("not on processor {number}: {stat}"))?;
+    }
+    println!("{{\"processors\":{found}}}");
+    Ok(())
+}
+
+/// Has the kernel panic on the second processor, as it does where /init ends.
+#[allow(clippy::exit, reason = "it is what is tested")]
+fn die_on_the_second() -> Result<(), Failure> {
+    pin_to(1)?;
+    std::process::exit(3);
+}
+
+fn spin_on_all() -> Result<(), Failure> {
+    for number in 0..std::thread::available_parallelism()?.get() {
+        std::thread::spawn(move || {
+            let _ = pin_to(number);
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    println!("{{\"spinning\":true}}");
+    loop {
+        std::thread::park();
+    }
 }

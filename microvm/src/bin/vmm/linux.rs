@@ -38,6 +38,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         append: String::new(),
         network: None,
         disks: Vec::new(),
+        processors: 1,
         memory: MEMORY,
         deadline: None,
         spin: Duration::from_micros(50),
@@ -57,6 +58,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--spin",
         "--append",
         "--argument",
+        "--cpus",
         "--disk",
     ];
     each(words, options, |option, raw| {
@@ -81,6 +83,12 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 gateway = Some(router).filter(|router| !router.is_unspecified());
             }
             "--argument" => config.arguments.push(value),
+            "--cpus" => {
+                let number = value.parse::<u32>().ok().filter(|number| *number > 0);
+                let number = number.ok_or_else(|| wrong("a number of processors, at least 1"))?;
+                // More than any guest can have is refused with what it can have.
+                config.processors = number.try_into().unwrap_or(u8::MAX);
+            }
             "--disk" => disks.push(DiskWords::parse(raw).ok_or_else(|| wrong("a file or an open file descriptor"))?),
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,

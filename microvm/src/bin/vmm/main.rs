@@ -31,6 +31,7 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --agent FILE                     the agent (needed)
   --argument WORD                  one of the agent's arguments, such as `serve` and then `7000`; repeatable
   --append WORDS                   added to the kernel's command line
+  --cpus NUMBER                    how many processors it has (default 1)
   --disk FILE[:ro|:rw]             a raw disk image or block device, as fd:NUMBER where it is open already; repeatable
 ";
 
