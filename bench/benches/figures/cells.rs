@@ -4,7 +4,8 @@ use crate::{Pair, both, generator};
 use anyhow::{Context, anyhow};
 use isobench::cell::{Cell, Measure};
 use isobench::journal::Journal;
-use isobench::testbed::{Settings, Testbed};
+use isobench::testbed::Settings;
+use isobench::testbeds::Testbeds;
 use isobench_reports::record::{Outcome, Value};
 use std::cell::RefCell;
 
@@ -53,6 +54,19 @@ pub(crate) fn unikernel_against_runc() -> anyhow::Result<Pair> {
     let ready =
         |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
     pairs(ready("vm-unikernel"), ready("runc"))
+}
+
+/// Each call launches the agent by `docker run` on its bridge: nanoseconds from the client's start to the ready line.
+pub(crate) fn docker() -> anyhow::Result<impl FnMut() -> anyhow::Result<f64>> {
+    let place = Place {
+        experiment: "startup",
+        sandbox: "docker-bridge",
+        metric: "start.ready",
+        parameters: &[],
+        read: nanoseconds,
+    };
+    let mut bed = Bed::start(&[place])?;
+    Ok(move || bed.measured(place))
 }
 
 pub(crate) fn unikernel_upload() -> anyhow::Result<Pair> {
@@ -121,9 +135,9 @@ fn pairs(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
     Ok(Box::new(move || both(|| bed.borrow_mut().measured(ours), || bed.borrow_mut().measured(theirs))))
 }
 
-/// A testbed of one figure, and the journal of what it must leave behind nowhere.
+/// The testbeds of one figure, and the journal of what it must leave behind nowhere.
 struct Bed {
-    testbed: Option<Testbed>,
+    testbeds: Option<Testbeds>,
     journal: Option<Journal>,
 }
 
@@ -132,10 +146,12 @@ impl Bed {
         let journal = Journal::open()?;
         journal.note_control_groups()?;
         let settings = Settings { run: journal.run().to_owned(), ..Settings::default() };
-        let mut bed = Self { testbed: None, journal: Some(journal) };
-        let testbed = bed.testbed.insert(Testbed::start(&settings)?);
+        let testbeds = Testbeds::start(&settings, &journal, |name| places.iter().any(|place| place.sandbox == name));
+        // Its drop closes the journal, also where no testbed started.
+        let mut bed = Self { testbeds: None, journal: Some(journal) };
+        let testbeds = bed.testbeds.insert(testbeds?);
         for place in places {
-            let record = testbed.sandboxes().iter().find(|record| record.name == place.sandbox);
+            let record = testbeds.sandboxes().iter().find(|record| record.name == place.sandbox);
             let record = record.with_context(|| format!("there is no sandbox named `{}`", place.sandbox))?;
             if let Some(reason) = &record.unavailable {
                 return Err(anyhow!("{} cannot be measured here: {reason}", place.sandbox));
@@ -153,8 +169,8 @@ impl Bed {
             warm_up: false,
             program: None,
         };
-        let testbed = self.testbed.as_mut().context("the testbed has ended")?;
-        let measurements = testbed.measure(&cell)?;
+        let testbeds = self.testbeds.as_mut().context("the testbeds have ended")?;
+        let measurements = testbeds.measure(&cell)?;
         let found = measurements.iter().find(|measurement| {
             measurement.metric == place.metric
                 && place
@@ -173,10 +189,10 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        let stopped = self.testbed.take().map(Testbed::stop);
+        let stopped = self.testbeds.take().map(Testbeds::stop);
         let leftovers = self.journal.take().map(Journal::close).unwrap_or_default();
         if let Some(Err(error)) = stopped {
-            println!("stop the testbed: {error:#}");
+            println!("stop the testbeds: {error:#}");
         }
         for leftover in leftovers.iter().filter(|leftover| leftover.error.is_some()) {
             println!("left behind: {}", leftover.path.display());

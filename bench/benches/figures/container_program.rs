@@ -1,7 +1,7 @@
 //! Containers by the whole program, as a user starts them: `isobench container run` beside another runtime's `run`.
 
 use crate::programs::Bundle;
-use crate::{Pair, both};
+use crate::{Pair, both, cells};
 use anyhow::{Context, ensure};
 use isobench_runtime::network::Namespace;
 use isobench_workload::{client, clock};
@@ -31,6 +31,15 @@ pub(crate) fn published_against_crun() -> anyhow::Result<Pair> {
         number += 1;
         both(|| ours(&lab, &bundle), || crun(&bundle, number))
     }))
+}
+
+/// The same beside docker's container on its bridge, from the client's start until the agent's ready line; no port of it is
+/// published, which spares docker a process.
+pub(crate) fn published_against_docker() -> anyhow::Result<Pair> {
+    let bundle = Bundle::serving(PORT)?;
+    let lab = Lab::new()?;
+    let mut docker = cells::docker()?;
+    Ok(Box::new(move || both(|| ours(&lab, &bundle), &mut docker)))
 }
 
 fn ours(lab: &Lab, bundle: &Bundle) -> anyhow::Result<f64> {

@@ -67,6 +67,14 @@ const FIGURES: &[Figure] = &[
         measure: container_program::published_against_crun,
     },
     Figure {
+        name: "container.docker",
+        text: "isobench container run on the bridge with a published port, program start to the first answer through the port",
+        against: "docker run of the same agent on its bridge, no port published, client start to the agent's ready line",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.02),
+        measure: container_program::published_against_docker,
+    },
+    Figure {
         name: "container.library",
         text: "container without a network, from its specification to its exit, in process",
         against: "bare clone3 with the same namespaces, pivot_root, exec and wait of the same static program",
