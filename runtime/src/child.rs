@@ -10,7 +10,7 @@ use crate::{capabilities, root, system, terminal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::thread::futex::{self, Timespec};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -359,6 +359,9 @@ fn redirect_streams(plan: &Plan) -> StepResult {
         rustix::stdio::dup2_stderr(error).map_err(|errno| (2, errno))?;
     }
     system::close_on_exec_from(3).map_err(|errno| (3, errno))?;
+    for kept in &plan.kept {
+        rustix::io::fcntl_setfd(kept, FdFlags::empty()).map_err(|errno| (5, errno))?;
+    }
     system::reset_signals().map_err(|errno| (4, errno))
 }
 

@@ -173,6 +173,8 @@ pub struct Specification {
     pub terminal: Option<Terminal>,
     /// Where set up and start are two orders: a descriptor on which one byte is the order to start.
     pub start_order: Option<OwnedFd>,
+    /// Descriptors that the program has beyond the standard streams, by the numbers that they have here.
+    pub kept: Vec<OwnedFd>,
     /// Whether the kernel kills it when the thread that launches it ends.
     pub dies_with_parent: bool,
 }
@@ -222,6 +224,7 @@ impl Specification {
             error: Stream::Inherit,
             terminal: None,
             start_order: None,
+            kept: Vec::new(),
             dies_with_parent: false,
         }
     }
@@ -284,6 +287,7 @@ pub struct Plan {
     pub(crate) error: Option<OwnedFd>,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) start_order: Option<OwnedFd>,
+    pub(crate) kept: Vec<OwnedFd>,
     /// This process, where the new one is to end with it.
     pub(crate) parent: Option<OwnedFd>,
     /// Where it begins in a root that is not made but joined.
@@ -361,6 +365,7 @@ impl Plan {
             error: descriptor(asked.error),
             terminal: asked.terminal,
             start_order: asked.start_order,
+            kept: asked.kept,
             parent: asked.dies_with_parent.then(own_pidfd).transpose()?,
             joined_directory: None,
         })

@@ -45,7 +45,7 @@ fn dial(container: &Container) -> anyhow::Result<Option<UnixStream>> {
     let Ok(directory) = File::open(container.path()) else { return Ok(None) };
     match UnixStream::connect(format!("/proc/self/fd/{}/{CONTROL}", directory.as_raw_fd())) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
-        socket => socket.map(Some).with_context(|| format!("connect to the container {}", container.name)),
+        socket => socket.map(Some).with_context(|| format!("connect to the {}", container.title())),
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn connect(container: &Container, order: &Order) -> anyhow::Result<Op
     let Some(socket) = dial(container)? else { return Ok(None) };
     match Frame::of(Kind::Order, order).send(&socket) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
-        sent => sent.map(|()| Some(socket)).with_context(|| format!("ask the container {}", container.name)),
+        sent => sent.map(|()| Some(socket)).with_context(|| format!("ask the {}", container.title())),
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn ask(container: &Container, order: &Order) -> anyhow::Result<Answer
     match answer {
         Some(Answer::Failed { message, .. }) => refuse(message),
         Some(answer) => Ok(answer),
-        None => refuse(format!("the container {} is not running", container.name)),
+        None => refuse(format!("the {} is not running", container.title())),
     }
 }
 

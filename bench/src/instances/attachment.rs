@@ -1,19 +1,19 @@
 //! A container's places in networks: those that it was launched with, and those that it was given later.
 
 use super::launching;
-use super::refuse;
 use super::request::{Network, Request};
 use super::state::NetworkPlace;
 use super::store::Store;
+use super::{Kind, refuse};
 use crate::home;
 use crate::networks::{self, Connection, Joining, Membership};
 use anyhow::Context;
-use isobench_runtime::network::{Endpoint, Mac, Namespace, Redirection, inside};
+use isobench_runtime::network::{Endpoint, Mac, Namespace, Offload, Redirection, TapEndpoint, inside};
 use isobench_runtime::{NetworkMode, Specification};
 use isobench_workload::Resource;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What a container has of networks. It is given back when the container has ended: first names and ports, then, when its links
 /// have gone with its namespace, the addresses.
@@ -21,6 +21,8 @@ use std::os::fd::AsFd;
 pub(super) struct Attachment {
     membership: Option<Membership>,
     endpoint: Option<Endpoint>,
+    /// A virtual machine's place.
+    tap: Option<TapEndpoint>,
     later: Vec<(NetworkPlace, Connection)>,
     places: Vec<NetworkPlace>,
     resolver: Option<Ipv4Addr>,
@@ -44,13 +46,7 @@ impl Attachment {
             }
             Network::Named(network) => {
                 let network = networks::Store::open(&home::state()?)?.network(network)?;
-                let joining = Joining {
-                    instance: name.to_owned(),
-                    aliases: request.aliases.clone(),
-                    address: request.address,
-                    mac: request.mac.map(Mac),
-                };
-                let (endpoint, mut membership) = network.endpoint(&joining)?;
+                let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
                 membership.publish(&request.ports)?;
                 attachment.resolver = network.resolver();
                 attachment.places.push(place(&membership, inside::INTERFACE_NAME));
@@ -59,6 +55,25 @@ impl Attachment {
             }
         };
         Ok(attachment)
+    }
+
+    /// Takes what is asked for by a virtual machine, whose monitor is to have the tap.
+    pub(super) fn make_tap(request: &Request, name: &str) -> anyhow::Result<(Self, Option<OwnedFd>)> {
+        let mut attachment = Self::default();
+        let Network::Named(network) = &request.network else { return Ok((attachment, None)) };
+        let network = networks::Store::open(&home::state()?)?.network(network)?;
+        let (tap, endpoint, mut membership) = network.tap(&joining(request, name), Offload::Segmentation)?;
+        membership.publish(&request.ports)?;
+        attachment.resolver = network.resolver();
+        attachment.places.push(place(&membership, inside::INTERFACE_NAME));
+        attachment.membership = Some(membership);
+        attachment.tap = Some(endpoint);
+        Ok((attachment, Some(tap.into())))
+    }
+
+    /// The name of the host's side of a virtual machine's link.
+    pub(super) fn link(&self) -> Option<&str> {
+        self.tap.as_ref().map(TapEndpoint::link)
     }
 
     /// Takes the endpoint back from the launch.
@@ -149,11 +164,21 @@ impl Attachment {
         for (_, connection) in self.later.drain(..) {
             connection.disconnect()?;
         }
-        self.endpoint.take().map_or(Ok(()), give_back)
+        self.endpoint.take().map_or(Ok(()), give_back)?;
+        self.tap.take().map_or(Ok(()), give_back)
     }
 }
 
-fn give_back(endpoint: Endpoint) -> anyhow::Result<()> {
+fn joining(request: &Request, name: &str) -> Joining {
+    Joining {
+        instance: name.to_owned(),
+        aliases: request.aliases.clone(),
+        address: request.address,
+        mac: request.mac.map(Mac),
+    }
+}
+
+fn give_back(endpoint: impl Resource + 'static) -> anyhow::Result<()> {
     Box::new(endpoint).release().map_err(|error| anyhow::anyhow!(error))
 }
 
@@ -171,7 +196,8 @@ fn place(membership: &Membership, interface: &str) -> NetworkPlace {
 
 /// The network of another container, which must run.
 fn joined(request: &Request, name: &str, other: &str) -> anyhow::Result<NetworkMode> {
-    let other = Store::open()?.find(other)?;
+    // A virtual machine's network is inside it, where nobody can join it.
+    let other = Store::of(Kind::Container)?.find(other)?;
     if other.request.id == request.id {
         return refuse(format!("the container {name} cannot join its own network"));
     }

@@ -138,7 +138,7 @@ fn set(environment: &mut Vec<String>, variable: &str, replace: bool) {
 }
 
 /// A control group of its own, where this host has any to give.
-fn make_cgroup(request: &Request) -> anyhow::Result<Option<Arc<Cgroup>>> {
+pub(super) fn make_cgroup(request: &Request) -> anyhow::Result<Option<Arc<Cgroup>>> {
     let Limits { memory, cpu, pids } = request.limits;
     let limits = cgroup::Limits { memory, pids, cpu };
     let name = request.control_group();

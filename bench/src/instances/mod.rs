@@ -1,4 +1,4 @@
-//! Containers that outlive the command that began them, without a daemon.
+//! Containers and virtual machines that outlive the command that began them, without a daemon.
 //!
 //! Each has a directory `containers/NAME` in the [state directory](crate::home), and while it runs one small supervisor:
 //!
@@ -11,6 +11,8 @@
 //! | `control` | the socket on which the supervisor takes orders ([`protocol`]) |
 //! | `upper`, `work` | what the container changed in its root |
 //! | `hosts`, `hostname`, `resolv.conf` | what it sees under those names in /etc |
+//!
+//! A virtual machine is an instance like a container, with a monitor as its process; what makes it one is [`machine`].
 //!
 //! The supervisor is this program again, in a session of its own. It launches the container by the `runtime` library, keeps
 //! the log, carries streams to and from whoever is attached, and ends with the container. Whoever kills it kills the
@@ -25,8 +27,11 @@ pub(crate) mod capabilities;
 mod connection;
 mod execution;
 mod files;
+mod kind;
 mod launching;
 pub(crate) mod log;
+mod machine;
+mod monitor;
 pub(crate) mod names;
 mod pause;
 pub(crate) mod processes;
@@ -39,10 +44,12 @@ pub mod supervisor;
 mod task;
 
 pub(crate) use crate::networks::{Refusal, refuse};
+pub(crate) use kind::Kind;
 pub(crate) use launching::volume_source;
+pub(crate) use machine::{Guest, Machine};
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
-pub(crate) use store::{Container, Store};
+pub(crate) use store::{Container, Store, kind_of};
 
 /// The hidden subcommand of a supervisor; [`supervisor::main`] answers it.
 pub const SUBCOMMAND: &str = "__supervise";

@@ -1,6 +1,6 @@
 //! Names and ids of containers.
 
-use super::refuse;
+use super::{Kind, refuse};
 
 const KINDS: [&str; 32] = [
     "brisk", "calm", "candid", "clever", "crisp", "curious", "deft", "eager", "fair", "frank", "gentle", "keen",
@@ -55,15 +55,16 @@ pub(crate) fn id() -> String {
     (0..4).map(|_| format!("{:016x}", fastrand::u64(..))).collect()
 }
 
-/// Whether a container may have this name: what Docker allows, at most 63 bytes.
-pub(crate) fn check(name: &str) -> anyhow::Result<()> {
+/// Whether an instance may have this name: what Docker allows, at most 63 bytes.
+pub(crate) fn check(kind: Kind, name: &str) -> anyhow::Result<()> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && (2..=63).contains(&name.len()) {
         return Ok(());
     }
     refuse(format!(
-        "`{name}` is no container name: 2 to 63 letters, digits, `_`, `.` and `-`, the first a letter or digit"
+        "`{name}` is no {} name: 2 to 63 letters, digits, `_`, `.` and `-`, the first a letter or digit",
+        kind.noun()
     ))
 }
 
@@ -74,10 +75,10 @@ mod tests {
     #[test]
     fn our_own_names_may_be_had() {
         for _ in 0..100 {
-            check(&random()).unwrap();
+            check(Kind::Container, &random()).unwrap();
         }
         for bad in ["", "a", ".a", "a/b", "-a", "a b", &"a".repeat(64), "ä1"] {
-            assert!(check(bad).is_err(), "{bad}");
+            assert!(check(Kind::Machine, bad).is_err(), "{bad}");
         }
         assert_eq!(id().len(), 64);
     }

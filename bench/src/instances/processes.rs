@@ -44,6 +44,11 @@ pub(crate) fn of_container(first: i32) -> Vec<Entry> {
     inside
 }
 
+/// One process alone.
+pub(crate) fn one(number: i32) -> Vec<Entry> {
+    entry(number).into_iter().collect()
+}
+
 fn pid_namespace(process: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{process}/ns/pid")).ok()
 }

@@ -1,5 +1,6 @@
 //! What is asked for.
 
+use super::{Kind, Machine};
 use crate::networks::PortMapping;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -56,6 +57,9 @@ pub(crate) struct Request {
     pub(crate) name_servers: Vec<Ipv4Addr>,
     /// Ports of the host that lead to it.
     pub(crate) ports: Vec<PortMapping>,
+    /// What makes it a virtual machine, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) machine: Option<Machine>,
 }
 
 impl Request {
@@ -64,9 +68,14 @@ impl Request {
         self.id.get(..12).unwrap_or(&self.id)
     }
 
+    /// What it is.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.machine.is_some() { Kind::Machine } else { Kind::Container }
+    }
+
     /// The name of its control groups.
     pub(crate) fn control_group(&self) -> String {
-        format!("container-{}", self.short_id())
+        format!("{}-{}", self.kind().command(), self.short_id())
     }
 
     /// Its host name.

@@ -53,6 +53,9 @@ pub(crate) struct State {
     pub(crate) error: Option<String>,
     /// The name of its control groups, where it has any.
     pub(crate) control_group: Option<String>,
+    /// The host's side of a virtual machine's link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<String>,
     /// Its places in networks.
     pub(crate) places: Vec<NetworkPlace>,
     /// Ports of the host that lead to it, each with its number.
@@ -90,6 +93,7 @@ impl State {
         if self.status.is_alive() {
             self.status = Status::Exited;
             self.exit_code = 137;
+            self.link = None;
             self.places.clear();
             self.ports.clear();
         }

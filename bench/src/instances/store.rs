@@ -2,7 +2,7 @@
 
 use super::request::Request;
 use super::state::{State, Status};
-use super::{attach, processes, refuse};
+use super::{Kind, attach, processes, refuse};
 use anyhow::{Context, bail};
 use isobench_runtime::cgroup::PARENT;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -37,6 +37,8 @@ const HALF_MADE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
+    /// The one kind that is looked for.
+    kind: Option<Kind>,
 }
 
 impl Store {
@@ -45,11 +47,16 @@ impl Store {
         Self::open_in(&crate::home::state()?)
     }
 
+    /// The same where only one kind is meant: the others are not listed, and refused by name.
+    pub(crate) fn of(kind: Kind) -> anyhow::Result<Self> {
+        Ok(Self { kind: Some(kind), ..Self::open()? })
+    }
+
     fn open_in(state: &Path) -> anyhow::Result<Self> {
         let path = state.join("containers");
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&path);
         made.with_context(|| format!("make {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, kind: None })
     }
 
     /// Where an ordinary user made this host, it may have no control groups to give: that is said with its first container.
@@ -77,12 +84,11 @@ impl Store {
             write(&new.join(REQUEST), request)?;
             write(&new.join(STATE), &State::default())
         })();
-        let named = filled.with_context(|| format!("make the container {name} in {}", self.path.display()));
+        let named =
+            filled.with_context(|| format!("make the {} {name} in {}", request.kind().noun(), self.path.display()));
         let named = named.and_then(|()| match rename(&new, &self.path.join(name)) {
-            Err(Errno::EXIST) => refuse(format!(
-                "the container name `{name}` is in use: remove it with `isobench container rm {name}`, or choose another"
-            )),
-            result => result.with_context(|| format!("name the container {name}")),
+            Err(Errno::EXIST) => refuse(self.in_use(name)),
+            result => result.with_context(|| format!("name the {} {name}", request.kind().noun())),
         });
         if let Err(error) = named {
             let _ = fs::remove_dir_all(&new);
@@ -96,7 +102,14 @@ impl Store {
         })
     }
 
-    /// Every container, the youngest first. What a killed command left half made goes.
+    /// Why a name cannot be had, and how it could.
+    fn in_use(&self, name: &str) -> String {
+        let kind = self.read(name).ok().flatten().map_or(Kind::Container, |one| one.request.kind());
+        let (noun, command) = (kind.noun(), kind.command());
+        format!("the {noun} name `{name}` is in use: remove it with `isobench {command} rm {name}`, or choose another")
+    }
+
+    /// Every instance, the youngest first. What a killed command left half made goes.
     pub(crate) fn list(&self) -> anyhow::Result<Vec<Container>> {
         let entries = fs::read_dir(&self.path).with_context(|| format!("read {}", self.path.display()))?;
         let mut containers = Vec::new();
@@ -109,7 +122,9 @@ impl Store {
                     // Not the file that tells what has been told.
                     let _ = fs::remove_dir_all(entry.path());
                 }
-            } else if let Some(container) = self.read(&name)? {
+            } else if let Some(container) = self.read(&name)?
+                && self.kind.is_none_or(|kind| container.request.kind() == kind)
+            {
                 containers.push(container);
             }
         }
@@ -121,8 +136,14 @@ impl Store {
     pub(crate) fn find(&self, reference: &str) -> anyhow::Result<Container> {
         let plain = !reference.is_empty() && !reference.starts_with('.') && !reference.contains('/');
         if let Some(container) = plain.then(|| self.read(reference)).transpose()?.flatten() {
+            let kind = container.request.kind();
+            if self.kind.is_some_and(|wanted| wanted != kind) {
+                let (noun, command) = (kind.noun(), kind.command());
+                return refuse(format!("`{reference}` is a {noun}: `isobench {command}` looks after it"));
+            }
             return Ok(container);
         }
+        let kind = self.kind.unwrap_or(Kind::Container);
         let mut found: Vec<_> = if plain && reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let all = self.list()?.into_iter();
             all.filter(|container| container.request.id.starts_with(reference)).collect()
@@ -131,8 +152,11 @@ impl Store {
         };
         match (found.pop(), found.is_empty()) {
             (Some(container), true) => Ok(container),
-            (Some(_), false) => refuse(format!("more than one container's id begins with `{reference}`")),
-            (None, _) => refuse(format!("there is no container `{reference}`: `isobench container ps -a` lists all")),
+            (Some(_), false) => refuse(format!("more than one {}'s id begins with `{reference}`", kind.noun())),
+            (None, _) => {
+                let (noun, command) = (kind.noun(), kind.command());
+                refuse(format!("there is no {noun} `{reference}`: `isobench {command} ps -a` lists all"))
+            }
         }
     }
 
@@ -166,6 +190,11 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// What it is and its name, as in `container web`.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.request.kind().noun(), self.name)
+    }
+
     /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -184,8 +213,8 @@ impl Container {
     /// Gives it another name.
     pub(crate) fn rename(&self, name: &str) -> anyhow::Result<()> {
         match rename(&self.path, &self.path.with_file_name(name)) {
-            Err(Errno::EXIST) => refuse(format!("the container name `{name}` is in use")),
-            result => result.with_context(|| format!("rename the container {}", self.name)),
+            Err(Errno::EXIST) => refuse(format!("the {} name `{name}` is in use", self.request.kind().noun())),
+            result => result.with_context(|| format!("rename the {}", self.title())),
         }
     }
 
@@ -193,7 +222,7 @@ impl Container {
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
         // A supervisor whose container has ended is about to end itself.
         let Some(_lock) = self.lock(self.state.status == Status::Exited)? else {
-            return refuse(format!("the container {} is running: stop it, or remove it with --force", self.name));
+            return refuse(format!("the {} is running: stop it, or remove it with --force", self.title()));
         };
         // A supervisor that was killed has left them, whether or not it came to write them down.
         crate::testbed::cgroups::remove_named(&format!("{PARENT}/{}", self.request.control_group()))?;
@@ -241,6 +270,12 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
         bytes => bytes.with_context(|| format!("read {}", path.display()))?,
     };
     serde_json::from_slice(&bytes).map(Some).with_context(|| format!("understand {}", path.display()))
+}
+
+/// What the instance in a directory is; `None` where there is none, or none that can be seen.
+pub(crate) fn kind_of(directory: &Path) -> Option<Kind> {
+    let request: Option<Request> = read(&directory.join(REQUEST)).ok()?;
+    Some(request?.kind())
 }
 
 /// Reads the request of the container whose directory is the working directory.

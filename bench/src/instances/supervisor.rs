@@ -13,7 +13,7 @@ use super::request::{Execution, Request};
 use super::state::{State, Status, now};
 use super::store::{self, CONTROL, LOCK, STATE};
 use super::task::{Part, Task};
-use super::{OWN_FAILURE, files, pause, refuse};
+use super::{OWN_FAILURE, files, monitor, pause, refuse};
 use crate::journal;
 use anyhow::{Context, bail};
 use isobench_runtime::cgroup::Cgroup;
@@ -121,7 +121,7 @@ impl Supervisor {
     fn start(size: Option<(u16, u16)>) -> anyhow::Result<Self> {
         let name = own_name()?;
         let Some(lock) = store::lock(Path::new(LOCK), false)? else {
-            return refuse(format!("the container {name} is running already"));
+            return refuse(format!("{name} is running already"));
         };
         let request = store::own_request()?;
         let mut state = State { started: Some(now()), ..State::default() };
@@ -171,10 +171,15 @@ impl Supervisor {
         let _ = std::fs::remove_file(CONTROL);
         let listener = UnixListener::bind(CONTROL).context("make the container's control socket")?;
         listener.set_nonblocking(true).context("make the control socket non-blocking")?;
-        let running = launching::launch_container(request, name, size.unwrap_or((24, 80)))?;
+        let size = size.unwrap_or((24, 80));
+        let running = match &request.machine {
+            None => launching::launch_container(request, name, size)?,
+            Some(machine) => monitor::launch_machine(request, machine, name)?,
+        };
         state.status = Status::Running;
         state.process = journal::name_of(running.task.process.pid() as u32)?;
         state.control_group = running.control_group.clone();
+        state.link = running.attachment.link().map(str::to_owned);
         state.places = running.attachment.places().to_vec();
         state.ports = running.attachment.ports();
         store::write(Path::new(STATE), state)?;
@@ -395,6 +400,12 @@ impl Supervisor {
                 let used = self.cgroup.as_ref().map(|cgroup| cgroup.statistics()).unwrap_or_default();
                 return Ok(Some(Answer::Statistics { memory: used.memory, cpu: used.cpu, pids: used.pids }));
             }
+            Order::Connect { .. } | Order::Disconnect { .. } if self.request.machine.is_some() => {
+                return refuse(format!(
+                    "the {} keeps the network that it began with: give --network when it is made",
+                    self.title()?
+                ));
+            }
             Order::Connect { network, aliases, address } => {
                 let first = self.task.process.pid();
                 self.attachment.connect(&own_name()?, first, &network, &aliases, address)?;
@@ -411,6 +422,11 @@ impl Supervisor {
         Ok(Some(Answer::Done))
     }
 
+    /// What it is and its name now.
+    fn title(&self) -> anyhow::Result<String> {
+        Ok(format!("{} {}", self.request.kind().noun(), own_name()?))
+    }
+
     fn note_networks(&mut self) -> anyhow::Result<()> {
         self.state.places = self.attachment.places().to_vec();
         self.state.ports = self.attachment.ports();
@@ -419,7 +435,10 @@ impl Supervisor {
 
     fn execute(&mut self, index: usize, asked: &Execution) -> anyhow::Result<Answer> {
         if self.state.status == Status::Paused {
-            return refuse(format!("the container {} is paused: unpause it first", own_name()?));
+            return refuse(format!("the {} is paused: unpause it first", self.title()?));
+        }
+        if self.request.machine.is_some() {
+            return refuse(format!("nothing more can be run in the {}", self.title()?));
         }
         let task = launching::launch_further(&self.request, self.task.process.pid(), self.cgroup.as_ref(), asked)?;
         let number = self.next_further;
@@ -435,10 +454,16 @@ impl Supervisor {
         let (from, to) = if pause { (Status::Running, Status::Paused) } else { (Status::Paused, Status::Running) };
         if self.state.status != from {
             let word = if pause { "is paused already" } else { "is not paused" };
-            return refuse(format!("the container {} {word}", own_name()?));
+            return refuse(format!("the {} {word}", self.title()?));
         }
-        let (first, cgroup) = (self.task.process.pid(), self.cgroup.as_deref());
-        if pause { pause::pause(first, cgroup) } else { pause::resume(first, cgroup) }?;
+        match &self.request.machine {
+            // The monitor is one process among others of its namespace.
+            Some(_) => self.task.process.signal(if pause { Signal::STOP } else { Signal::CONT })?,
+            None => {
+                let (first, cgroup) = (self.task.process.pid(), self.cgroup.as_deref());
+                if pause { pause::pause(first, cgroup) } else { pause::resume(first, cgroup) }?;
+            }
+        }
         self.state.status = to;
         store::write(Path::new(STATE), &self.state)
     }
@@ -485,6 +510,7 @@ impl Supervisor {
                 finished: Some(now()),
                 exit_code: code,
                 control_group: None,
+                link: None,
                 places: Vec::new(),
                 ports: Vec::new(),
                 ..self.state.clone()

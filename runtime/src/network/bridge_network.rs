@@ -326,9 +326,12 @@ impl Network {
         if let Some(segments) = self.settings.segments {
             netlink.limit_segments(self.bridge, segments)?;
         }
+        let setting = |name: &str| format!("ipv4/conf/{}/{name}", self.settings.bridge);
+        // Whoever reaches a published port by another address of the host asks for the link-layer address in the gateway's name:
+        // a guest need not answer to one outside its network, and the unikernel's (smoltcp) does not.
+        sysctl::write(netlink.namespace(), &setting("arp_announce"), "2")?;
         // Lets published ports be reached by 127.0.0.1; the firewall drops what else this would let in.
-        let setting = format!("ipv4/conf/{}/route_localnet", self.settings.bridge);
-        sysctl::write(netlink.namespace(), &setting, "1")
+        sysctl::write(netlink.namespace(), &setting("route_localnet"), "1")
     }
 
     /// Waits until a link has gone.

@@ -1,6 +1,7 @@
-//! Names of containers for a shell that completes them.
+//! Names of containers and virtual machines for a shell that completes them.
 
 use crate::home;
+use crate::instances::{Kind, kind_of};
 use crate::testbed::{enter::Target, record};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use std::ffi::OsStr;
@@ -8,10 +9,16 @@ use std::path::PathBuf;
 
 /// Completes the name of a container.
 pub(super) fn completer() -> ArgValueCompleter {
-    ArgValueCompleter::new(|begun: &OsStr| {
+    completer_of(Kind::Container)
+}
+
+/// Completes the name of an instance of one kind.
+pub(in crate::commands) fn completer_of(kind: Kind) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |begun: &OsStr| {
         let begun = begun.to_string_lossy();
         let entries =
             places().into_iter().flat_map(|place| std::fs::read_dir(place.join("containers"))).flatten().flatten();
+        let entries = entries.filter(|entry| kind_of(&entry.path()) == Some(kind));
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter(|name| !name.starts_with('.') && name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
     })

@@ -4,11 +4,11 @@ use super::run::{fail, finish};
 use crate::commands::Status;
 use crate::instances::attach::{self, Part};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Execution, Status as Stage, Store, refuse};
+use crate::instances::{Execution, Kind, Status as Stage, Store, refuse};
 
 /// Run a further command in a running container
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Do not wait for its end
     #[arg(short, long)]
     detach: bool,
@@ -35,8 +35,8 @@ pub(super) struct Arguments {
     command: Vec<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let container = Store::open()?.find(&arguments.name)?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let container = Store::of(kind)?.find(&arguments.name)?;
     let part = Part { terminal: arguments.tty, input: arguments.interactive && !arguments.detach, signals: true };
     attach::check_terminal(part.terminal, part.input)?;
     let order = Order::Execute(Execution {
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     });
     let Some(socket) = attach::connect(&container, &order)? else {
         let word = if container.state.status == Stage::Created { "has not been started" } else { "is not running" };
-        return refuse(format!("the container {} {word}", container.name));
+        return refuse(format!("the {} {word}", container.title()));
     };
     if !arguments.detach {
         return finish(attach::attend(socket, part)?);
@@ -59,6 +59,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     match attach::answer(&socket)? {
         Some(Answer::Failed { message, code }) => fail(&message, code),
         Some(_) => Ok(Status::Success),
-        None => refuse(format!("the container {} has ended", container.name)),
+        None => refuse(format!("the {} has ended", container.title())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::template;
 use crate::commands::{Status, output};
-use crate::instances::{Container, Store};
+use crate::instances::{Container, Guest, Kind, Store};
 use serde_json::{Map, Value, json};
 
 pub(super) const EXAMPLES: &str = "\
@@ -15,7 +15,7 @@ A template is text with paths into the answer, each `{{.A.B}}` or `{{json .A.B}}
 
 /// Show all that is known of containers, as JSON
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Only what this template names
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
@@ -24,8 +24,8 @@ pub(super) struct Arguments {
     names: Vec<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     let containers = arguments.names.iter().map(|name| store.find(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let all: Vec<Value> = containers.iter().map(describe).collect();
     match arguments.format.as_deref() {
@@ -54,7 +54,7 @@ fn describe(container: &Container) -> Value {
         })
         .collect();
     let never = || "0001-01-01T00:00:00Z".to_owned();
-    json!({
+    let mut described = json!({
         "Id": request.id,
         "Name": format!("/{}", container.name),
         "Created": request.created,
@@ -95,7 +95,16 @@ fn describe(container: &Container) -> Value {
             "Ports": ports(container),
             "Networks": networks,
         },
-    })
+    });
+    if let Some(machine) = &request.machine {
+        described["HostConfig"]["Memory"] = machine.memory.into();
+        described["VirtualMachine"] = json!({
+            "Guest": match &machine.guest { Guest::Unikernel(_) => "unikernel", Guest::Linux(_) => "linux" },
+            "Kernel": match &machine.guest { Guest::Unikernel(_) => None, Guest::Linux(kernel) => Some(kernel) },
+            "Memory": machine.memory, "Processors": machine.processors, "Link": state.link,
+        });
+    }
+    described
 }
 
 /// As Docker: the host's addresses and ports by the container's port.

@@ -4,7 +4,7 @@ use crate::commands::Status;
 use crate::instances::attach;
 use crate::instances::log::{self, Entry, Reader, Source};
 use crate::instances::protocol::Order;
-use crate::instances::{Container, Store};
+use crate::instances::{Container, Kind, Store};
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 
 /// Show what a container wrote
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Go on until it ends
     #[arg(short, long)]
     follow: bool,
@@ -44,8 +44,8 @@ fn time(text: &str) -> Result<String, String> {
     Ok(humantime::format_rfc3339_nanos(time).to_string())
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let container = Store::open()?.find(&arguments.name)?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let container = Store::of(kind)?.find(&arguments.name)?;
     // Connected before the first look: whatever is written after it is followed.
     let order = Order::Attach { input: false, output: false, size: None };
     let alive = if arguments.follow { attach::connect(&container, &order)? } else { None };

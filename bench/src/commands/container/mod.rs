@@ -1,34 +1,36 @@
 //! `isobench container`: containers by Docker's words, without a daemon.
 
-mod attach;
-mod complete;
-mod exec;
-mod inspect;
+pub(super) mod attach;
+pub(super) mod complete;
+pub(super) mod exec;
+pub(super) mod inspect;
 mod listing;
-mod logs;
-mod options;
-mod port;
-mod ps;
-mod remove;
-mod rename;
-mod run;
-mod signals;
-mod start;
-mod stats;
+pub(super) mod logs;
+pub(super) mod options;
+pub(super) mod port;
+pub(super) mod ps;
+pub(super) mod remove;
+pub(super) mod rename;
+pub(super) mod run;
+pub(super) mod signals;
+pub(super) mod start;
+pub(super) mod stats;
 mod template;
 mod top;
 
 use super::place::Place;
 use super::{BadInput, Status, status};
-use crate::instances::OWN_FAILURE;
+use crate::instances::{Kind, OWN_FAILURE};
 use crate::networks;
 use crate::roots;
 use complete::completer;
 
+const KIND: Kind = Kind::Container;
+
 /// Run containers and look after them, by Docker's words: no daemon, one small supervisor a container
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
@@ -95,7 +97,7 @@ enum Command {
 }
 
 /// For a verb that ends as a container's command does: 125 tells a failure of ours from one of the command's.
-fn stand_for_command(result: anyhow::Result<Status>) -> anyhow::Result<Status> {
+pub(super) fn stand_for_command(result: anyhow::Result<Status>) -> anyhow::Result<Status> {
     result.or_else(|error| {
         status::say(&format!("{error:#}"));
         Ok(Status::Program(OWN_FAILURE as u8))
@@ -103,7 +105,7 @@ fn stand_for_command(result: anyhow::Result<Status>) -> anyhow::Result<Status> {
 }
 
 /// Whoever asks for what is not there gave bad input.
-fn as_bad_input(error: anyhow::Error) -> anyhow::Error {
+pub(super) fn as_bad_input(error: anyhow::Error) -> anyhow::Error {
     if networks::is_refusal(&error) { BadInput(format!("{error:#}")).into() } else { error }
 }
 
@@ -124,22 +126,22 @@ fn work(command: Command) -> anyhow::Result<Status> {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Create(arguments) => run::create(arguments),
-        Command::Start(arguments) => start::run(arguments),
-        Command::Ps(arguments) => ps::run(arguments),
-        Command::Inspect(arguments) => inspect::run(arguments),
-        Command::Logs(arguments) => logs::run(arguments),
-        Command::Exec(arguments) => exec::run(arguments),
-        Command::Attach(arguments) => attach::run(arguments),
-        Command::Stats(arguments) => stats::run(arguments),
-        Command::Top(arguments) => top::run(arguments),
-        Command::Stop(arguments) => signals::stop(arguments),
-        Command::Kill(arguments) => signals::kill(arguments),
-        Command::Pause(arguments) => signals::pause(arguments),
-        Command::Unpause(arguments) => signals::unpause(arguments),
-        Command::Wait(arguments) => signals::wait(arguments),
-        Command::Rename(arguments) => rename::run(arguments),
-        Command::Port(arguments) => port::run(arguments),
-        Command::Rm(arguments) => remove::run(arguments),
+        Command::Start(arguments) => start::run(arguments, KIND),
+        Command::Ps(arguments) => ps::run(arguments, KIND),
+        Command::Inspect(arguments) => inspect::run(arguments, KIND),
+        Command::Logs(arguments) => logs::run(arguments, KIND),
+        Command::Exec(arguments) => exec::run(arguments, KIND),
+        Command::Attach(arguments) => attach::run(arguments, KIND),
+        Command::Stats(arguments) => stats::run(arguments, KIND),
+        Command::Top(arguments) => top::run(arguments, KIND),
+        Command::Stop(arguments) => signals::stop(arguments, KIND),
+        Command::Kill(arguments) => signals::kill(arguments, KIND),
+        Command::Pause(arguments) => signals::pause(arguments, KIND),
+        Command::Unpause(arguments) => signals::unpause(arguments, KIND),
+        Command::Wait(arguments) => signals::wait(arguments, KIND),
+        Command::Rename(arguments) => rename::run(arguments, KIND),
+        Command::Port(arguments) => port::run(arguments, KIND),
+        Command::Rm(arguments) => remove::run(arguments, KIND),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `run` and `create` take, and the request that it becomes.
 
 use crate::instances::capabilities;
-use crate::instances::{Limits, Network, Refusal, Request, Volume, names, now, refuse, rooted, volume_source};
+use crate::instances::{Kind, Limits, Network, Refusal, Request, Volume, names, now, refuse, rooted, volume_source};
 use crate::networks::PortMapping;
 use crate::roots;
 use std::net::Ipv4Addr;
@@ -79,13 +79,13 @@ pub(super) struct Options {
     command: Vec<String>,
 }
 
-type Mac = [u8; 6];
+pub(in crate::commands) type Mac = [u8; 6];
 
 impl Options {
     /// The container's name and what it is to be. Whatever is wrong with it is said before anything is made.
     pub(super) fn request(self, foreground: bool) -> anyhow::Result<(String, Request)> {
         let name = self.name.clone().unwrap_or_else(names::random);
-        names::check(&name)?;
+        names::check(Kind::Container, &name)?;
         self.check()?;
         let directory = roots::resolve(&self.root)?;
         rooted::account(&directory, self.user.as_deref())?;
@@ -119,6 +119,7 @@ impl Options {
             mac: self.mac_address,
             name_servers: self.dns,
             ports: self.publish,
+            machine: None,
         };
         Ok((name, request))
     }
@@ -148,7 +149,7 @@ impl Options {
     }
 }
 
-pub(super) fn variable(text: &str) -> Result<String, String> {
+pub(in crate::commands) fn variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) => Err("it has no name: give NAME=VALUE".into()),
         Some(_) => Ok(text.to_owned()),
@@ -160,7 +161,7 @@ pub(super) fn variable(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn absolute(text: &str) -> Result<String, String> {
+pub(in crate::commands) fn absolute(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it must begin with `/`".into()) }
 }
 
@@ -182,8 +183,8 @@ fn volume(text: &str) -> Result<Volume, String> {
     Ok(Volume { source, target: target.into(), read_only })
 }
 
-/// As Docker: bytes, or with b, k, m, g and powers of 1024; at least 6 MiB.
-fn memory(text: &str) -> Result<u64, String> {
+/// As Docker: bytes, or with b, k, m, g and powers of 1024.
+pub(in crate::commands) fn size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &lower[digits.len()..] {
@@ -194,11 +195,13 @@ fn memory(text: &str) -> Result<u64, String> {
         _ => None,
     };
     let bytes = unit.zip(digits.parse::<u64>().ok()).and_then(|(shift, number)| number.checked_mul(1 << shift));
-    match bytes {
-        Some(bytes) if bytes >= 6 << 20 => Ok(bytes),
-        Some(_) => Err("no container runs in less than 6m".into()),
-        None => Err("give a number with b, k, m or g, such as 64m".into()),
-    }
+    bytes.ok_or_else(|| "give a number with b, k, m or g, such as 64m".into())
+}
+
+/// At least 6 MiB.
+fn memory(text: &str) -> Result<u64, String> {
+    size(text)
+        .and_then(|bytes| if bytes >= 6 << 20 { Ok(bytes) } else { Err("no container runs in less than 6m".into()) })
 }
 
 /// Microseconds in each 100,000.
@@ -211,7 +214,7 @@ fn cpus(text: &str) -> Result<u64, String> {
     }
 }
 
-fn network(text: &str) -> Result<Network, String> {
+pub(in crate::commands) fn network(text: &str) -> Result<Network, String> {
     Ok(match (text, text.strip_prefix("container:")) {
         ("host", _) => Network::Host,
         ("none", _) => Network::None,
@@ -223,7 +226,7 @@ fn network(text: &str) -> Result<Network, String> {
     })
 }
 
-fn mac(text: &str) -> Result<Mac, String> {
+pub(in crate::commands) fn mac(text: &str) -> Result<Mac, String> {
     let wrong = || "give six pairs of hexadecimal digits, such as 02:42:0a:59:00:02, the first of them even".to_owned();
     let mut address = [0; 6];
     let mut parts = text.split([':', '-']);
@@ -236,7 +239,7 @@ fn mac(text: &str) -> Result<Mac, String> {
     if sound { Ok(address) } else { Err(wrong()) }
 }
 
-fn port(text: &str) -> Result<PortMapping, String> {
+pub(in crate::commands) fn port(text: &str) -> Result<PortMapping, String> {
     text.parse().map_err(|error: Refusal| error.to_string())
 }
 

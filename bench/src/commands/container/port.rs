@@ -2,11 +2,11 @@
 
 use super::listing;
 use crate::commands::{Status, output};
-use crate::instances::{Store, refuse};
+use crate::instances::{Kind, Store, refuse};
 
 /// Show the ports of the host that lead to a container
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Its name or id
     #[arg(value_name = "CONTAINER", add = super::completer())]
     name: String,
@@ -15,8 +15,8 @@ pub(super) struct Arguments {
     port: Option<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let container = Store::open()?.find(&arguments.name)?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let container = Store::of(kind)?.find(&arguments.name)?;
     let all = container.state.ports.iter().map(|port| {
         let inside = format!("{}/{}", port.target.port(), listing::protocol(port.protocol));
         (inside, format!("{}:{}", listing::host_address(port), port.port))
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
             let asked = if asked.contains('/') { asked.clone() } else { format!("{asked}/tcp") };
             let text: String = all.filter(|(inside, _)| *inside == asked).map(|(_, outside)| outside + "\n").collect();
             if text.is_empty() {
-                return refuse(format!("no port of the host leads to {asked} of the container {}", container.name));
+                return refuse(format!("no port of the host leads to {asked} of the {}", container.title()));
             }
             text
         }

@@ -2,12 +2,12 @@
 
 use super::listing;
 use crate::commands::{Status, output};
-use crate::instances::{Container, Store};
+use crate::instances::{Container, Kind, Store};
 use serde::Serialize;
 
 /// List containers
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// All, not only those that run
     #[arg(short, long)]
     all: bool,
@@ -38,8 +38,8 @@ struct Line<'a> {
     networks: String,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let all = Store::open()?.list()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let all = Store::of(kind)?.list()?;
     let shown: Vec<_> = all.iter().filter(|one| arguments.all || one.state.status.is_alive()).collect();
     let id = |one: &Container| {
         if arguments.no_trunc { one.request.id.clone() } else { one.request.short_id().to_owned() }
@@ -51,7 +51,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
             lines.collect::<anyhow::Result<_>>()?
         }
         _ => {
-            let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(String::from);
+            let id_label = format!("{} ID", kind.label());
+            let head = [&id_label, "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(String::from);
             let rows = shown.iter().map(|one| {
                 let command = command(one, !arguments.no_trunc);
                 let created = format!("{} ago", listing::duration(listing::since(&one.request.created)));

@@ -3,12 +3,12 @@
 use super::each;
 use crate::commands::{Status, output};
 use crate::instances::protocol::Order;
-use crate::instances::{Store, attach};
+use crate::instances::{Kind, Store, attach};
 use rustix::process::Signal;
 
 /// Remove containers
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Kill those that run
     #[arg(short, long)]
     force: bool,
@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     names: Vec<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     each(&arguments.names, |name| {
         let mut container = store.find(name)?;
         if arguments.force {

@@ -2,11 +2,11 @@
 
 use crate::commands::Status;
 use crate::instances::protocol::Order;
-use crate::instances::{Store, attach, names};
+use crate::instances::{Kind, Store, attach, names};
 
 /// Give a container another name
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Its name or id
     #[arg(value_name = "CONTAINER", add = super::completer())]
     old: String,
@@ -14,9 +14,9 @@ pub(super) struct Arguments {
     new: String,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    names::check(&arguments.new)?;
-    let store = Store::open()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    names::check(kind, &arguments.new)?;
+    let store = Store::of(kind)?;
     let container = store.find(&arguments.old)?;
     container.rename(&arguments.new)?;
     if container.state.status.is_alive() {

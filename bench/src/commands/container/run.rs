@@ -4,13 +4,13 @@ use super::options::Options;
 use crate::commands::{Status, output, status};
 use crate::instances::attach::{self, End, Part};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Container, Store};
+use crate::instances::{Container, Kind, Request, Store};
 use anyhow::bail;
 use std::os::unix::net::UnixStream;
 
 /// Run a command in a new container
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Do not wait for its end: print its id and go on
     #[arg(short, long)]
     detach: bool,
@@ -33,29 +33,34 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let part = Part { terminal: options.tty, input: options.interactive && !detach, signals: true };
     attach::check_terminal(part.terminal, part.input)?;
     let (name, request) = options.request(!detach)?;
-    let store = Store::open()?;
+    begin(&name, &request, part, detach)
+}
+
+/// Makes an instance and starts it; ends as it does, unless it is left alone.
+pub(in crate::commands) fn begin(name: &str, request: &Request, part: Part, detach: bool) -> anyhow::Result<Status> {
+    let store = Store::of(request.kind())?;
     store.tell_once_without_control_groups();
-    let container = store.create(&name, &request)?;
+    let container = store.create(name, request)?;
     let order = Order::Attach { input: part.input, output: !detach, size: attach::size() };
     let socket = attach::start(&container, &order)?;
-    if detach { begin(&container, &socket) } else { finish(attach::attend(socket, part)?) }
+    if detach { await_start(&container, &socket) } else { finish(attach::attend(socket, part)?) }
 }
 
 /// Waits until a container runs, and prints its id.
-fn begin(container: &Container, socket: &UnixStream) -> anyhow::Result<Status> {
+fn await_start(container: &Container, socket: &UnixStream) -> anyhow::Result<Status> {
     match attach::answer(socket)? {
         Some(Answer::Failed { message, code }) => fail(&message, code),
         Some(_) => {
             output::print(&format!("{}\n", container.request.id))?;
             Ok(Status::Success)
         }
-        None => bail!("the supervisor of {} ended before its container began", container.name),
+        None => bail!("the supervisor of the {} ended before it began", container.title()),
     }
 }
 
 pub(super) fn create(options: Options) -> anyhow::Result<Status> {
     let (name, request) = options.request(false)?;
-    let container = Store::open()?.create(&name, &request)?;
+    let container = Store::of(Kind::Container)?.create(&name, &request)?;
     output::print(&format!("{}\n", container.request.id))?;
     Ok(Status::Success)
 }
@@ -67,7 +72,7 @@ pub(super) fn finish(end: End) -> anyhow::Result<Status> {
         End::Detached => Ok(Status::Success),
         End::Failed { message, code } => fail(&message, code),
         End::Lost => {
-            status::say("the container's supervisor was killed, and with it the container");
+            status::say("the supervisor was killed, and with it what it looked after");
             Ok(Status::Program(137))
         }
     }

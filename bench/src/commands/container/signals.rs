@@ -3,7 +3,7 @@
 use super::each;
 use crate::commands::{Status, output};
 use crate::instances::protocol::Order;
-use crate::instances::{Status as Stage, Store, attach, refuse};
+use crate::instances::{Kind, Status as Stage, Store, attach, refuse};
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Containers by name or id.
 #[derive(Debug, clap::Args)]
-pub(super) struct Names {
+pub(in crate::commands) struct Names {
     /// Their names or ids
     #[arg(required = true, value_name = "CONTAINER", add = super::completer())]
     names: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) struct Names {
 
 /// Stop containers
 #[derive(Debug, clap::Args)]
-pub(super) struct Stop {
+pub(in crate::commands) struct Stop {
     /// How many seconds to wait before SIGKILL
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     time: u32,
@@ -34,7 +34,7 @@ pub(super) struct Stop {
 
 /// Send a signal
 #[derive(Debug, clap::Args)]
-pub(super) struct Kill {
+pub(in crate::commands) struct Kill {
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL", value_parser = signal)]
     signal: Signal,
@@ -55,8 +55,8 @@ fn signal(text: &str) -> Result<Signal, String> {
 /// An order that is followed by the container's end.
 const WATCH: Order = Order::Attach { input: false, output: false, size: None };
 
-pub(super) fn stop(arguments: Stop) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn stop(arguments: Stop, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     each(&arguments.names.names, |name| {
         let container = store.find(name)?;
         // As with Docker: one that does not run is stopped already.
@@ -98,33 +98,33 @@ fn ends_within(socket: &UnixStream, patience: Duration) -> anyhow::Result<bool> 
     }
 }
 
-pub(super) fn kill(arguments: Kill) -> anyhow::Result<Status> {
+pub(in crate::commands) fn kill(arguments: Kill, kind: Kind) -> anyhow::Result<Status> {
     let order = Order::Signal(arguments.signal.as_raw());
-    order_each(&arguments.names, &order)
+    order_each(&arguments.names, &order, kind)
 }
 
-pub(super) fn pause(arguments: Names) -> anyhow::Result<Status> {
-    order_each(&arguments, &Order::Pause)
+pub(in crate::commands) fn pause(arguments: Names, kind: Kind) -> anyhow::Result<Status> {
+    order_each(&arguments, &Order::Pause, kind)
 }
 
-pub(super) fn unpause(arguments: Names) -> anyhow::Result<Status> {
-    order_each(&arguments, &Order::Unpause)
+pub(in crate::commands) fn unpause(arguments: Names, kind: Kind) -> anyhow::Result<Status> {
+    order_each(&arguments, &Order::Unpause, kind)
 }
 
-fn order_each(names: &Names, order: &Order) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+fn order_each(names: &Names, order: &Order, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     each(&names.names, |name| {
         attach::ask(&store.find(name)?, order)?;
         output::print(&format!("{name}\n"))
     })
 }
 
-pub(super) fn wait(arguments: Names) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn wait(arguments: Names, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     each(&arguments.names, |name| {
         let container = store.find(name)?;
         if container.state.status == Stage::Created {
-            return refuse(format!("the container {} has not been started", container.name));
+            return refuse(format!("the {} has not been started", container.title()));
         }
         let told = match attach::connect(&container, &WATCH)? {
             Some(socket) => attach::await_end(&socket)?,

@@ -5,12 +5,12 @@ use super::run::finish;
 use crate::commands::{Status, output};
 use crate::instances::attach::{self, Part};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Status as Stage, Store, refuse};
+use crate::instances::{Kind, Status as Stage, Store, refuse};
 use anyhow::bail;
 
 /// Start containers that have been made or have ended
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Wait for its end, show what it writes, and end as it does
     #[arg(short, long)]
     attach: bool,
@@ -22,8 +22,8 @@ pub(super) struct Arguments {
     names: Vec<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     let attended = arguments.attach || arguments.interactive;
     if attended && arguments.names.len() > 1 {
         return refuse("only one container at a time can be attached to");
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     each(&arguments.names, |name| {
         let container = store.find(name)?;
         if container.state.status.is_alive() {
-            return refuse(format!("the container {} is {} already", container.name, container.state.status.name()));
+            return refuse(format!("the {} is {} already", container.title(), container.state.status.name()));
         }
         // The supervisor of one that has just ended may still be giving things back.
         if container.state.status == Stage::Exited {
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         match attach::answer(&socket)? {
             Some(Answer::Failed { message, .. }) => refuse(message),
             Some(_) => output::print(&format!("{name}\n")),
-            None => bail!("the supervisor of {} ended before its container began", container.name),
+            None => bail!("the supervisor of the {} ended before it began", container.title()),
         }
     })?;
     Ok(ended)

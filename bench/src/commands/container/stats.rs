@@ -3,14 +3,14 @@
 use super::listing;
 use crate::commands::{Status, output};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Container, Store, attach, processes, refuse};
+use crate::instances::{Container, Kind, Store, attach, processes, refuse};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Show what containers use
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Show it once
     #[arg(long)]
     no_stream: bool,
@@ -55,13 +55,13 @@ struct Line {
     pids: String,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let store = Store::open()?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
     // Named ones must be there.
     for name in &arguments.names {
         let container = store.find(name)?;
         if !container.state.status.is_alive() {
-            return refuse(format!("the container {} is not running", container.name));
+            return refuse(format!("the {} is not running", container.title()));
         }
     }
     let mut before = look(&store, &arguments.names)?;
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         // The one wait of this command: processor time is a difference between two looks.
         std::thread::sleep(INTERVAL);
         let now = look(&store, &arguments.names)?;
-        show(&lines(&before, &now), &arguments)?;
+        show(&lines(&before, &now), &arguments, kind)?;
         if arguments.no_stream || (now.is_empty() && !arguments.names.is_empty()) {
             return Ok(Status::Success);
         }
@@ -90,8 +90,11 @@ fn look(store: &Store, names: &[String]) -> anyhow::Result<Vec<(Container, Sampl
 fn sample(container: &Container) -> Option<Sample> {
     let Ok(Answer::Statistics { memory, cpu, pids }) = attach::ask(container, &Order::Statistics) else { return None };
     // What no control group counts is added up over the processes.
-    let processes = processes::of_container(container.state.pid());
-    let (received, sent) = traffic(container.state.pid());
+    let first = container.state.pid();
+    let (processes, (received, sent)) = match container.request.kind() {
+        Kind::Container => (processes::of_container(first), traffic(first)),
+        Kind::Machine => (processes::one(first), traffic_of_link(container.state.link.as_deref())),
+    };
     Some(Sample {
         at: Instant::now(),
         cpu: cpu.unwrap_or_else(|| processes.iter().map(|process| process.used).sum()),
@@ -105,11 +108,19 @@ fn sample(container: &Container) -> Option<Sample> {
 /// Bytes received and sent by all links but `lo`.
 fn traffic(process: i32) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{process}/net/dev")).unwrap_or_default();
-    parse_traffic(&text)
+    parse_traffic(&text, |name| name != "lo")
 }
 
-fn parse_traffic(text: &str) -> (u64, u64) {
-    let links = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+/// What a virtual machine has received and sent by its link, of which this host has the other side.
+fn traffic_of_link(link: Option<&str>) -> (u64, u64) {
+    let Some(link) = link else { return (0, 0) };
+    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let (received, sent) = parse_traffic(&text, |name| name == link);
+    (sent, received)
+}
+
+fn parse_traffic(text: &str, wanted: impl Fn(&str) -> bool) -> (u64, u64) {
+    let links = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| wanted(name.trim()));
     let counted = links.map(|(_, counts)| {
         let counts: Vec<u64> = counts.split_ascii_whitespace().map(|count| count.parse().unwrap_or(0)).collect();
         (counts.first().copied().unwrap_or(0), counts.get(8).copied().unwrap_or(0))
@@ -123,7 +134,8 @@ fn lines(before: &[(Container, Sample)], now: &[(Container, Sample)]) -> Vec<Lin
     let line = |(container, sample): &(Container, Sample)| {
         let earlier = before.iter().find(|(earlier, _)| earlier.request.id == container.request.id)?.1;
         let elapsed = sample.at.duration_since(earlier.at).as_nanos().max(1) as f64;
-        let limit = container.request.limits.memory.unwrap_or(machine).max(1);
+        let guest = container.request.machine.as_ref().map(|machine| machine.memory);
+        let limit = guest.or(container.request.limits.memory).unwrap_or(machine).max(1);
         Some(Line {
             id: container.request.short_id().to_owned(),
             name: container.name.clone(),
@@ -137,12 +149,13 @@ fn lines(before: &[(Container, Sample)], now: &[(Container, Sample)]) -> Vec<Lin
     now.iter().filter_map(line).collect()
 }
 
-fn show(lines: &[Line], arguments: &Arguments) -> anyhow::Result<()> {
+fn show(lines: &[Line], arguments: &Arguments, kind: Kind) -> anyhow::Result<()> {
     if arguments.format == "json" {
         let text = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n"));
         return output::print(&text.collect::<anyhow::Result<String>>()?);
     }
-    let head = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(String::from);
+    let id = format!("{} ID", kind.label());
+    let head = [&id, "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(String::from);
     let rows = lines.iter().map(|line| {
         let Line { id, name, cpu, memory, memory_share, network, pids } = line;
         [id, name, cpu, memory, memory_share, network, pids].map(Clone::clone).to_vec()
@@ -160,6 +173,6 @@ mod tests {
     #[test]
     fn traffic_is_that_of_all_links_but_lo() {
         let text = "Inter-|   Receive\n face |bytes\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0: 100 2 0 0 0 0 0 0 50 3 0 0 0 0 0 0\n";
-        assert_eq!(parse_traffic(text), (100, 50));
+        assert_eq!(parse_traffic(text, |name| name != "lo"), (100, 50));
     }
 }

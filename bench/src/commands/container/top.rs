@@ -3,21 +3,21 @@
 use super::listing;
 use crate::commands::{Status, output};
 use crate::instances::processes::{self, Entry};
-use crate::instances::{Store, refuse};
+use crate::instances::{Kind, Store, refuse};
 use std::time::Duration;
 
 /// Show the processes of a container
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::commands) struct Arguments {
     /// Its name or id
     #[arg(value_name = "CONTAINER", add = super::completer())]
     name: String,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
-    let container = Store::open()?.find(&arguments.name)?;
+pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
+    let container = Store::of(kind)?.find(&arguments.name)?;
     if !container.state.status.is_alive() {
-        return refuse(format!("the container {} is not running", container.name));
+        return refuse(format!("the {} is not running", container.title()));
     }
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let now = Duration::new(since_boot.tv_sec.unsigned_abs(), since_boot.tv_nsec as u32);

@@ -1,0 +1,229 @@
+//! What `vm run` and `vm create` take, and the request that it becomes.
+
+use crate::commands::container::options::{Mac, absolute, mac, network, port, size, variable};
+use crate::doctor;
+use crate::instances::{Guest, Kind, Limits, Machine, Network, Request, names, now, refuse};
+use crate::networks::PortMapping;
+use isobench_microvm::judge::{Verdict, judge};
+use isobench_microvm::{layout, sandbox, unikernel};
+use isobench_workload::protocol;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// The network of whoever names none.
+const BRIDGE: &str = "bridge";
+
+/// Memory is given in whole pages of 2 MiB.
+const STEP: u64 = 2 << 20;
+
+/// The options of a new virtual machine.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Keep the standard input open
+    #[arg(short, long)]
+    pub(super) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// Remove it when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Its name; one is made up where none is given
+    #[arg(long)]
+    name: Option<String>,
+    /// Its host name; the beginning of its id where none is given
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Set a variable; NAME alone hands the caller's on
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
+    env: Vec<String>,
+    /// Where the command begins
+    #[arg(short, long, value_name = "DIRECTORY", value_parser = absolute)]
+    workdir: Option<String>,
+    /// The user and group, by name in the root's own files or by number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// The guest's kernel, by a name that `isobench vm kernel ls` shows, or a file [default: the one marked there]
+    #[arg(long, value_name = "KERNEL", add = super::kernel_completer())]
+    kernel: Option<String>,
+    /// The guest's memory, such as 256m or 1g [default: 128m, or what the root needs; 16m for the unikernel]
+    #[arg(short, long, value_name = "BYTES", value_parser = memory)]
+    memory: Option<u64>,
+    /// How many processors it has
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    cpus: u32,
+    /// Its network: bridge, none, or one that `isobench network create` made [default: bridge]
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
+    network: Option<Network>,
+    /// Another name that leads to it on its network
+    #[arg(long, value_name = "NAME")]
+    network_alias: Vec<String>,
+    /// Its address on a network of one's own
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// Its link-layer address
+    #[arg(long, value_name = "ADDRESS", value_parser = mac)]
+    mac_address: Option<Mac>,
+    /// Its name server
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<Ipv4Addr>,
+    /// Let a port of the host lead to it
+    #[arg(short, long, value_name = "[[ADDRESS:]HOST:]GUEST[/udp]", value_parser = port)]
+    publish: Vec<PortMapping>,
+    /// Run the unikernel in place of Linux: serve[:PORT] (port 7000), idle, or exit
+    #[arg(long, value_name = "WORKLOAD", value_parser = workload, conflicts_with_all = [
+        "interactive", "tty", "hostname", "env", "workdir", "user", "kernel", "dns", "root", "command",
+    ])]
+    unikernel: Option<String>,
+    /// Its root: a directory, a tar file, or `toolbox`
+    #[arg(required_unless_present = "unikernel")]
+    pub(super) root: Option<String>,
+    /// The command with its arguments; a shell where there is none
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Options {
+    /// The virtual machine's name and what it is to be. Whatever is wrong with it is said before anything is made.
+    pub(super) fn request(self, foreground: bool) -> anyhow::Result<(String, Request)> {
+        let name = self.name.clone().unwrap_or_else(names::random);
+        names::check(Kind::Machine, &name)?;
+        let network = self.network()?;
+        let (machine, directory, command) = match &self.unikernel {
+            Some(workload) => (self.unikernel(workload)?, PathBuf::new(), vec![workload.clone()]),
+            None => {
+                let verdict = judge();
+                if verdict.runs_linux() {
+                    return refuse("a Linux guest cannot be run by this command yet: give --unikernel");
+                }
+                return refuse(match verdict {
+                    Verdict::None(_) => doctor::kvm().with_remedy(),
+                    _ => format!(
+                        "{verdict}: run the unikernel (--unikernel serve), or take a machine with VT-x or AMD-V"
+                    ),
+                });
+            }
+        };
+        let request = Request {
+            id: names::id(),
+            created: now(),
+            root: self.root.unwrap_or_else(|| "unikernel".into()),
+            directory,
+            command,
+            environment: self.env,
+            user: self.user,
+            working_directory: self.workdir.unwrap_or_else(|| "/".into()),
+            host_name: self.hostname,
+            terminal: self.tty,
+            input: self.interactive,
+            input_once: self.interactive && foreground && !self.tty,
+            remove: self.rm,
+            read_only: false,
+            volumes: Vec::new(),
+            limits: Limits::default(),
+            added_capabilities: Vec::new(),
+            dropped_capabilities: Vec::new(),
+            network,
+            aliases: self.network_alias,
+            address: self.ip,
+            mac: self.mac_address,
+            name_servers: self.dns,
+            ports: self.publish,
+            machine: Some(machine),
+        };
+        Ok((name, request))
+    }
+
+    /// The network that it joins, and what makes no sense with it.
+    fn network(&self) -> anyhow::Result<Network> {
+        let why =
+            "it has a network card of its own: give bridge, none, or a network that `isobench network create` made";
+        // Of the unikernel's workloads only the server uses a network.
+        let uses = self.unikernel.as_deref().is_none_or(|workload| workload.starts_with("serve"));
+        let network = match (&self.network, uses) {
+            (Some(Network::Host), _) => {
+                return refuse(format!("--network host: a virtual machine cannot share the host's network, {why}"));
+            }
+            (Some(Network::Container(other)), _) => {
+                return refuse(format!(
+                    "--network container:{other}: a virtual machine cannot share a container's network, {why}"
+                ));
+            }
+            (Some(Network::Named(_)), false) => {
+                return refuse("--network: the unikernel uses a network for --unikernel serve alone");
+            }
+            (Some(Network::None), true) if self.unikernel.is_some() => {
+                return refuse("--network none: nobody could reach the unikernel's server");
+            }
+            (Some(network), _) => network.clone(),
+            (None, true) => Network::Named(BRIDGE.into()),
+            (None, false) => Network::None,
+        };
+        let has_link = matches!(network, Network::Named(_));
+        let refused = [
+            (!self.publish.is_empty(), "-p", "has no address to which a port could lead"),
+            (self.ip.is_some(), "--ip", "has no address"),
+            (self.mac_address.is_some(), "--mac-address", "has no link"),
+            (!self.network_alias.is_empty(), "--network-alias", "has no names"),
+        ];
+        match refused.iter().find(|(wrong, ..)| *wrong && !has_link) {
+            Some((_, option, why)) => refuse(format!("{option}: a virtual machine without a network {why}")),
+            None => Ok(network),
+        }
+    }
+
+    fn unikernel(&self, workload: &str) -> anyhow::Result<Machine> {
+        let memory = self.memory.unwrap_or(sandbox::MEMORY);
+        let (least, most) = (unikernel::LEAST_MEMORY, layout::MOST_UNIKERNEL_MEMORY);
+        if !(least..=most).contains(&memory) {
+            return refuse(format!("-m: the unikernel takes {} to {} MiB of memory", least >> 20, most >> 20));
+        }
+        if self.cpus != 1 {
+            return refuse("--cpus: the unikernel runs on one processor");
+        }
+        if let Verdict::None(_) = judge() {
+            return refuse(doctor::kvm().with_remedy());
+        }
+        Ok(Machine { guest: Guest::Unikernel(workload.into()), memory, processors: 1 })
+    }
+}
+
+/// A size in steps of 2 MiB.
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes.is_multiple_of(STEP) && bytes > 0 {
+        Ok(bytes)
+    } else {
+        Err("a virtual machine's memory is a multiple of 2 MiB, such as 128m".into())
+    }
+}
+
+/// What the unikernel does, in the monitor's words.
+fn workload(text: &str) -> Result<String, String> {
+    let wrong = || "give serve, serve:PORT, idle or exit".to_owned();
+    match (text, text.strip_prefix("serve:")) {
+        ("exit" | "idle", _) => Ok(text.into()),
+        ("serve", _) => Ok(format!("serve:{}", protocol::PORT)),
+        (_, Some(port)) => match port.parse::<u16>() {
+            Ok(number) if number > 0 => Ok(format!("serve:{number}")),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_are_the_monitors() {
+        assert_eq!(workload("serve").as_deref(), Ok("serve:7000"));
+        assert_eq!(workload("serve:80").as_deref(), Ok("serve:80"));
+        for bad in ["", "serve:", "serve:0", "serve:70000", "panic", "serve80"] {
+            assert!(workload(bad).is_err(), "{bad}");
+        }
+        assert_eq!(memory("128m"), Ok(128 << 20));
+        assert!(memory("3m").is_err() && memory("0").is_err());
+    }
+}

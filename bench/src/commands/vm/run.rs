@@ -1,0 +1,32 @@
+//! `isobench vm run`.
+
+use super::options::Options;
+use crate::commands::Status;
+use crate::commands::container::run::begin;
+use crate::instances::attach::{self, Part};
+
+/// Run a command in a new virtual machine
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Do not wait for its end: print its id and go on
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    pub(super) options: Options,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  isobench vm run -d --name web -p 8080:7000 --unikernel serve
+  isobench vm run --rm --unikernel exit                      how it ends
+
+A virtual machine has a network card of its own: `--network host` and `--network container:NAME`, which share somebody else's
+network, are for containers.";
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let Arguments { detach, options } = arguments;
+    let part = Part { terminal: options.tty, input: options.interactive && !detach, signals: true };
+    attach::check_terminal(part.terminal, part.input)?;
+    let (name, request) = options.request(!detach)?;
+    begin(&name, &request, part, detach)
+}
