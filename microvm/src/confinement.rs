@@ -22,6 +22,12 @@ pub enum Role {
     Network,
     /// Reads and writes a disk.
     Block,
+    /// Gives random numbers.
+    Entropy,
+    /// Gives memory back to the host.
+    Balloon,
+    /// Takes orders on a socket.
+    Control,
 }
 
 /// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
@@ -76,6 +82,13 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         Role::Block => {
             // The last tells whether the file still has what is to be written.
             let calls = [libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync, libc::SYS_lseek];
+            rules.extend(calls.iter().map(always));
+        }
+        Role::Entropy => rules.extend([libc::SYS_getrandom].iter().map(always)),
+        // It advises on memory, as every thread's allocator does.
+        Role::Balloon => {}
+        Role::Control => {
+            let calls = [libc::SYS_accept4, libc::SYS_setsockopt, libc::SYS_recvfrom, libc::SYS_sendto];
             rules.extend(calls.iter().map(always));
         }
     }

@@ -11,11 +11,12 @@
 //! 7. **run** ([`vcpu::Vcpu::run`]): run until the guest ends; [`outcome`] says how.
 //!
 //! Memory, buses, transport, card and run loop know nothing of what guest they serve. Threads that serve one are [confined](confinement)
-//! before it runs. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this machine's KVM is good for.
+//! before it runs. [`control`] is how a running machine is asked for something. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this machine's KVM is good for.
 #![deny(unsafe_code)]
 
 pub mod bus;
 pub mod confinement;
+pub mod control;
 pub mod devices;
 pub mod judge;
 pub mod layout;

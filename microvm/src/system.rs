@@ -156,6 +156,15 @@ pub(crate) fn advise(slice: &VolatileSlice<'_>, advice: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the host back the pages of a part of guest memory, which then holds zeros,
+/// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html) with `MADV_DONTNEED`.
+pub(crate) fn discard(slice: &VolatileSlice<'_>) -> io::Result<()> {
+    // SAFETY: the range is a live mapping of ours that stays mapped. What it holds changes, as it may at any time: it is guest
+    // memory, which is never seen as a Rust slice.
+    let result = unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), slice.len(), libc::MADV_DONTNEED) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether the deadline has passed.
 static EXPIRED: AtomicBool = AtomicBool::new(false);
 /// `kvm_run.immediate_exit` of the vCPU that the deadline ends, or null.

@@ -12,7 +12,7 @@ use isobench_microvm::devices::virtio::disk::Disk;
 use isobench_microvm::devices::virtio::mmio::{register, status};
 use isobench_microvm::memory;
 use proptest::prelude::*;
-use ring::{AVAILABLE, BUFFER, DESCRIPTORS, Descriptor, INDIRECT, MEMORY, NEXT, Ring, SIZE, USED, WRITE, any_queue};
+use ring::{AVAILABLE, BUFFER, DESCRIPTORS, Descriptor, MEMORY, NEXT, Ring, SIZE, USED, WRITE, any_queue};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ const SECTORS: u64 = 64;
 const HEADER: u64 = BUFFER;
 const STATUS: u64 = BUFFER + 0x100;
 const DATA: u64 = BUFFER + 0x1000;
+const INDIRECT: u16 = 4;
 /// A status that no device gives.
 const UNTOUCHED: u8 = 0x55;
 const IN: u32 = 0;

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         ("exits_with_status_0_and_every_stage", exits_with_status_0_and_every_stage),
         ("serves_confined_and_leaves_nothing", serves_confined_and_leaves_nothing),
     ];
-    let guests: [(&str, GuestTest); 7] = [
+    let guests: [(&str, GuestTest); 10] = [
         ("drives_traffic_to_a_process_on_the_bridge", drives_traffic_to_a_process_on_the_bridge),
         ("sees_its_own_network", sees_its_own_network),
         ("ends_at_its_deadline", ends_at_its_deadline),
@@ -66,6 +66,9 @@ fn main() -> ExitCode {
         ("a_kernel_panic_is_told", a_kernel_panic_is_told),
         ("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
         ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
+        ("random_numbers_come_from_the_host", machine::random_numbers_come_from_the_host),
+        ("a_balloon_gives_memory_back", machine::a_balloon_gives_memory_back),
+        ("unused_memory_is_reported", machine::unused_memory_is_reported),
     ];
     let one_processor: [(&str, GuestTest); 1] =
         [("a_kernel_for_one_processor_is_one_sentence", machine::a_kernel_for_one_processor_is_one_sentence)];

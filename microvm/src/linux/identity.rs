@@ -121,7 +121,7 @@ impl Identity {
 fn banner(bytes: &[u8]) -> Option<String> {
     let mut rest = bytes;
     loop {
-        let at = rest.windows(BANNER.len()).position(|window| window == BANNER)?;
+        let at = memchr::memmem::find(rest, BANNER)?;
         rest = &rest[at + BANNER.len()..];
         if rest.first().is_some_and(u8::is_ascii_digit) {
             return text(rest);

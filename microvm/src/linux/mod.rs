@@ -22,10 +22,13 @@ mod topology;
 
 use crate::bus::{Bus, Overlap};
 use crate::confinement::{ConfinementError, Role};
+use crate::control::Server;
+use crate::devices::virtio::balloon;
 use crate::devices::virtio::block::Block;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::device::QueueDevice;
 use crate::devices::virtio::disk::Disk;
+use crate::devices::virtio::entropy::{self, Entropy};
 use crate::devices::virtio::tap::{Tap, TapError};
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
@@ -44,6 +47,7 @@ use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
@@ -71,6 +75,12 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// How many processors it has.
     pub processors: u8,
+    /// Whether it has a device that gives random numbers.
+    pub entropy: bool,
+    /// Its balloon, where it has one.
+    pub balloon: Option<BalloonKind>,
+    /// The socket on which the machine takes [requests](crate::control), where it does.
+    pub control: Option<UnixListener>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
     /// How long it may run; without limit where `None`.
@@ -80,6 +90,15 @@ pub struct Config {
     /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
     /// does nothing else.
     pub confined: bool,
+}
+
+/// What a balloon does besides what it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BalloonKind {
+    /// Nothing.
+    Plain,
+    /// It gives back to the host what the guest leaves unused for some seconds ("free page reporting").
+    Reporting,
 }
 
 /// A guest's addresses.
@@ -144,6 +163,9 @@ pub enum LinuxError {
     /// A device could not be made.
     #[error("make the guest's devices")]
     Devices(#[source] io::Error),
+    /// Requests can't be taken.
+    #[error("take requests on the machine's control socket")]
+    Control(#[source] io::Error),
     /// Two devices at one address.
     #[error(transparent)]
     Overlap(#[from] Overlap),
@@ -240,6 +262,22 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
         add(&mut places, QueueDevice::new("block", identity, block, Role::Block, memory.clone()))?;
         wanted.push("virtio_blk");
     }
+    if config.entropy {
+        add(&mut places, QueueDevice::new("entropy", entropy::identity(), Entropy, Role::Entropy, memory.clone()))?;
+        wanted.push("virtio_rng");
+    }
+    let mut control = None;
+    if let Some(kind) = config.balloon {
+        let (device, of_balloon) =
+            balloon::create(memory.clone(), kind == BalloonKind::Reporting).map_err(LinuxError::Devices)?;
+        add(&mut places, Ok(device))?;
+        wanted.push("virtio_balloon");
+        control = Some(of_balloon);
+    }
+    let _server = match config.control {
+        Some(listener) => Some(Server::start(listener, control).map_err(LinuxError::Control)?),
+        None => None,
+    };
     let places = places.into_taken();
     // 5. kernel
     let modules = match places.is_empty() {

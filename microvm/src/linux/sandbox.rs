@@ -1,8 +1,11 @@
 //! Linux in a virtual machine as a sandbox.
 
+use super::BalloonKind;
 use super::kernel::{Kernel, KernelError};
 use crate::sandbox::{AttachError, Attachment, start};
-use isobench_workload::{Family, Instance, LaunchError, Sandbox, Stage, Stages, Unsupported, Workload, clock};
+use isobench_workload::{
+    Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,6 +30,9 @@ pub struct LinuxSandbox<F> {
     memory: u64,
     processors: u8,
     disks: Vec<DiskFile>,
+    entropy: bool,
+    balloon: Option<BalloonKind>,
+    control: Option<PathBuf>,
     attach: F,
     launched: u64,
 }
@@ -35,10 +41,9 @@ impl<F> fmt::Debug for LinuxSandbox<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = formatter.debug_struct("LinuxSandbox");
         text.field("program", &self.program).field("kernel", &self.kernel).field("agent", &self.agent);
-        text.field("memory", &self.memory)
-            .field("processors", &self.processors)
-            .field("disks", &self.disks)
-            .finish_non_exhaustive()
+        text.field("memory", &self.memory).field("processors", &self.processors).field("disks", &self.disks);
+        text.field("entropy", &self.entropy).field("balloon", &self.balloon).field("control", &self.control);
+        text.finish_non_exhaustive()
     }
 }
 
@@ -51,7 +56,19 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     /// Where the kernel can't be read or is none.
     pub fn new(program: PathBuf, kernel: PathBuf, agent: PathBuf, memory: u64, attach: F) -> Result<Self, KernelError> {
         Kernel::open(&kernel)?;
-        Ok(Self { program, kernel, agent, memory, processors: 1, disks: Vec::new(), attach, launched: 0 })
+        Ok(Self {
+            program,
+            kernel,
+            agent,
+            memory,
+            processors: 1,
+            disks: Vec::new(),
+            entropy: false,
+            balloon: None,
+            control: None,
+            attach,
+            launched: 0,
+        })
     }
 
     /// The same, with so many processors. A launch ends with a sentence where the machine or the kernel can't have as many.
@@ -60,11 +77,48 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
         Self { processors, ..self }
     }
 
+    /// The same, with a device that gives random numbers.
+    #[must_use]
+    pub fn with_entropy(self) -> Self {
+        Self { entropy: true, ..self }
+    }
+
+    /// The same, with a balloon, which [`crate::control::set_balloon`] sets on the control socket.
+    #[must_use]
+    pub fn with_balloon(self, kind: BalloonKind) -> Self {
+        Self { balloon: Some(kind), ..self }
+    }
+
+    /// The same, with a [control](crate::control) socket at this path, which goes with the instance; for one launch at a time. A
+    /// path may have 107 bytes (unix(7)).
+    #[must_use]
+    pub fn with_control(self, socket: PathBuf) -> Self {
+        Self { control: Some(socket), ..self }
+    }
+
     /// The same, with these disks, which the guest calls vda, vdb and so on. A launch ends with a sentence where one can't be
     /// used.
     #[must_use]
     pub fn with_disks(self, disks: Vec<DiskFile>) -> Self {
         Self { disks, ..self }
+    }
+}
+
+/// The file of a control socket.
+#[derive(Debug)]
+struct ControlSocket(PathBuf);
+
+impl Resource for ControlSocket {
+    fn describe(&self) -> String {
+        format!("control socket {}", self.0.display())
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match std::fs::remove_file(&self.0) {
+            // A machine that never came so far made none.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => Ok(other?),
+        }
     }
 }
 
@@ -99,6 +153,17 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
             let mut words = path.clone().into_os_string();
             words.push(if *read_only { ":ro" } else { ":rw" });
             command.arg("--disk").arg(words);
+        }
+        if self.entropy {
+            command.args(["--rng", "on"]);
+        }
+        if let Some(kind) = self.balloon {
+            command.args(["--balloon", if kind == BalloonKind::Reporting { "reporting" } else { "plain" }]);
+        }
+        let mut attachment = attachment;
+        if let Some(socket) = &self.control {
+            command.arg("--control").arg(socket);
+            attachment.resources.push(Box::new(ControlSocket(socket.clone())));
         }
         for argument in workload.arguments() {
             command.args(["--argument", &argument]);

@@ -6,8 +6,10 @@ use rustix::mount::MountFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::error::Error;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 const ARGUMENTS: &str = "/isobench/arguments";
 
@@ -50,6 +52,9 @@ fn work() -> Result<(), Failure> {
             "processors" => processors()?,
             "die-on-the-second" => die_on_the_second()?,
             "spin-on-all" => spin_on_all()?,
+            "random" => random()?,
+            "balloon" => balloon()?,
+            "free" => free()?,
             _ => return Err(format!("unknown task `{task}`").into()),
         }
     }
@@ -130,6 +135,62 @@ fn spin_on_all() -> Result<(), Failure> {
         });
     }
     println!("{{\"spinning\":true}}");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Reads the device that the kernel takes its random numbers from.
+fn random() -> Result<(), Failure> {
+    let source = fs::read_to_string("/sys/class/misc/hw_random/rng_current")?;
+    expect(source.starts_with("virtio_rng"), &format!("random numbers come from {source}"))?;
+    let mut halves = [[0; 32]; 2];
+    let mut device = File::open("/dev/hwrng")?;
+    halves.iter_mut().try_for_each(|half| device.read_exact(half))?;
+    expect(halves[0] != halves[1] && !halves.contains(&[0; 32]), "the random numbers are none")?;
+    println!("{{\"random\":true}}");
+    Ok(())
+}
+
+/// Bytes that a guest touches, and that it is then asked to leave unused.
+const MEMORY: usize = 64 << 20;
+
+/// Uses memory and frees it again.
+fn touch() {
+    let bytes: Vec<u8> = (0..MEMORY).map(|index| index as u8 | 1).collect();
+    std::hint::black_box(&bytes);
+}
+
+fn free_memory() -> Result<usize, Failure> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemFree:")).ok_or("no MemFree")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+}
+
+fn await_free(what: &str, holds: impl Fn(usize) -> bool) -> Result<(), Failure> {
+    // The monitor's deadline is the end of all patience.
+    while !holds(free_memory()?) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{{\"{what}\":true}}");
+    Ok(())
+}
+
+/// Touches memory, loses it to the balloon, gets it back, and touches it again.
+fn balloon() -> Result<(), Failure> {
+    touch();
+    let before = free_memory()?;
+    println!("{{\"touched\":true}}");
+    await_free("inflated", |free| free + MEMORY * 3 / 4 < before)?;
+    await_free("deflated", |free| free + MEMORY / 4 > before)?;
+    touch();
+    Ok(())
+}
+
+/// Touches memory and leaves it unused.
+fn free() -> Result<(), Failure> {
+    touch();
+    println!("{{\"touched\":true}}");
     loop {
         std::thread::park();
     }

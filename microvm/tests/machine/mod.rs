@@ -1,10 +1,13 @@
 //! The parts of a guest's machine, each seen from both sides: from within by this same program as /init.
 
 use super::{VMM, check, ending, text};
+use isobench_microvm::control;
 use libtest_mimic::Failed;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 /// Starts the monitor's words for a guest that does these tasks, with a deadline against a guest that hangs.
 pub(crate) fn inside(kernel: &Path, tasks: &[&str]) -> Result<Command, Failed> {
@@ -56,10 +59,90 @@ pub(crate) fn disks_are_read_written_and_flushed(kernel: &Path) -> Result<(), Fa
 
 /// All parts at once, for a kernel whose every boot takes long.
 pub(crate) fn has_a_whole_machine(kernel: &Path) -> Result<(), Failed> {
-    let mut command = inside(kernel, &["processors", "disks"])?;
-    command.args(["--cpus", "2"]);
+    let mut command = inside(kernel, &["processors", "random", "disks"])?;
+    command.args(["--cpus", "2", "--rng", "on", "--balloon", "reporting"]);
     let found = with_disks(command)?;
-    check(found == "{\"processors\":2}\n", found)
+    check(found == "{\"processors\":2}\n{\"random\":true}\n", found)
+}
+
+pub(crate) fn random_numbers_come_from_the_host(kernel: &Path) -> Result<(), Failed> {
+    let results = results(inside(kernel, &["random"])?.args(["--rng", "on"]).output()?)?;
+    check(results == "{\"random\":true}\n", results)
+}
+
+/// A running machine, which is killed where a test gives up.
+struct Running {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Result<Self, Failed> {
+        let mut process = command.stdout(Stdio::piped()).spawn()?;
+        let output = process.stdout.take().ok_or("no pipe")?;
+        Ok(Self { process, lines: BufReader::new(output).lines() })
+    }
+
+    /// Waits until the guest says that something is so.
+    fn says(&mut self, what: &str) -> Result<(), Failed> {
+        let line = self.lines.next().ok_or_else(|| format!("the guest ended before it was {what}"))??;
+        check(line == format!("{{\"{what}\":true}}"), format!("{line} instead of {what}"))
+    }
+
+    /// A line of proc_pid_status(5), such as `VmRSS`, in bytes.
+    fn memory(&self, name: &str) -> Result<u64, Failed> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such line")?;
+        Ok(line.trim_matches([':', '\t', ' ']).trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits until something holds, which its machine's deadline ends.
+fn await_true(mut holds: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+    while !holds()? {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// What a guest used goes back to the host while the balloon is inflated, and the guest lives on when it is deflated.
+pub(crate) fn a_balloon_gives_memory_back(kernel: &Path) -> Result<(), Failed> {
+    const MEMORY: u64 = 64 << 20;
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("control");
+    let mut command = inside(kernel, &["balloon"])?;
+    command.args(["--memory", "192M", "--balloon", "plain", "--control", text(&socket)]);
+    let mut running = Running::start(command)?;
+    running.says("touched")?;
+    let touched = running.memory("VmRSS")?;
+    control::set_balloon(&socket, MEMORY)?;
+    await_true(|| Ok(control::balloon(&socket)?.actual == MEMORY))?;
+    running.says("inflated")?;
+    let inflated = running.memory("VmRSS")?;
+    check(inflated + MEMORY / 2 <= touched, format!("{touched} bytes before and {inflated} after"))?;
+    let state = control::set_balloon(&socket, 0)?;
+    let (total, free) = (state.statistics.total.unwrap_or(0), state.statistics.free.unwrap_or(u64::MAX));
+    check(free < total && total <= 192 << 20, format!("{state:?}"))?;
+    running.says("deflated")?;
+    check(running.process.wait()?.success(), "the guest did not live on")?;
+    Ok(())
+}
+
+/// What a guest leaves unused goes back to the host without being asked for.
+pub(crate) fn unused_memory_is_reported(kernel: &Path) -> Result<(), Failed> {
+    let mut command = inside(kernel, &["free"])?;
+    command.args(["--memory", "192M", "--balloon", "reporting"]);
+    let mut running = Running::start(command)?;
+    running.says("touched")?;
+    let most = running.memory("VmHWM")?;
+    await_true(|| Ok(running.memory("VmRSS")? + (32 << 20) <= most))
 }
 
 pub(crate) fn sees_both_processors(kernel: &Path) -> Result<(), Failed> {

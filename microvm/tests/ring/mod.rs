@@ -15,7 +15,6 @@ pub(crate) const BUFFER: u64 = 0x80000;
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
-pub(crate) const INDIRECT: u16 = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {

@@ -42,6 +42,15 @@ pub(crate) enum ArgumentError {
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The control socket can't be made.
+    #[error("make the control socket {}", path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// Options that need one another.
     #[error("a guest that serves needs --tap-fd, --mac and --address")]
     NoNetwork,

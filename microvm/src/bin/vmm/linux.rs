@@ -2,7 +2,7 @@
 
 use crate::arguments::{ArgumentError, address, each, mac, seconds, size};
 use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
-use isobench_microvm::linux::{self, Config, Network};
+use isobench_microvm::linux::{self, BalloonKind, Config, Network};
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
 use isobench_workload::Stages;
@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,13 +40,16 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         network: None,
         disks: Vec::new(),
         processors: 1,
+        entropy: false,
+        balloon: None,
+        control: None,
         memory: MEMORY,
         deadline: None,
         spin: Duration::from_micros(50),
         confined: true,
     };
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
-    let mut disks = Vec::new();
+    let (mut disks, mut control) = (Vec::new(), None);
     let options = [
         "--kernel",
         "--agent",
@@ -60,6 +64,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--argument",
         "--cpus",
         "--disk",
+        "--rng",
+        "--balloon",
+        "--control",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -90,6 +97,25 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 config.processors = number.try_into().unwrap_or(u8::MAX);
             }
             "--disk" => disks.push(DiskWords::parse(raw).ok_or_else(|| wrong("a file or an open file descriptor"))?),
+            "--rng" => {
+                config.entropy = match value.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(wrong("on or off")),
+                };
+            }
+            "--balloon" => {
+                config.balloon = match value.as_str() {
+                    "plain" => Some(BalloonKind::Plain),
+                    "reporting" => Some(BalloonKind::Reporting),
+                    "off" => None,
+                    _ => return Err(wrong("plain, reporting or off")),
+                };
+            }
+            "--control" => {
+                control =
+                    Some(Handle::parse(raw.as_bytes()).ok_or_else(|| wrong("a path or an open file descriptor"))?);
+            }
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
@@ -104,6 +130,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         return Err(ArgumentError::Missing("--agent"));
     }
     // Last, so that a number that was given is not one of a file that was opened for a path.
+    config.control = control.map(listen).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
     config.network = match (tap, card, place) {
         (Some(tap), Some(mac), Some((address, prefix))) => Some((tap, Network { mac, address, prefix, gateway })),
@@ -113,39 +140,56 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     Ok(config)
 }
 
-/// A disk as the command line names it.
-struct DiskWords {
-    place: DiskPlace,
-    read_only: bool,
-}
-
-enum DiskPlace {
+/// A file as the command line names it: `FILE`, or `fd:NUMBER` where it is open already.
+enum Handle {
     Inherited(OwnedFd, String),
     File(PathBuf),
 }
 
+impl Handle {
+    fn parse(name: &[u8]) -> Option<Self> {
+        let number = name.strip_prefix(b"fd:").map(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        match number {
+            Some(number) => Some(Self::Inherited(inherited_fd(number?).ok()?, String::from_utf8_lossy(name).into())),
+            None if name.is_empty() => None,
+            None => Some(Self::File(OsStr::from_bytes(name).into())),
+        }
+    }
+}
+
+/// A disk as the command line names it.
+struct DiskWords {
+    handle: Handle,
+    read_only: bool,
+}
+
 impl DiskWords {
-    /// Takes `FILE` or `fd:NUMBER`, either with `:ro` or `:rw` after it; without, the disk is written.
+    /// Takes a file with `:ro` or `:rw` after it; without, the disk is written.
     fn parse(words: OsString) -> Option<Self> {
         let bytes = words.as_bytes();
         let (name, read_only) = match bytes.strip_suffix(b":ro") {
             Some(name) => (name, true),
             None => (bytes.strip_suffix(b":rw").unwrap_or(bytes), false),
         };
-        let number = name.strip_prefix(b"fd:").map(|number| std::str::from_utf8(number).ok()?.parse().ok());
-        let place = match number {
-            Some(number) => DiskPlace::Inherited(inherited_fd(number?).ok()?, String::from_utf8_lossy(name).into()),
-            None if name.is_empty() => return None,
-            None => DiskPlace::File(OsStr::from_bytes(name).into()),
-        };
-        Some(Self { place, read_only })
+        Some(Self { handle: Handle::parse(name)?, read_only })
     }
 
     fn open(self) -> Result<Disk, DiskError> {
-        match self.place {
-            DiskPlace::Inherited(fd, name) => Disk::new(fd, self.read_only, name),
-            DiskPlace::File(path) => Disk::open(&path, self.read_only),
+        match self.handle {
+            Handle::Inherited(fd, name) => Disk::new(fd, self.read_only, name),
+            Handle::File(path) => Disk::open(&path, self.read_only),
         }
+    }
+}
+
+/// A socket on which requests come.
+fn listen(handle: Handle) -> Result<UnixListener, ArgumentError> {
+    match handle {
+        Handle::Inherited(fd, name) => match rustix::net::sockopt::socket_acceptconn(&fd) {
+            Ok(true) => Ok(fd.into()),
+            _ => Err(ArgumentError::Value { option: "--control", value: name, wanted: "a socket that listens" }),
+        },
+        Handle::File(path) => UnixListener::bind(&path).map_err(|source| ArgumentError::Control { path, source }),
     }
 }
 

@@ -43,6 +43,9 @@ impl Active {
 
 /// What a device does with its queues.
 pub trait Service: Debug + Send + 'static {
+    /// A driver is ready: what was kept of an earlier one's queues is void.
+    fn begin(&mut self) {}
+
     /// Does a bounded part of what the driver asks for; says whether the driver wants to be told.
     fn serve(&mut self, active: &mut Active) -> Result<bool, BrokenRing>;
 }
@@ -133,6 +136,7 @@ fn attend(
     interrupt: &Interrupt,
     stop: &AtomicBool,
 ) -> Result<(), BrokenRing> {
+    service.begin();
     while !stop.load(Ordering::SeqCst) {
         if service.serve(&mut active)? {
             interrupt.used_buffer();

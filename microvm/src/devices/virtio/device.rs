@@ -3,6 +3,7 @@
 use crate::bus::{Device, Reaction};
 use crate::confinement::Role;
 use crate::devices::virtio::attendant::{Active, Attendant, Service};
+use crate::devices::virtio::configuration::Configuration;
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{Effect, Identity, Transport, status};
 use std::io;
@@ -28,10 +29,26 @@ impl QueueDevice {
         role: Role,
         memory: GuestMemoryMmap,
     ) -> io::Result<Self> {
+        Self::with_registers(name, |interrupt| Transport::new(identity, interrupt), service, role, memory)
+    }
+
+    /// The same, with registers that are made for this interrupt.
+    pub(super) fn with_registers(
+        name: &str,
+        registers: impl FnOnce(Interrupt) -> Transport,
+        service: impl Service,
+        role: Role,
+        memory: GuestMemoryMmap,
+    ) -> io::Result<Self> {
         let interrupt = Interrupt::new()?;
         let kick = EventFd::new(EFD_NONBLOCK)?;
         let attendant = Attendant::start(name, service, role, kick.try_clone()?, interrupt.clone())?;
-        Ok(Self { transport: Transport::new(identity, interrupt.clone()), memory, interrupt, kick, attendant })
+        Ok(Self { transport: registers(interrupt.clone()), memory, interrupt, kick, attendant })
+    }
+
+    /// The device's configuration space.
+    pub(super) fn configuration(&self) -> Configuration {
+        self.transport.configuration()
     }
 
     /// The device's interrupt, to be wired to whatever the guest waits for.

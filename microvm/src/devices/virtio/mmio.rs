@@ -3,7 +3,9 @@
 //! It is a pure state machine: a register write returns an [`Effect`] that whoever owns the device carries out, so the
 //! transport knows nothing of what kind of device is behind it, of threads or of files.
 
+use crate::devices::virtio::configuration::Configuration;
 use crate::devices::virtio::interrupt::Interrupt;
+use std::ops::Range;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
@@ -86,7 +88,7 @@ pub struct Identity {
     pub device: u32,
     /// The features that it offers.
     pub features: u64,
-    /// Its configuration space, read-only.
+    /// Its configuration space as it begins; read-only, unless [`Transport::with_writable_configuration`] says otherwise.
     pub configuration: Vec<u8>,
     /// The largest size of each of its queues.
     pub queues: Vec<u16>,
@@ -109,6 +111,9 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Transport {
     identity: Identity,
+    configuration: Configuration,
+    /// How many of the queues, the first ones, every driver must use.
+    required: usize,
     interrupt: Interrupt,
     status: u32,
     device_features_select: u32,
@@ -124,9 +129,12 @@ impl Transport {
     /// # Panics
     /// Where a queue's largest size is no power of two up to 32768: such an identity is a mistake in this program.
     pub fn new(identity: Identity, interrupt: Interrupt) -> Self {
-        let queues = identity.queues.iter().map(|size| Queue::new(*size).expect("power of two")).collect();
+        let queues: Vec<Queue> = identity.queues.iter().map(|size| Queue::new(*size).expect("power of two")).collect();
+        let configuration = Configuration::new(identity.configuration.clone(), 0..0);
         Self {
             identity,
+            configuration,
+            required: queues.len(),
             interrupt,
             status: 0,
             device_features_select: 0,
@@ -135,6 +143,24 @@ impl Transport {
             queue_select: 0,
             queues,
         }
+    }
+
+    /// The same, for a device of which a driver may leave all queues but the first so many alone.
+    #[must_use]
+    pub fn with_required_queues(self, required: usize) -> Self {
+        Self { required, ..self }
+    }
+
+    /// The same, with a part of the configuration space that the driver writes.
+    #[must_use]
+    pub fn with_writable_configuration(self, writable: Range<usize>) -> Self {
+        let configuration = Configuration::new(self.identity.configuration.clone(), writable);
+        Self { configuration, ..self }
+    }
+
+    /// The configuration space as it is now, for whoever controls the device.
+    pub fn configuration(&self) -> Configuration {
+        self.configuration.clone()
     }
 
     /// Whether the driver has accepted a feature.
@@ -177,10 +203,7 @@ impl Transport {
     /// A read by the driver. What is no register reads as zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         if offset >= register::CONFIGURATION {
-            for (index, byte) in data.iter_mut().enumerate() {
-                let at = (offset - register::CONFIGURATION) as usize + index;
-                *byte = self.identity.configuration.get(at).copied().unwrap_or(0);
-            }
+            self.configuration.read((offset - register::CONFIGURATION) as usize, data);
             return;
         }
         data.fill(0);
@@ -206,14 +229,17 @@ impl Transport {
             register::QUEUE_READY => queue.map_or(0, |queue| queue.ready().into()),
             register::INTERRUPT_STATUS => self.interrupt.status(),
             register::STATUS => self.status,
-            // The configuration never changes.
-            register::CONFIGURATION_GENERATION => 0,
+            register::CONFIGURATION_GENERATION => self.configuration.generation(),
             _ => 0,
         }
     }
 
     /// A write by the driver. What is illegal in the present state, unaligned or no register is ignored.
     pub fn write(&mut self, offset: u64, data: &[u8], memory: &GuestMemoryMmap) -> Effect {
+        if offset >= register::CONFIGURATION {
+            self.configuration.write((offset - register::CONFIGURATION) as usize, data);
+            return Effect::None;
+        }
         let Ok(word) = <[u8; 4]>::try_from(data) else { return Effect::None };
         let value = u32::from_le_bytes(word);
         match offset {
@@ -289,12 +315,17 @@ impl Transport {
             // Leaving the bit clear is how a device refuses (VIRTIO 1.2, 3.1.1, step 6).
             return Effect::None;
         }
-        if value & !self.status == status::DRIVER_OK && !self.queues.iter().all(|queue| queue.is_valid(memory)) {
+        if value & !self.status == status::DRIVER_OK && !self.queues_are_valid(memory) {
             self.needs_reset();
             return Effect::None;
         }
         self.status = value;
         if value & status::DRIVER_OK != 0 { Effect::Activate } else { Effect::None }
+    }
+
+    fn queues_are_valid(&self, memory: &GuestMemoryMmap) -> bool {
+        let unused = |number, queue: &Queue| number >= self.required && !queue.ready();
+        self.queues.iter().enumerate().all(|(number, queue)| unused(number, queue) || queue.is_valid(memory))
     }
 
     fn features_are_acceptable(&self) -> bool {

@@ -2,11 +2,14 @@
 //! queues a thread attends to.
 
 pub mod attendant;
+pub mod balloon;
 pub mod block;
 pub mod card;
 pub mod chain;
+pub mod configuration;
 pub mod device;
 pub mod disk;
+pub mod entropy;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;
