@@ -10,14 +10,18 @@
 //! 6. **registers**: put the processor into the state in which the guest expects to be entered.
 //! 7. **run** ([`vcpu::Vcpu::run`]): run until the guest ends; [`outcome`] says how.
 //!
-//! Memory, buses, transport, card and run loop know nothing of what guest they serve. Threads that serve one are [confined](confinement)
-//! before it runs. [`control`] is how a running machine is asked for something. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this machine's KVM is good for.
+//! Memory, buses, transport, card and run loop know nothing of what guest they serve. The process that serves one is [jailed](jail)
+//! as soon as it has opened its files, after step 2, and its threads are [confined](confinement) before it runs. [`control`] is how
+//! a running machine is asked for something. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this
+//! machine's KVM is good for.
 #![deny(unsafe_code)]
 
 pub mod bus;
 pub mod confinement;
 pub mod control;
 pub mod devices;
+mod enclosure;
+pub mod jail;
 pub mod judge;
 pub mod layout;
 pub mod linux;

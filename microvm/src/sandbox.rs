@@ -2,10 +2,12 @@
 //!
 //! Each instance is one process of `isobench-vmm`, started without a shell or a supervisor between.
 
+use crate::enclosure::{Enclosure, Monitor};
 use isobench_workload::{
     Family, Instance, LaunchError, Output, Process, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };
 use rustix::fd::OwnedFd;
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -54,6 +56,7 @@ pub struct UnikernelSandbox<F> {
     attach: F,
     wire: bool,
     launched: u64,
+    enclosure: OnceCell<Option<Enclosure>>,
 }
 
 impl<F> fmt::Debug for UnikernelSandbox<F> {
@@ -67,7 +70,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     /// A sandbox that runs `program`, which is `isobench-vmm` (a path such as `/proc/self/fd/7` where it lies in memory), with
     /// taps that `attach` provides, one for each launch.
     pub fn new(housing: Housing, program: PathBuf, attach: F) -> Self {
-        Self { housing, program, attach, wire: false, launched: 0 }
+        Self { housing, program, attach, wire: false, launched: 0, enclosure: OnceCell::new() }
     }
 
     /// The same, with packets as large as on a wire both ways. What bounds the segments of packets on the host's links
@@ -109,16 +112,27 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox
             Housing::Process => command.arg("process"),
         };
         command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
+        // The plain process is no monitor, and is not shut in.
+        let enclosure = match self.housing {
+            Housing::VirtualMachine { .. } => enclosure(&self.enclosure),
+            Housing::Process => None,
+        };
         self.launched += 1;
-        start(self.name(), self.launched, command, attachment, workload, stages)
+        start(self.name(), self.launched, Monitor { command, enclosure }, attachment, workload, stages)
     }
 }
 
-/// Starts `isobench-vmm` on a tap, with the options for the network added to `command`.
+/// What a launcher encloses its monitors in, made when it is first needed. One who may make no namespaces leaves it to each monitor to
+/// make what it can.
+pub(crate) fn enclosure(cell: &OnceCell<Option<Enclosure>>) -> Option<&Enclosure> {
+    cell.get_or_init(|| Enclosure::new().ok()).as_ref()
+}
+
+/// Starts `isobench-vmm` on a tap, enclosed or not, with the options for the network added to its command.
 pub(crate) fn start(
     sandbox: &str,
     number: u64,
-    mut command: Command,
+    mut monitor: Monitor<'_>,
     attachment: Attachment,
     workload: &Workload,
     mut stages: Stages,
@@ -127,7 +141,8 @@ pub(crate) fn start(
         |step: &str, source: AttachError| LaunchError::Step { sandbox: sandbox.into(), step: step.into(), source };
     let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
     let [a, b, c, d, e, f] = mac;
-    command
+    monitor
+        .command
         .args(["--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
         .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
         .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
@@ -135,10 +150,10 @@ pub(crate) fn start(
         // As standard input, the tap is inherited by this child alone.
         .stdin(Stdio::from(tap))
         .stdout(Stdio::piped());
-    let child = command.spawn();
+    let child = monitor.spawn();
     stages.stamp(Stage::Created, clock::now());
     // The child has its copy; this one must not keep the link alive.
-    drop(command);
+    drop(monitor);
     let started = child.map_err(|source| failed("start isobench-vmm", source.into())).and_then(|mut child| {
         // A pipe was asked for, so there is one.
         let output = child.stdout.take().map(|output| Output::new(OwnedFd::from(output)));

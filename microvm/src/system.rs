@@ -124,6 +124,46 @@ pub fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes all descriptors that this process was started with but 0 to 2 and those in `keep`
+/// ([close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html)). The programs call this before they open anything.
+/// Kernels before 5.9 have no such call, and then what was inherited stays open.
+pub fn close_inherited(keep: &[u32]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().copied().filter(|number| *number > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for last in keep.into_iter().map(|kept| kept - 1).chain([u32::MAX]) {
+        // SAFETY: nothing in this process owns a descriptor yet but the standard streams, which are left alone, and those that
+        // are named, which are left open for `inherited_fd`.
+        if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(error) };
+        }
+        first = last.saturating_add(2);
+    }
+    Ok(())
+}
+
+extern "C" fn on_end(signal: libc::c_int) {
+    // SAFETY: _exit(2) may be called by a signal's handler (signal-safety(7)).
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Has SIGTERM and SIGINT end this process also where it is process 1 of a pid namespace, for which a signal without a handler does
+/// nothing (pid_namespaces(7)).
+pub fn end_at_signals() {
+    if !rustix::process::getpid().is_init() {
+        return;
+    }
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: all zero is a valid sigaction, and the handler only ends the process. The call fails for no valid signal.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_end as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(signal, &action, std::ptr::null_mut());
+        }
+    }
+}
+
 /// An event as something to wait for.
 pub(crate) fn borrow_event(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the event owns an open descriptor for as long as it is borrowed.

@@ -3,6 +3,7 @@
 //! kind.
 
 mod inside;
+mod jailed;
 mod machine;
 mod support;
 
@@ -15,6 +16,7 @@ use isobench_microvm::memory;
 use isobench_microvm::sandbox::{AttachError, Attachment};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use isobench_workload::{Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, server};
+use jailed::{DESCRIPTORS, Monitor};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -179,14 +181,11 @@ fn in_order(instance: Instance, last: &[Stage]) -> Result<(), Failed> {
 fn serves_confined_and_leaves_nothing(kernel: &Path) -> Result<(), Failed> {
     let mut instance = launched(kernel, &Workload::Serve { port: PORT })?;
     instance.await_ready(PATIENCE)?;
-    // The vCPU's and the card's threads; newer kernels add one of KVM's own.
-    let mut threads = 0;
-    for thread in std::fs::read_dir(format!("/proc/{}/task", instance.process().pid()))? {
-        let status = std::fs::read_to_string(thread?.path().join("status"))?;
-        check(status.contains("Seccomp:\t2\n"), "a thread without a filter")?;
-        threads += 1;
-    }
-    check(threads >= 2, format!("{threads} threads instead of 2"))?;
+    let monitor = Monitor::new(instance.process().pid());
+    monitor.has_no_rights()?;
+    monitor.has_namespaces(&["mnt", "pid", "ipc", "uts", "net"])?;
+    monitor.has_an_empty_root()?;
+    monitor.holds_only(&DESCRIPTORS)?;
     for length in [1, 1460, 65_536, 2_000_000] {
         source(length)?;
         sink(length)?;

@@ -30,6 +30,7 @@ use crate::devices::virtio::device::QueueDevice;
 use crate::devices::virtio::disk::Disk;
 use crate::devices::virtio::entropy::{self, Entropy};
 use crate::devices::virtio::tap::{Tap, TapError};
+use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
 use crate::outcome::Outcome;
@@ -90,6 +91,8 @@ pub struct Config {
     /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
     /// does nothing else.
     pub confined: bool,
+    /// The jail that the process enters, for good, before it starts a thread; none for a program that does something else too.
+    pub jail: Option<Jail>,
 }
 
 /// What a balloon does besides what it is asked for.
@@ -229,6 +232,20 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
     let machine = Machine::new(memory.clone())?;
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
     create_interrupt_controllers(machine.vm())?;
+    // The last files that are opened.
+    let mut wanted = Vec::new();
+    wanted.extend(config.network.is_some().then_some("virtio_net"));
+    wanted.extend((!config.disks.is_empty()).then_some("virtio_blk"));
+    wanted.extend(config.entropy.then_some("virtio_rng"));
+    wanted.extend(config.balloon.is_some().then_some("virtio_balloon"));
+    let modules = match wanted.is_empty() {
+        true => Vec::new(),
+        false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
+    };
+    if let Some(jail) = &config.jail {
+        // A disk may be of any size.
+        jail.enter(None);
+    }
     // 3. vCPU
     let most = machine.kvm().get_max_vcpus().min(multiprocessor::MOST_PROCESSORS.into());
     if !(1..=most).contains(&config.processors.into()) {
@@ -244,14 +261,12 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
     ports.insert(serial..serial + 8, Box::new(Console::new(line, transcript.clone())))?;
     ports::attach(&mut ports, transcript.clone())?;
     let mut places = Places::new(machine.vm(), &mut registers);
-    let mut wanted = Vec::new();
     let network = match config.network {
         Some((tap, network)) => {
             let card =
                 Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(LinuxError::Devices)?;
             let (interrupt, kick) = (card.interrupt().clone(), card.kick().try_clone().map_err(LinuxError::Devices)?);
             places.add(card, interrupt.event(), &kick)?;
-            wanted.push("virtio_net");
             Some(network)
         }
         None => None,
@@ -260,18 +275,15 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
         let block = Block::new(disk, &format!("isobench-disk-{number}"));
         let identity = block.identity();
         add(&mut places, QueueDevice::new("block", identity, block, Role::Block, memory.clone()))?;
-        wanted.push("virtio_blk");
     }
     if config.entropy {
         add(&mut places, QueueDevice::new("entropy", entropy::identity(), Entropy, Role::Entropy, memory.clone()))?;
-        wanted.push("virtio_rng");
     }
     let mut control = None;
     if let Some(kind) = config.balloon {
         let (device, of_balloon) =
             balloon::create(memory.clone(), kind == BalloonKind::Reporting).map_err(LinuxError::Devices)?;
         add(&mut places, Ok(device))?;
-        wanted.push("virtio_balloon");
         control = Some(of_balloon);
     }
     let _server = match config.control {
@@ -280,10 +292,6 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
     };
     let places = places.into_taken();
     // 5. kernel
-    let modules = match places.is_empty() {
-        false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
-        true => Vec::new(),
-    };
     let loaded = kernel.load(&memory)?;
     let initramfs = initramfs(&config.agent, &config.arguments, &modules);
     let root = acpi::write(&memory, &places, config.processors)?;

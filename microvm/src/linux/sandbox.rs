@@ -2,10 +2,12 @@
 
 use super::BalloonKind;
 use super::kernel::{Kernel, KernelError};
-use crate::sandbox::{AttachError, Attachment, start};
+use crate::enclosure::{Enclosure, Monitor};
+use crate::sandbox::{AttachError, Attachment, enclosure, start};
 use isobench_workload::{
     Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };
+use std::cell::OnceCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,6 +37,7 @@ pub struct LinuxSandbox<F> {
     control: Option<PathBuf>,
     attach: F,
     launched: u64,
+    enclosure: OnceCell<Option<Enclosure>>,
 }
 
 impl<F> fmt::Debug for LinuxSandbox<F> {
@@ -68,6 +71,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             control: None,
             attach,
             launched: 0,
+            enclosure: OnceCell::new(),
         })
     }
 
@@ -169,6 +173,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
             command.args(["--argument", &argument]);
         }
         self.launched += 1;
-        start(self.name(), self.launched, command, attachment, workload, stages)
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure) };
+        start(self.name(), self.launched, monitor, attachment, workload, stages)
     }
 }

@@ -11,6 +11,7 @@ use crate::devices::boot_timer::BootTimer;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
 use crate::devices::virtio::tap::{Tap, TapError};
+use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
 use crate::outcome::{Crash, CrashCause, Outcome};
@@ -30,6 +31,8 @@ pub const UNIKERNEL: &[u8] = include_bytes!(env!("ISOBENCH_UNIKERNEL"));
 
 /// The least memory: the image, and enough buffers for a card and a few connections.
 pub const LEAST_MEMORY: u64 = 8 << 20;
+/// The largest file that the monitor may write: its output may be appended to a log.
+const LARGEST_FILE: u64 = 1 << 30;
 /// The longest panic message that is taken from a guest, in bytes.
 const LONGEST_MESSAGE: u64 = 512;
 
@@ -49,6 +52,8 @@ pub struct Config {
     /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
     /// does nothing else.
     pub confined: bool,
+    /// The jail that the process enters, for good, before it starts a thread; none for a program that does something else too.
+    pub jail: Option<Jail>,
 }
 
 /// Why a unikernel could not be booted or run.
@@ -98,6 +103,9 @@ pub fn run(
     let memory = memory::create(config.memory)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
+    if let Some(jail) = &config.jail {
+        jail.enter(Some(LARGEST_FILE));
+    }
     // 3. vCPU
     let vcpu = machine.create_vcpu(0)?;
     // 4. devices

@@ -2,6 +2,7 @@
 
 use isobench_guest::contract::{Network, Task};
 use isobench_microvm::devices::virtio::disk::DiskError;
+use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::system::inherited_fd;
 use isobench_microvm::unikernel::Config;
 use std::ffi::OsString;
@@ -72,6 +73,7 @@ pub(crate) struct Arguments {
     deadline: Option<Duration>,
     spin: u32,
     segmentation: bool,
+    namespace: NetworkNamespace,
 }
 
 /// Takes in pairs of an option and its value.
@@ -101,6 +103,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         deadline: None,
         spin: 50,
         segmentation: true,
+        namespace: NetworkNamespace::Own,
     };
     let options = [
         "--workload",
@@ -112,6 +115,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         "--deadline",
         "--spin",
         "--segmentation",
+        "--network-namespace",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -143,6 +147,7 @@ impl Arguments {
                     _ => return Err("offload or wire"),
                 };
             }
+            "--network-namespace" => self.namespace = namespace(value).ok_or(NAMESPACES)?,
             _ => self.spin = value.parse().map_err(|_| "a number of microseconds")?,
         }
         Ok(())
@@ -155,7 +160,16 @@ impl Arguments {
             _ => None,
         };
         let spin = Duration::from_micros(self.spin.into());
-        Ok(Config { task: self.task, network, memory: self.memory, deadline: self.deadline, spin, confined: true })
+        let jail = Some(Jail { network: self.namespace, refused: crate::refused });
+        Ok(Config {
+            task: self.task,
+            network,
+            memory: self.memory,
+            deadline: self.deadline,
+            spin,
+            confined: true,
+            jail,
+        })
     }
 
     /// The tap and addresses of the plain process.
@@ -194,6 +208,17 @@ fn task(value: &str) -> Option<(Task, u16)> {
         "loop" => (Task::Loop, 0),
         _ => (Task::Serve, value.strip_prefix("serve:")?.parse().ok().filter(|port| *port != 0)?),
     })
+}
+
+/// What [`namespace`] takes.
+pub(crate) const NAMESPACES: &str = "own or given";
+
+pub(crate) fn namespace(value: &str) -> Option<NetworkNamespace> {
+    match value {
+        "own" => Some(NetworkNamespace::Own),
+        "given" => Some(NetworkNamespace::Given),
+        _ => None,
+    }
 }
 
 /// A unicast Ethernet address.
@@ -262,6 +287,7 @@ mod tests {
                 "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16",
             ),
             ("--workload serve:0", "option --workload: `serve:0` is not a workload"),
+            ("--network-namespace host", "option --network-namespace: `host` is not own or given"),
             ("--segmentation none", "option --segmentation: `none` is not offload or wire"),
             ("--deadline -1", "option --deadline: `-1` is not a number of seconds"),
             ("--tap-fd 1", "option --tap-fd: `1` is not an open file descriptor other than 1 and 2"),

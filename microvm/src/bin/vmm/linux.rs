@@ -1,7 +1,8 @@
 //! The subcommand `linux`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, address, each, mac, seconds, size};
+use crate::arguments::{ArgumentError, NAMESPACES, address, each, mac, namespace, seconds, size};
 use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
+use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, BalloonKind, Config, Network};
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
@@ -47,7 +48,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         deadline: None,
         spin: Duration::from_micros(50),
         confined: true,
+        jail: None,
     };
+    let mut network_namespace = NetworkNamespace::Own;
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
     let (mut disks, mut control) = (Vec::new(), None);
     let options = [
@@ -67,6 +70,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--rng",
         "--balloon",
         "--control",
+        "--network-namespace",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -116,6 +120,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 control =
                     Some(Handle::parse(raw.as_bytes()).ok_or_else(|| wrong("a path or an open file descriptor"))?);
             }
+            "--network-namespace" => network_namespace = namespace(&value).ok_or_else(|| wrong(NAMESPACES))?,
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
@@ -129,6 +134,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     if config.agent.is_empty() {
         return Err(ArgumentError::Missing("--agent"));
     }
+    config.jail = Some(Jail { network: network_namespace, refused: crate::refused });
     // Last, so that a number that was given is not one of a file that was opened for a path.
     config.control = control.map(listen).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;

@@ -7,8 +7,9 @@
 mod arguments;
 mod linux;
 
+use isobench_microvm::jail::Refused;
 use isobench_microvm::outcome::Outcome;
-use isobench_microvm::unikernel;
+use isobench_microvm::{system, unikernel};
 use isobench_workload::{Stage, Stages, clock};
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --deadline SECONDS               ends the guest after this time
   --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
   --segmentation offload|wire      whether frames may be larger than packets on a wire (default offload)
+  --network-namespace own|given    whether it makes an empty network to live in, or was started in one (default own)
 isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
                                    --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)
@@ -41,6 +43,12 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
 fn main() -> ExitCode {
     let mut stages = Stages::default();
     stages.stamp(Stage::VmmEntered, clock::now());
+    // Before anything is opened that could be mistaken for it.
+    if let Err(error) = system::close_inherited(&handed_in()) {
+        report(&format!("isobench-vmm: close what was inherited: {error}"));
+        return ExitCode::FAILURE;
+    }
+    system::end_at_signals();
     match run(stages) {
         Ok(code) => code,
         Err(error) => {
@@ -74,6 +82,19 @@ fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// The descriptors that the command line names: numbers after an option that ends in `-fd`, and as `fd:NUMBER`.
+fn handed_in() -> Vec<u32> {
+    let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let named = words.windows(2).filter(|pair| pair[0].ends_with("-fd")).map(|pair| pair[1].as_str());
+    let prefixed = words.iter().filter_map(|word| word.strip_prefix("fd:")?.split(':').next());
+    named.chain(prefixed).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Tells what of the jail can't be had.
+pub(crate) fn refused(refused: &Refused) {
+    report(&format!("isobench-vmm: {}", chain(refused)));
 }
 
 /// The exit code: the guest's own status; 101 where it panicked or crashed, as a Rust program does; 124 at the deadline, as

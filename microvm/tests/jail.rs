@@ -1,0 +1,235 @@
+//! The jail of a monitor that serves the unikernel, looked at from outside. `linux.rs` looks at that of a Linux guest in the same
+//! way. What can't run on this machine is ignored, with the reason as its kind.
+
+mod jailed;
+mod support;
+
+use isobench_microvm::confinement::{self, Role};
+use isobench_microvm::devices::virtio::tap;
+use isobench_microvm::judge::judge;
+use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
+use isobench_workload::protocol::PORT;
+use isobench_workload::{Sandbox, Workload, announcement};
+use jailed::{DESCRIPTORS, Monitor};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::CloneFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+use support::{check, ip};
+
+const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
+const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Has this program confine itself and then do what a monitor may not.
+const TRESPASS: &str = "trespass";
+/// Any user who is not root, with nothing.
+const SOMEBODY: u32 = 54_321;
+
+type Test = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, word, role] = words.as_slice()
+        && word == TRESPASS
+    {
+        return trespass(role);
+    }
+    let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
+    let root = (!nix::unistd::geteuid().is_root()).then(|| "needs root to look into another process".to_owned());
+    let program = Command::new("ip").arg("-V").output().is_err().then(|| "needs the program ip".to_owned());
+    let users = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
+    let closed = users.is_none_or(|most| most.trim() == "0").then(|| "this kernel makes no user namespaces".to_owned());
+    let looked_at = kvm.clone().or_else(|| root.clone());
+    let setpriv = Command::new("setpriv").arg("-V").output().is_err().then(|| "needs the program setpriv".to_owned());
+    let tests: [(&str, Test, Option<String>); 6] = [
+        ("v17_a_forbidden_call_kills_the_process", a_forbidden_call_kills, None),
+        ("v18_a_serving_monitor_is_jailed", a_serving_monitor_is_jailed, looked_at.clone().or(program)),
+        ("v18_started_by_root_it_is_jailed", started_by_root_it_is_jailed, looked_at.clone()),
+        ("v18_started_by_a_user_it_is_jailed", started_by_a_user_it_is_jailed, looked_at.clone().or(closed)),
+        ("it_ends_with_its_launcher", it_ends_with_its_launcher, looked_at.or(setpriv)),
+        ("what_is_refused_is_told_once", what_is_refused_is_told_once, kvm.or(root)),
+    ];
+    let trials = tests.map(|(name, test, obstacle)| {
+        let ignored = obstacle.is_some();
+        Trial::test(name, test).with_ignored_flag(ignored).with_kind(obstacle.unwrap_or_default())
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+}
+
+fn trespass(role: &str) -> ExitCode {
+    let role = if role == "vcpu" { Role::Vcpu } else { Role::Network };
+    if confinement::confine(role).is_err() {
+        return ExitCode::from(2);
+    }
+    // What any thread may do.
+    println!("confined");
+    // Opening a file is what no thread may.
+    let _ = File::open("/");
+    ExitCode::from(3)
+}
+
+fn a_forbidden_call_kills() -> Result<(), Failed> {
+    for role in ["vcpu", "network"] {
+        let output = Command::new(std::env::current_exe()?).args([TRESPASS, role]).output()?;
+        check(output.stdout == b"confined\n", format!("{role}: {output:?}"))?;
+        check(output.status.signal() == Some(libc::SIGSYS), format!("{role}: {}", output.status))?;
+    }
+    Ok(())
+}
+
+fn attach() -> Result<Attachment, AttachError> {
+    let tap = tap::open("guest0")?;
+    ip("link set guest0 up")?;
+    ip("address add 172.17.0.1/16 dev guest0")?;
+    Ok(Attachment { tap, mac: [2, 0, 0, 0, 0, 5], address: GUEST, prefix: 16, gateway: None, resources: Vec::new() })
+}
+
+/// A descriptor that everything inherits which is started meanwhile.
+fn inheritable() -> Result<OwnedFd, Failed> {
+    let file = OwnedFd::from(File::open("/")?);
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+    Ok(file)
+}
+
+/// The namespaces in which this thread starts others.
+fn home() -> Result<[PathBuf; 2], Failed> {
+    let place = |name| std::fs::read_link(format!("/proc/thread-self/ns/{name}"));
+    Ok([place("net")?, place("pid_for_children")?])
+}
+
+fn a_serving_monitor_is_jailed() -> Result<(), Failed> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+    let leaked = inheritable()?;
+    let before = home()?;
+    let mut sandbox = UnikernelSandbox::new(Housing::VirtualMachine { memory: MEMORY }, PathBuf::from(VMM), attach);
+    for _ in 0..2 {
+        let mut instance = sandbox.launch(&Workload::Serve { port: PORT })?;
+        instance.await_ready(PATIENCE)?;
+        let monitor = Monitor::new(instance.process().pid());
+        monitor.has_no_rights()?;
+        monitor.has_namespaces(&["mnt", "pid", "ipc", "uts", "net"])?;
+        monitor.has_an_empty_root()?;
+        monitor.holds_only(&DESCRIPTORS)?;
+        instance.destroy().map_err(|errors| format!("{errors:?}"))?;
+        // The launcher is where it was, and can start threads, which it could not between two pid namespaces.
+        check(home()? == before, format!("the launcher has moved from {before:?} to {:?}", home()?))?;
+        let thread = std::thread::spawn(|| 7).join().map_err(|_| "a thread panicked")?;
+        check(thread == 7, "no thread")?;
+    }
+    drop(leaked);
+    Ok(())
+}
+
+/// Starts an idle guest from a command line and waits until it is ready.
+fn idle(command: &mut Command) -> Result<Child, Failed> {
+    let mut child =
+        command.args(["unikernel", "--workload", "idle", "--deadline", "600"]).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().ok_or("no pipe")?).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(format!("it ended without a word: {}", child.wait()?).into());
+    }
+    Ok(child)
+}
+
+fn ended(mut child: Child) -> Result<(), Failed> {
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+fn started_by_root_it_is_jailed() -> Result<(), Failed> {
+    let leaked = inheritable()?;
+    let child = idle(Command::new(VMM).stdin(Stdio::null()))?;
+    let monitor = Monitor::new(child.id() as i32);
+    monitor.has_no_rights()?;
+    monitor.has_namespaces(&["mnt", "ipc", "uts", "net"])?;
+    monitor.has_an_empty_root()?;
+    monitor.holds_only(&[&DESCRIPTORS[1..], &["/dev/null"]].concat())?;
+    drop(leaked);
+    ended(child)
+}
+
+fn started_by_a_user_it_is_jailed() -> Result<(), Failed> {
+    // In mounts of this thread's own: a KVM that everybody may open, as on a machine whose users are in its group, and a copy of
+    // the program that everybody may execute, wherever the tests were built.
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let directory = tempfile::tempdir()?;
+    mount(Some("none"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    let (program, device) = (directory.path().join("isobench-vmm"), directory.path().join("kvm"));
+    std::fs::copy(VMM, &program)?;
+    make_kvm(&device)?;
+    mount(Some(&device), "/dev/kvm", none, MsFlags::MS_BIND, none)?;
+    let mut command = Command::new(&program);
+    let mut child = idle(command.uid(SOMEBODY).gid(SOMEBODY).stdin(Stdio::null()).stderr(Stdio::piped()))?;
+    let monitor = Monitor::new(child.id() as i32);
+    monitor.has_no_rights()?;
+    monitor.has_namespaces(&["user", "mnt", "ipc", "uts", "net"])?;
+    monitor.has_an_empty_root()?;
+    monitor.holds_only(&[&DESCRIPTORS[1..], &["/dev/null"]].concat())?;
+    let mut errors = child.stderr.take().ok_or("no pipe")?;
+    ended(child)?;
+    let text = std::io::read_to_string(&mut errors)?;
+    umount2(directory.path(), MntFlags::MNT_DETACH)?;
+    check(text.is_empty(), text)
+}
+
+/// A node of KVM that everybody may open.
+fn make_kvm(path: &Path) -> Result<(), Failed> {
+    let number = std::fs::metadata("/dev/kvm")?.rdev();
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
+    Ok(())
+}
+
+fn it_ends_with_its_launcher() -> Result<(), Failed> {
+    // A change of identity makes the kernel forget the signal that was asked for.
+    let script = "setpriv --pdeathsig KILL \"$0\" unikernel --workload idle --deadline 600 & echo pid $!; wait";
+    let mut launcher = Command::new("sh").args(["-c", script, VMM]).stdout(Stdio::piped()).spawn()?;
+    let mut output = BufReader::new(launcher.stdout.take().ok_or("no pipe")?);
+    // Its number and its ready line, in any order.
+    let mut lines = [String::new(), String::new()];
+    for line in &mut lines {
+        output.read_line(line)?;
+    }
+    let number = lines.iter().find_map(|line| line.strip_prefix("pid ")?.trim().parse().ok());
+    let number = number.and_then(Pid::from_raw).ok_or_else(|| format!("no number in {lines:?}"))?;
+    check(lines.iter().any(|line| line.starts_with(announcement::READY)), format!("not ready: {lines:?}"))?;
+    let monitor = pidfd_open(number, PidfdFlags::empty())?;
+    launcher.kill()?;
+    launcher.wait()?;
+    let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let gone = poll(&mut [PollFd::new(&monitor, PollFlags::IN)], Some(&limit))?;
+    if gone == 0 {
+        pidfd_send_signal(&monitor, Signal::KILL)?;
+    }
+    check(gone == 1, "it outlives its launcher")
+}
+
+fn what_is_refused_is_told_once() -> Result<(), Failed> {
+    // A directory that nothing is mounted on can't be left by pivot_root(2).
+    let root = tempfile::tempdir()?;
+    std::fs::copy(VMM, root.path().join("isobench-vmm"))?;
+    std::fs::create_dir(root.path().join("dev"))?;
+    make_kvm(&root.path().join("dev/kvm"))?;
+    let mut command = Command::new("chroot");
+    command.arg(root.path()).args(["/isobench-vmm", "unikernel", "--workload", "exit"]);
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.success(), format!("{}: {text}", output.status))?;
+    let sentence = "isobench-vmm: the monitor runs without an empty root directory: ";
+    check(text.starts_with(sentence) && text.lines().count() == 1, text)
+}
