@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         ("exits_with_status_0_and_every_stage", exits_with_status_0_and_every_stage),
         ("serves_confined_and_leaves_nothing", serves_confined_and_leaves_nothing),
     ];
-    let guests: [(&str, GuestTest); 10] = [
+    let guests: [(&str, GuestTest); 11] = [
         ("drives_traffic_to_a_process_on_the_bridge", drives_traffic_to_a_process_on_the_bridge),
         ("sees_its_own_network", sees_its_own_network),
         ("ends_at_its_deadline", ends_at_its_deadline),
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         ("random_numbers_come_from_the_host", machine::random_numbers_come_from_the_host),
         ("a_balloon_gives_memory_back", machine::a_balloon_gives_memory_back),
         ("unused_memory_is_reported", machine::unused_memory_is_reported),
+        ("memory_is_taken_at_once_where_asked_for", machine::memory_is_taken_at_once_where_asked_for),
     ];
     let one_processor: [(&str, GuestTest); 1] =
         [("a_kernel_for_one_processor_is_one_sentence", machine::a_kernel_for_one_processor_is_one_sentence)];

@@ -32,7 +32,7 @@ use crate::devices::virtio::entropy::{self, Entropy};
 use crate::devices::virtio::tap::{Tap, TapError};
 use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
-use crate::memory::{self, MemoryError};
+use crate::memory::{self, MemoryError, Pages};
 use crate::outcome::Outcome;
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 use console::{Console, Shared, Transcript};
@@ -84,6 +84,10 @@ pub struct Config {
     pub control: Option<UnixListener>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// What pages its memory is made of.
+    pub pages: Pages,
+    /// Whether all its memory is taken before it runs; else when it is touched.
+    pub populated: bool,
     /// How long it may run; without limit where `None`.
     pub deadline: Option<Duration>,
     /// How long the card's I/O thread looks for frames before it sleeps.
@@ -227,7 +231,12 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
     if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
         return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
     }
+    memory::check_against_host(config.memory)?;
     let memory = memory::create_regions(&regions(config.memory))?;
+    memory::choose_pages(&memory, config.pages)?;
+    if config.populated {
+        memory::populate_all(&memory)?;
+    }
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.

@@ -3,6 +3,7 @@
 use super::BalloonKind;
 use super::kernel::{Kernel, KernelError};
 use crate::enclosure::{Enclosure, Monitor};
+use crate::memory::Pages;
 use crate::sandbox::{AttachError, Attachment, enclosure, start};
 use isobench_workload::{
     Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
@@ -32,6 +33,8 @@ pub struct LinuxSandbox<F> {
     memory: u64,
     processors: u8,
     disks: Vec<DiskFile>,
+    pages: Pages,
+    populated: bool,
     entropy: bool,
     balloon: Option<BalloonKind>,
     control: Option<PathBuf>,
@@ -45,6 +48,7 @@ impl<F> fmt::Debug for LinuxSandbox<F> {
         let mut text = formatter.debug_struct("LinuxSandbox");
         text.field("program", &self.program).field("kernel", &self.kernel).field("agent", &self.agent);
         text.field("memory", &self.memory).field("processors", &self.processors).field("disks", &self.disks);
+        text.field("pages", &self.pages).field("populated", &self.populated);
         text.field("entropy", &self.entropy).field("balloon", &self.balloon).field("control", &self.control);
         text.finish_non_exhaustive()
     }
@@ -66,6 +70,8 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             memory,
             processors: 1,
             disks: Vec::new(),
+            pages: Pages::System,
+            populated: false,
             entropy: false,
             balloon: None,
             control: None,
@@ -79,6 +85,18 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     #[must_use]
     pub fn with_processors(self, processors: u8) -> Self {
         Self { processors, ..self }
+    }
+
+    /// The same, with memory that is made of these pages.
+    #[must_use]
+    pub fn with_pages(self, pages: Pages) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// The same, with memory that is taken before the guest runs, all of it.
+    #[must_use]
+    pub fn with_populated_memory(self) -> Self {
+        Self { populated: true, ..self }
     }
 
     /// The same, with a device that gives random numbers.
@@ -157,6 +175,14 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
             let mut words = path.clone().into_os_string();
             words.push(if *read_only { ":ro" } else { ":rw" });
             command.arg("--disk").arg(words);
+        }
+        match self.pages {
+            Pages::System => {}
+            Pages::Small => _ = command.args(["--pages", "small"]),
+            Pages::Huge => _ = command.args(["--pages", "huge"]),
+        }
+        if self.populated {
+            command.args(["--populate", "on"]);
         }
         if self.entropy {
             command.args(["--rng", "on"]);

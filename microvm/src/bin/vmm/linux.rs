@@ -4,6 +4,7 @@ use crate::arguments::{ArgumentError, NAMESPACES, address, each, mac, namespace,
 use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
 use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, BalloonKind, Config, Network};
+use isobench_microvm::memory::Pages;
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
 use isobench_workload::Stages;
@@ -42,6 +43,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         disks: Vec::new(),
         processors: 1,
         entropy: false,
+        pages: Pages::System,
+        populated: false,
         balloon: None,
         control: None,
         memory: MEMORY,
@@ -67,6 +70,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--argument",
         "--cpus",
         "--disk",
+        "--pages",
+        "--populate",
         "--rng",
         "--balloon",
         "--control",
@@ -101,13 +106,16 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 config.processors = number.try_into().unwrap_or(u8::MAX);
             }
             "--disk" => disks.push(DiskWords::parse(raw).ok_or_else(|| wrong("a file or an open file descriptor"))?),
-            "--rng" => {
-                config.entropy = match value.as_str() {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(wrong("on or off")),
+            "--pages" => {
+                config.pages = match value.as_str() {
+                    "system" => Pages::System,
+                    "small" => Pages::Small,
+                    "huge" => Pages::Huge,
+                    _ => return Err(wrong("system, small or huge")),
                 };
             }
+            "--populate" => config.populated = switch(&value).ok_or_else(|| wrong("on or off"))?,
+            "--rng" => config.entropy = switch(&value).ok_or_else(|| wrong("on or off"))?,
             "--balloon" => {
                 config.balloon = match value.as_str() {
                     "plain" => Some(BalloonKind::Plain),
@@ -144,6 +152,14 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         _ => return Err(ArgumentError::NoNetwork),
     };
     Ok(config)
+}
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// A file as the command line names it: `FILE`, or `fd:NUMBER` where it is open already.

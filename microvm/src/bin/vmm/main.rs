@@ -35,6 +35,8 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --append WORDS                   added to the kernel's command line
   --cpus NUMBER                    how many processors it has (default 1)
   --disk FILE[:ro|:rw]             a raw disk image or block device, as fd:NUMBER where it is open already; repeatable
+  --pages system|small|huge        what pages its memory is made of (default system: the machine's setting)
+  --populate on|off                whether all its memory is taken before it runs (default off)
   --rng on|off                     whether it has a device that gives random numbers (default off)
   --balloon plain|reporting|off    a balloon, which also gives back unused memory by itself (default off)
   --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
