@@ -145,7 +145,7 @@ impl Request {
 fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
     match experiment {
         "startup" => 6,
-        "throughput" | "latency" | "streams" | "load" | "connections" => 0,
+        "throughput" | "latency" | "streams" | "load" | "connections" | "lifecycle" => 0,
         "memory" => u32::from(kind.is_default_bridge()),
         _ => 1,
     }

@@ -184,6 +184,7 @@ fn words(workload: &Workload) -> Result<String, Unsupported> {
         Workload::Exit => Ok("exit".into()),
         Workload::Idle => Ok("idle".into()),
         Workload::Serve { port } => Ok(format!("serve:{port}")),
+        Workload::Memory { bytes } => Ok(format!("memory:{bytes}")),
         Workload::Drive(_) => unsupported("driving traffic from the unikernel", "its server only answers"),
         Workload::Probe(_) => unsupported("probing from the unikernel", "it has no operating system to look at"),
         Workload::Program { .. } => {

@@ -2,6 +2,7 @@
 //!
 //! - [`startup`]: time to ready, stacked by stage, with every sample.
 //! - [`memory`]: host memory over the number of instances.
+//! - [`strips`]: numbers of one kind in several conditions, with every sample.
 //! - [`throughput`]: rates by path, direction and segmentation, with every sample, and the CPU time that they take.
 //! - [`latency`]: the distribution of round trips.
 //! - [`load`]: a high percentile of the time of requests over their rate.
@@ -17,6 +18,7 @@ mod memory;
 mod row;
 mod scale;
 mod startup;
+mod strips;
 mod throughput;
 
 use crate::font;
@@ -100,6 +102,7 @@ pub fn charts(view: &View<'_>, messages: &Messages) -> Vec<Chart> {
     let mut charts = Vec::new();
     charts.extend(startup::chart(view, messages));
     charts.extend(memory::chart(view, messages));
+    charts.extend(strips::charts(view, messages));
     charts.extend(throughput::charts(view, messages));
     charts.extend(latency::charts(view, messages));
     charts.extend(load::charts(view, messages));

@@ -104,7 +104,8 @@ pub enum Rule {
     Facts {
         /// Whom the probe looks at, and the sandbox that is its control.
         subjects: Vec<Subject>,
-        /// What the claim says.
+        /// What the claim says; empty where figures decide and these are their control alone.
+        #[serde(default)]
         expect: Vec<FactRule>,
         /// What must hold in the control for the probe to be trusted.
         #[serde(default)]
@@ -235,4 +236,6 @@ pub enum Comparison {
     Better,
     /// Neither differs from the other by more than the margin.
     Equal,
+    /// The sandbox's number is the margin times the other's or more, whichever way is better.
+    Reaches,
 }

@@ -132,6 +132,17 @@ pub const METRICS: &[Definition] = &[
         Kind::Integer,
         "From the order to end until process, control group, links, address and ports are seen to be absent.",
     ),
+    time("lifecycle.creation", Kind::Integer, "From just before the process was created until the instance was ready."),
+    time("lifecycle.deletion", Kind::Integer, "From the order to end until nothing of the instance was left."),
+    time(
+        "lifecycle.step",
+        Kind::Integer,
+        "One step: create (the call that makes the process), start (until ready), stop (until reaped), delete (until gone).",
+    ),
+    frequency(
+        "lifecycle.rate",
+        "Instances that were created, were ready and were deleted, so many under way at once, and the time for all.",
+    ),
     memory(
         "memory.host",
         "Memory in use on the whole host, by whatever it is; what an instance takes is the slope over their number.",
@@ -143,6 +154,35 @@ pub const METRICS: &[Definition] = &[
         "Proportional set size of an engine's own processes, which are there before the first instance.",
     ),
     memory("memory.vmm-overhead", "Proportional set size of one virtual machine monitor, less its guest's memory."),
+    memory(
+        "sharing.pages",
+        "Pages of eight instances of one program: resident, proportional, shared with others, or private to one process.",
+    ),
+    memory(
+        "reservation.memory",
+        "Memory that a virtual machine was assigned, or what the instance's processes held of the host's at that moment.",
+    ),
+    fact(
+        "reservation.taken",
+        Kind::Boolean,
+        "Whether writing to memory inside took at least half as much of the host's.",
+    ),
+    Definition {
+        name: "density.instances",
+        unit: "",
+        shown_unit: "",
+        better: Better::Higher,
+        text: "Idle instances that ran within the budget.",
+        kind: Kind::Integer,
+    },
+    Definition {
+        name: "density.budget",
+        unit: "B",
+        shown_unit: "B",
+        better: Better::Neither,
+        text: "How much the instances' processes and the kernel may hold beyond what was held before.",
+        kind: Kind::Integer,
+    },
     rate(
         "tcp.upload",
         "Bytes that TCP carried towards the server within the window, and its length; one stream where none are named.",

@@ -230,6 +230,11 @@ pub enum Expectation {
         /// Ratio.
         margin: f64,
     },
+    /// The ratio of the numbers themselves lies at or above this.
+    Reaches {
+        /// Ratio.
+        ratio: f64,
+    },
     /// The value lies below a limit.
     Below {
         /// In the metric's base unit.

@@ -16,6 +16,11 @@ pub enum Workload {
         /// The TCP port.
         port: u16,
     },
+    /// Writes to so much memory once, says that it is ready when it holds it, and waits to be ended.
+    Memory {
+        /// Bytes of memory.
+        bytes: u64,
+    },
     /// Drives a server elsewhere and prints one [`DriveOutcome`] as a line of JSON.
     Drive(Drive),
     /// Looks at what can be seen and reached from inside and prints the finding as a line of JSON.
@@ -35,6 +40,7 @@ impl Workload {
             Self::Exit => vec!["exit".into()],
             Self::Idle => vec!["idle".into()],
             Self::Serve { port } => vec!["serve".into(), port.to_string()],
+            Self::Memory { bytes } => vec!["memory".into(), bytes.to_string()],
             Self::Drive(drive) => vec!["drive".into(), json(drive)],
             Self::Probe(probe) => vec!["probe".into(), json(probe)],
             Self::Program { arguments } => arguments.clone(),

@@ -5,6 +5,7 @@ use super::latency::median;
 use super::traffic::Span;
 use super::{Experiment, Place, Point, Scene, Sheet, answer, ended};
 use crate::sandboxes::Kind;
+use crate::testbed::memory::available;
 use anyhow::{Context, bail};
 use isobench_reports::record::Value;
 use isobench_workload::{Drive, DriveOutcome, Instance, Sandbox, Stage, Traffic, Workload, protocol::PORT};
@@ -48,9 +49,9 @@ fn points(kind: &Kind, counts: &[u32]) -> Vec<Point> {
 fn measure(scene: Scene<'_>, counts: &[u32]) -> anyhow::Result<()> {
     let Scene { ground, sandbox, sheet, .. } = scene;
     let needed = u64::from(counts.iter().copied().max().unwrap_or(0)) * MEMORY;
-    let available = available_memory()?;
-    if available < needed {
-        bail!("{} MiB of memory are available and {} MiB are needed", available >> 20, needed >> 20);
+    let there = available()?;
+    if there < needed {
+        bail!("{} MiB of memory are available and {} MiB are needed", there >> 20, needed >> 20);
     }
     let mut instances = Vec::new();
     let filled = fill(ground, sandbox, sheet, counts, &mut instances);
@@ -96,13 +97,4 @@ fn fill(
         sheet.value(&point("crowd.round-trip", *count), Value::Integer(median(&outcome)?));
     }
     Ok(())
-}
-
-/// Memory that a new program can have without swapping, in bytes
-/// ([proc_meminfo(5)](https://man7.org/linux/man-pages/man5/proc_meminfo.5.html)).
-fn available_memory() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("find MemAvailable")?;
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().context("read MemAvailable")?;
-    Ok(kibibytes * 1024)
 }

@@ -6,15 +6,19 @@ mod beside;
 mod connections;
 mod crowd;
 mod datagrams;
+mod density;
 mod hosts;
 mod inside;
 mod latency;
+mod lifecycle;
 mod load;
 mod memory;
 mod names;
 mod network;
 mod publishing;
+mod reservation;
 mod separation;
+mod sharing;
 mod startup;
 mod streams;
 mod throughput;
@@ -62,7 +66,11 @@ pub struct Experiment {
 pub fn all() -> &'static [Experiment] {
     static ALL: &[Experiment] = &[
         startup::EXPERIMENT,
+        lifecycle::EXPERIMENT,
         memory::EXPERIMENT,
+        sharing::EXPERIMENT,
+        reservation::EXPERIMENT,
+        density::EXPERIMENT,
         throughput::EXPERIMENT,
         streams::EXPERIMENT,
         datagrams::EXPERIMENT,

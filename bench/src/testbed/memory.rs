@@ -13,6 +13,8 @@ const PAGE: u64 = 4096;
 pub(crate) struct Snapshot {
     /// Bytes in use by anything.
     pub(crate) used: u64,
+    /// Bytes of it that belong to no program.
+    pub(crate) kernel: u64,
     processes: BTreeSet<u32>,
 }
 
@@ -27,7 +29,8 @@ impl Snapshot {
         for entry in fs::read_dir("/proc").context("read /proc")? {
             processes.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
-        Ok(Self { used: used(&text)?.saturating_sub(cached * PAGE), processes })
+        let used = used(&text)?.saturating_sub(cached * PAGE);
+        Ok(Self { used, kernel: kernel(used, &text)?, processes })
     }
 }
 
@@ -40,6 +43,14 @@ fn used(meminfo: &str) -> anyhow::Result<u64> {
     let cache = (amount("Cached")? + amount("Buffers")?).saturating_sub(amount("Shmem")?);
     let reclaimable = amount("MemFree")? + cache + amount("SReclaimable")?;
     Ok((amount("MemTotal")?.saturating_sub(reclaimable)) * 1024)
+}
+
+/// Memory of the kernel's own, in bytes: all that is in use and belongs to no program. Its slabs, stacks, page tables and
+/// per-CPU objects are counted by name in /proc/meminfo, but not the pages that it takes for itself without a name, of which a
+/// network namespace has many.
+fn kernel(used: u64, meminfo: &str) -> anyhow::Result<u64> {
+    let amount = |name| kibibytes(meminfo, name).with_context(|| format!("/proc/meminfo has no {name}"));
+    Ok(used.saturating_sub((amount("AnonPages")? + amount("Shmem")?) * 1024))
 }
 
 /// Free pages that each CPU keeps for itself, hundreds of them, which `MemFree` does not contain: `count:` of each page set in
@@ -63,6 +74,59 @@ pub(crate) struct Held {
 pub(crate) fn proportional(processes: &[u32]) -> u64 {
     let rollups = processes.iter().filter_map(|number| fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok());
     rollups.map(|rollup| kibibytes(&rollup, "Pss").unwrap_or_default() * 1024).sum()
+}
+
+/// Pages that processes have, by whether anybody else has them too, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    /// All that are in memory, those of each process counted anew.
+    pub(crate) resident: u64,
+    /// The same, each page divided by the number of those that have it.
+    pub(crate) proportional: u64,
+    /// Those that another process has as well.
+    pub(crate) shared: u64,
+    /// Those that one process has alone.
+    pub(crate) private: u64,
+}
+
+/// Sums over all processes that are in `now` and not in `before`
+/// ([proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html)).
+pub(crate) fn pages_of(before: &Snapshot, now: &Snapshot) -> anyhow::Result<Pages> {
+    let mut pages = Pages::default();
+    for number in now.processes.difference(&before.processes) {
+        // A process may end, and a zombie has no memory.
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{number}/smaps_rollup")) else { continue };
+        pages.add(&rollup).with_context(|| format!("read the pages of process {number}"))?;
+    }
+    Ok(pages)
+}
+
+impl Pages {
+    fn add(&mut self, rollup: &str) -> anyhow::Result<()> {
+        let sum = |names: &[&str]| -> anyhow::Result<u64> {
+            let amounts =
+                names.iter().map(|name| kibibytes(rollup, name).with_context(|| format!("there is no {name}")));
+            Ok(amounts.sum::<anyhow::Result<u64>>()? * 1024)
+        };
+        self.resident += sum(&["Rss"])?;
+        self.proportional += sum(&["Pss"])?;
+        self.shared += sum(&["Shared_Clean", "Shared_Dirty"])?;
+        self.private += sum(&["Private_Clean", "Private_Dirty"])?;
+        Ok(())
+    }
+}
+
+/// What all processes hold that are in `now` and not in `before`, and what the kernel holds more than before, in bytes. Other
+/// programs' memory is in neither, as it would be in that of the whole host.
+pub(crate) fn held_since(before: &Snapshot, now: &Snapshot) -> anyhow::Result<u64> {
+    Ok(pages_of(before, now)?.proportional + now.kernel.saturating_sub(before.kernel))
+}
+
+/// Memory that a new program can have without swapping, in bytes
+/// ([proc_meminfo(5)](https://man7.org/linux/man-pages/man5/proc_meminfo.5.html)).
+pub(crate) fn available() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    Ok(kibibytes(&text, "MemAvailable").context("/proc/meminfo has no MemAvailable")? * 1024)
 }
 
 /// Sums over all processes that are in `now` and not in `before`: instances, and whatever a peer keeps beside them.
@@ -164,6 +228,12 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_no_program_is_the_kernels() {
+        assert_eq!(kernel(900 << 10, "AnonPages: 500 kB\nShmem: 60 kB\n").expect("all fields"), 340 << 10);
+        assert!(kernel(900 << 10, "Shmem: 60 kB\n").is_err());
+    }
+
+    #[test]
     fn pages_that_a_cpu_keeps_are_free() {
         let zones = "Node 0, zone Normal\n  pagesets\n    cpu: 0\n              count:    304\n              high:     1000\n    cpu: 1\n              count:    96\n";
         assert_eq!(free_pages_of_cpus(zones), 400);
@@ -177,6 +247,17 @@ mod tests {
                      7fff00000000-7fff00021000 rw-p 00000000 00:00 0 [stack]\nSize: 132 kB\nPss: 8 kB\n";
         assert_eq!(beyond_guest(smaps).expect("a guest"), 48 * 1024);
         assert!(beyond_guest("00400000-00500000 r-xp 00000000 00:01 5 /x\nSize: 40 kB\nPss: 40 kB\n").is_err());
+    }
+
+    #[test]
+    fn pages_are_shared_or_private() {
+        let rollup = "Rss: 100 kB\nPss: 40 kB\nShared_Clean: 60 kB\nShared_Dirty: 10 kB\nPrivate_Clean: 5 kB\n\
+                      Private_Dirty: 25 kB\n";
+        let mut pages = Pages::default();
+        pages.add(rollup).and_then(|()| pages.add(rollup)).expect("all fields");
+        let seen = [pages.resident, pages.proportional, pages.shared, pages.private];
+        assert_eq!(seen, [200, 80, 140, 60].map(|kibibytes| kibibytes * 1024));
+        assert!(pages.add("Rss: 100 kB\n").is_err());
     }
 
     #[test]

@@ -83,12 +83,22 @@ pub enum Task {
     StackOverflow = 5,
     /// Never does anything again.
     Loop = 6,
+    /// Writes to each page of so many bytes of its memory ([`BootParameters::touched`]), says that it is ready and sleeps.
+    Memory = 7,
 }
 
 impl Task {
     /// Every task, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Exit, Self::Idle, Self::Serve, Self::WildPointer, Self::Panic, Self::StackOverflow, Self::Loop];
+    pub const ALL: [Self; 8] = [
+        Self::Exit,
+        Self::Idle,
+        Self::Serve,
+        Self::WildPointer,
+        Self::Panic,
+        Self::StackOverflow,
+        Self::Loop,
+        Self::Memory,
+    ];
 }
 
 /// What the guest is told at its start.
@@ -104,6 +114,8 @@ pub struct BootParameters {
     pub counter_khz: u64,
     /// A random number for TCP's sequence numbers.
     pub seed: u64,
+    /// How many bytes [`Task::Memory`] writes to; what the guest does not have is a panic.
+    pub touched: u64,
 }
 
 /// Addresses of the guest and where it serves.
@@ -157,12 +169,13 @@ impl BootParameters {
         bytes[40..42].copy_from_slice(&network.port.to_le_bytes());
         bytes[42] = network.segmentation.into();
         bytes[44..48].copy_from_slice(&network.spin_microseconds.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.touched.to_le_bytes());
         bytes
     }
 
     /// Reads parameters back; `None` where there is no such task.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Option<Self> {
-        let [memory, counter_khz, seed] = [0, 8, 16].map(|at| u64::from_le_bytes(array(bytes, at)));
+        let [memory, counter_khz, seed, touched] = [0, 8, 16, 48].map(|at| u64::from_le_bytes(array(bytes, at)));
         let network = Network {
             mac: array(bytes, 24),
             prefix: bytes[30],
@@ -173,7 +186,7 @@ impl BootParameters {
             segmentation: bytes[42] != 0,
         };
         let task = *Task::ALL.get(usize::from(bytes[31]))?;
-        Some(Self { task, network, memory, counter_khz, seed })
+        Some(Self { task, network, memory, counter_khz, seed, touched })
     }
 }
 
@@ -205,6 +218,7 @@ mod tests {
                 memory: 16 << 20,
                 counter_khz: 2_100_000,
                 seed: 0x0123_4567_89ab_cdef,
+                touched: 12 << 20,
             };
             assert_eq!(BootParameters::decode(&parameters.encode()), Some(parameters));
         }

@@ -41,6 +41,8 @@ const LONGEST_MESSAGE: u64 = 512;
 pub struct Config {
     /// What it runs.
     pub task: Task,
+    /// How many bytes of its memory it writes to, where that is its task.
+    pub touched: u64,
     /// Its network card's tap, attached already, and its addresses; a guest that only exits or idles has none.
     pub network: Option<(OwnedFd, Network)>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
@@ -131,7 +133,8 @@ pub fn run(
         registers.insert(window, Box::new(card))?;
     }
     let counter_khz = vcpu.get_tsc_khz().map_err(VcpuError::system("read the counter's frequency"))?.into();
-    let parameters = BootParameters { task: config.task, network, memory: config.memory, counter_khz, seed: seed() };
+    let Config { task, memory: size, touched, .. } = config;
+    let parameters = BootParameters { task, network, memory: size, counter_khz, seed: seed(), touched };
     write(&memory, contract::BOOT_PARAMETERS, &parameters.encode())?;
     // 6. registers
     registers::write_tables(&memory, config.memory)?;

@@ -70,7 +70,7 @@ fn paint_panel(
 ) {
     let across = Scale::linear(f64::from(most), (LEFT, RIGHT));
     let reach = lines.iter().map(|line| highest(line)).fold(0.0, f64::max) * 1.05;
-    let unit = binary_unit(reach);
+    let unit = row::binary_unit(reach);
     let up = Scale::linear(reach / unit, (bottom, top));
     let axes = Axes { across, most, up, unit };
     for tick in up.ticks(5) {
@@ -149,15 +149,6 @@ fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, li
         }
         None => canvas.centred(&name, (left, y), LABEL),
     }
-}
-
-/// The power of 1024 that a number of bytes is written in.
-fn binary_unit(bytes: f64) -> f64 {
-    let mut unit = 1.0;
-    while bytes / unit >= 1000.0 {
-        unit *= 1024.0;
-    }
-    unit
 }
 
 fn table(view: &View<'_>, messages: &Messages, lines: &[&Line]) -> Table {

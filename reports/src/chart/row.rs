@@ -151,3 +151,12 @@ pub(crate) fn key(canvas: &mut Canvas<'_>, messages: &Messages, view: &View<'_>,
         canvas.centred(&messages.text("chart-key-hatched"), (x + 26.0, second), SMALL);
     }
 }
+
+/// The power of 1024 that a number of bytes is written in.
+pub(crate) fn binary_unit(bytes: f64) -> f64 {
+    let mut unit = 1.0;
+    while bytes / unit >= 1000.0 {
+        unit *= 1024.0;
+    }
+    unit
+}

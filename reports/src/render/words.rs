@@ -174,6 +174,7 @@ pub fn expectation(messages: &Messages, figure: &Figure) -> String {
         Expectation::Worse { margin: ratio } => margin("expect-worse", ratio),
         Expectation::Better { margin: ratio } => margin("expect-better", ratio),
         Expectation::Equal { margin: ratio } => margin("expect-equal", ratio),
+        Expectation::Reaches { ratio } => messages.format("expect-reaches", &[("ratio", &quantity(ratio, ""))]),
         Expectation::Below { limit: bound } => limit("expect-below", bound),
         Expectation::AtLeast { limit: bound } => limit("expect-at-least", bound),
     }

@@ -97,14 +97,20 @@ impl Case {
 
     fn decide(self) -> Verdict {
         let figures: Vec<_> = self.figures.into_iter().map(Draft::decide).collect();
-        let by_facts = self.claim.rules.iter().any(|rule| matches!(rule, Rule::Facts { .. }));
+        // Facts that are nothing but a control of figures decide no more than that.
+        let by_facts =
+            self.claim.rules.iter().any(|rule| matches!(rule, Rule::Facts { expect, .. } if !expect.is_empty()));
         let by_figures = self.claim.rules.iter().any(|rule| !matches!(rule, Rule::Facts { .. }));
         let facts = || facts::decide(&self.facts, self.claim.kind == Kind::Choice);
+        let broken = || facts::broken(self.facts.iter().map(|(fact, _)| fact));
         let (answer, reason) = match self.obstacle {
             Some((answer, reason)) => (answer, Some(reason)),
             None if by_facts && by_figures => both(facts(), self::figures(&figures, self.missing)),
             None if by_facts => facts(),
-            None => self::figures(&figures, self.missing),
+            None => match broken() {
+                Some(reason) => (Answer::Inconclusive, Some(reason)),
+                None => self::figures(&figures, self.missing),
+            },
         };
         let facts = self.facts.into_iter().map(|(fact, _)| fact).collect();
         Verdict { claim: self.claim, answer, reason, figures, facts, emulation: self.emulation }

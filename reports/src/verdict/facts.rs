@@ -103,9 +103,8 @@ fn within((address, _): (u32, u32), (subnet, prefix): (u32, u32)) -> bool {
 pub(super) fn decide(facts: &[(FactResult, bool)], choice: bool) -> (Answer, Option<Reason>) {
     let by_peers = choice && facts.iter().any(|(_, peer)| *peer);
     let counted = || facts.iter().filter(|(_, peer)| !by_peers || *peer).map(|(fact, _)| fact);
-    let unsound = |fact: &&FactResult| fact.answer != Answer::Confirmed;
-    if let Some(fact) = counted().filter(|fact| fact.control).find(unsound) {
-        return (Answer::Inconclusive, Some(doubt(fact)));
+    if let Some(reason) = broken(counted()) {
+        return (Answer::Inconclusive, Some(reason));
     }
     let claimed = || counted().filter(|fact| !fact.control);
     let answer = Answer::all(claimed().map(|fact| fact.answer));
@@ -118,6 +117,11 @@ pub(super) fn decide(facts: &[(FactResult, bool)], choice: bool) -> (Answer, Opt
         _ if choice && !by_peers => (Answer::Inconclusive, Some(Reason::OwnRuntimeOnly)),
         _ => (answer, None),
     }
+}
+
+/// Why the first control that did not come out as it must leaves the rest open.
+pub(super) fn broken<'a>(mut facts: impl Iterator<Item = &'a FactResult>) -> Option<Reason> {
+    facts.find(|fact| fact.control && fact.answer != Answer::Confirmed).map(doubt)
 }
 
 /// Why a fact decides nothing.

@@ -127,6 +127,7 @@ fn compare(
     let better = metrics::find(&measure.metric).map_or(Better::Lower, |metric| metric.better);
     let (expectation, region) = match (expect, better) {
         (Comparison::Equal, _) => (Expectation::Equal { margin }, Region::Between(margin.recip(), margin)),
+        (Comparison::Reaches, _) => (Expectation::Reaches { ratio: margin }, Region::Above(margin)),
         (Comparison::Worse, Better::Higher) => (Expectation::Worse { margin }, Region::Below(margin.recip())),
         (Comparison::Worse, _) => (Expectation::Worse { margin }, Region::Above(margin)),
         (Comparison::Better, Better::Higher) => (Expectation::Better { margin }, Region::Above(margin)),

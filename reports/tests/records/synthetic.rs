@@ -9,9 +9,13 @@ use isobench_workload::Family;
 use std::collections::BTreeMap;
 
 /// Experiments of every synthetic run.
-pub(crate) const EXPERIMENTS: [&str; 13] = [
+pub(crate) const EXPERIMENTS: [&str; 17] = [
     "startup",
+    "lifecycle",
     "memory",
+    "sharing",
+    "reservation",
+    "density",
     "throughput",
     "latency",
     "network",
@@ -133,7 +137,7 @@ impl Synthetic {
         };
         let experiment = match metric.split('.').next() {
             Some("start") => "startup",
-            Some("memory") => "memory",
+            Some(name @ ("memory" | "lifecycle" | "sharing" | "reservation" | "density")) => name,
             _ if metric.starts_with("tcp.upload") || metric.starts_with("tcp.download") => "throughput",
             _ => "latency",
         };
@@ -149,13 +153,14 @@ impl Synthetic {
         peers: bool,
         mut cost: impl FnMut(usize, u32) -> f64,
     ) -> Self {
-        let (subjects, measures, linear) = rules_of(id)
-            .find_map(|rule| match rule {
+        let rules: Vec<_> = rules_of(id)
+            .filter_map(|rule| match rule {
                 Rule::Ratio { subjects, measures, .. } => Some((subjects, measures, false)),
                 Rule::SlopeRatio { subjects, measures, .. } => Some((subjects, measures, true)),
                 Rule::Facts { .. } | Rule::Threshold { .. } => None,
             })
-            .unwrap_or_else(|| panic!("{id} has no ratio"));
+            .collect();
+        let [(subjects, measures, linear)] = rules[..] else { panic!("{id} has another number of ratios than one") };
         for block in 1..=blocks {
             let drift = 1e6 * (1.0 + f64::from(block % 5));
             for subject in subjects.iter().filter(|subject| subject.peer == peers) {
@@ -175,7 +180,8 @@ impl Synthetic {
                         }
                     } else {
                         self.number(&subject.sandbox, block, &measure.metric, &measure.parameters, value);
-                        self.number(subject.against.as_ref().unwrap(), block, &measure.metric, against, drift);
+                        let other = subject.against.as_ref().unwrap_or(&subject.sandbox);
+                        self.number(other, block, &measure.metric, against, drift);
                     }
                 }
             }

@@ -65,6 +65,7 @@ pub(crate) enum ArgumentError {
 pub(crate) struct Arguments {
     task: Task,
     port: u16,
+    touched: u64,
     tap: Option<OwnedFd>,
     mac: Option<[u8; 6]>,
     address: Option<(Ipv4Addr, u8)>,
@@ -95,6 +96,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
     let mut arguments = Arguments {
         task: Task::Serve,
         port: isobench_workload::protocol::PORT,
+        touched: 0,
         tap: None,
         mac: None,
         address: None,
@@ -128,7 +130,7 @@ impl Arguments {
     /// Takes in one option; what was wanted where its value is wrong.
     fn set(&mut self, option: &str, value: &str) -> Result<(), &'static str> {
         match option {
-            "--workload" => (self.task, self.port) = task(value).ok_or("a workload")?,
+            "--workload" => (self.task, self.port, self.touched) = task(value).ok_or("a workload")?,
             "--tap-fd" => {
                 let number = value.parse().map_err(|_| "a file descriptor")?;
                 self.tap = Some(inherited_fd(number).map_err(|_| "an open file descriptor other than 1 and 2")?);
@@ -161,15 +163,8 @@ impl Arguments {
         };
         let spin = Duration::from_micros(self.spin.into());
         let jail = Some(Jail { network: self.namespace, refused: crate::refused });
-        Ok(Config {
-            task: self.task,
-            network,
-            memory: self.memory,
-            deadline: self.deadline,
-            spin,
-            confined: true,
-            jail,
-        })
+        let (task, touched, memory, deadline) = (self.task, self.touched, self.memory, self.deadline);
+        Ok(Config { task, touched, network, memory, deadline, spin, confined: true, jail })
     }
 
     /// The tap and addresses of the plain process.
@@ -197,17 +192,25 @@ impl Arguments {
     }
 }
 
-fn task(value: &str) -> Option<(Task, u16)> {
-    // The last four end wrongly, so that it can be tested how that is reported.
-    Some(match value {
-        "exit" => (Task::Exit, 0),
-        "idle" => (Task::Idle, 0),
-        "wild-pointer" => (Task::WildPointer, 0),
-        "panic" => (Task::Panic, 0),
-        "stack-overflow" => (Task::StackOverflow, 0),
-        "loop" => (Task::Loop, 0),
-        _ => (Task::Serve, value.strip_prefix("serve:")?.parse().ok().filter(|port| *port != 0)?),
-    })
+/// The task, the port on which it serves, and the bytes that it writes to.
+fn task(value: &str) -> Option<(Task, u16, u64)> {
+    // The last four words end wrongly, so that it can be tested how that is reported.
+    let task = match value {
+        "exit" => Task::Exit,
+        "idle" => Task::Idle,
+        "wild-pointer" => Task::WildPointer,
+        "panic" => Task::Panic,
+        "stack-overflow" => Task::StackOverflow,
+        "loop" => Task::Loop,
+        _ => {
+            if let Some(bytes) = value.strip_prefix("memory:") {
+                return Some((Task::Memory, 0, size(bytes)?));
+            }
+            let port = value.strip_prefix("serve:")?.parse().ok().filter(|port| *port != 0)?;
+            return Some((Task::Serve, port, 0));
+        }
+    };
+    Some((task, 0, 0))
 }
 
 /// What [`namespace`] takes.
@@ -272,6 +275,8 @@ mod tests {
         assert_eq!(arguments.memory, 32 << 20);
         assert_eq!(arguments.deadline, Some(Duration::from_millis(1500)));
         assert_eq!(arguments.spin, 0);
+        let arguments = parsed("--workload memory:12M").unwrap();
+        assert_eq!((arguments.task, arguments.touched), (Task::Memory, 12 << 20));
     }
 
     #[test]
@@ -286,6 +291,7 @@ mod tests {
                 "--address 172.17.0.5",
                 "option --address: `172.17.0.5` is not an IPv4 address with a prefix, such as 172.17.0.5/16",
             ),
+            ("--workload memory:much", "option --workload: `memory:much` is not a workload"),
             ("--workload serve:0", "option --workload: `serve:0` is not a workload"),
             ("--network-namespace host", "option --network-namespace: `host` is not own or given"),
             ("--segmentation none", "option --segmentation: `none` is not offload or wire"),

@@ -33,7 +33,8 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<(), Failure> {
-    let workload = arguments.next().ok_or("no workload given: exit, idle, serve PORT, drive JSON or probe JSON")?;
+    let workload =
+        arguments.next().ok_or("no workload given: exit, idle, serve PORT, memory BYTES, drive JSON or probe JSON")?;
     let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
     match workload.as_str() {
         "exit" => say(&announcement::format(&stages)),
@@ -44,6 +45,11 @@ fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<()
         "serve" => {
             let port = argument("a port")?;
             serve(&port, stages)
+        }
+        "memory" => {
+            let _held = hold(&argument("a number of bytes")?)?;
+            say(&announcement::format(&stages))?;
+            rest()
         }
         "drive" => {
             let drive: Drive = serde_json::from_str(&argument("its traffic as JSON")?)?;
@@ -64,6 +70,18 @@ fn serve(port: &str, mut stages: Stages) -> Result<(), Failure> {
     stages.stamp(Stage::Listening, clock::now());
     say(&announcement::format(&stages))?;
     Ok(sockets.serve()?)
+}
+
+/// Memory of which each page was written to, so that the kernel had to give it.
+fn hold(bytes: &str) -> Result<Vec<u8>, Failure> {
+    const PAGE: usize = 4096;
+    let number: usize = bytes.parse().map_err(|_| format!("`{bytes}` is no number of bytes"))?;
+    let mut memory: Vec<u8> = Vec::new();
+    memory.try_reserve_exact(number).map_err(|error| format!("get {number} bytes of memory: {error}"))?;
+    memory.resize(number, 0);
+    // Each page with other contents, so that none can be merged with another or kept as one of zeros.
+    memory.iter_mut().step_by(PAGE).zip(1_u64..).for_each(|(byte, page)| *byte = (page % 251) as u8 + 1);
+    Ok(std::hint::black_box(memory))
 }
 
 /// Writes one line in one call, past the standard library's buffer.

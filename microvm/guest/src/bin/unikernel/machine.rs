@@ -56,7 +56,8 @@ pub(crate) fn parameters() -> Option<BootParameters> {
 pub(crate) fn memory(parameters: &BootParameters) -> (&'static Ring, &'static Ring, Arena<'static>) {
     let length = parameters.memory.saturating_sub(contract::BUFFERS) as usize;
     // SAFETY: these addresses are mapped, aligned to pages, belong to nothing else (`contract`), and hold zeros or, in the
-    // case of rings, atomics, for which every value is valid. The only caller, `serve`, never returns.
+    // case of rings, atomics, for which every value is valid. Of the callers, `serve` and `hold`, one
+    // is called, and never returns.
     unsafe {
         let [receive, transmit] = contract::RINGS.map(|address| &*(address as *const Ring));
         let memory = core::slice::from_raw_parts_mut(contract::BUFFERS as *mut u8, length);

@@ -42,6 +42,7 @@ fn run() -> ! {
             }
         }
         Task::Serve => serve(&parameters),
+        Task::Memory => hold(&parameters),
         Task::WildPointer => machine::write_to_null(),
         Task::Panic => panic!("asked to panic"),
         Task::StackOverflow => {
@@ -51,6 +52,22 @@ fn run() -> ! {
         Task::Loop => loop {
             core::hint::spin_loop();
         },
+    }
+}
+
+/// Writes to each page of so much memory as it is told to, and keeps it.
+fn hold(parameters: &BootParameters) -> ! {
+    let (_, _, mut arena) = machine::memory(parameters);
+    let Some(memory) = arena.cut(parameters.touched as usize) else {
+        panic!("{} bytes cannot be written to: {} are free", parameters.touched, arena.left())
+    };
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    core::hint::black_box(memory);
+    machine::reached(Milestone::Ready);
+    loop {
+        machine::sleep(None);
     }
 }
 
