@@ -49,6 +49,7 @@ fn work() -> Result<(), Failure> {
     for task in fs::read_to_string(ARGUMENTS)?.split('\0') {
         match task {
             "disks" => disks()?,
+            "shrinking-disk" => shrinking_disk()?,
             "processors" => processors()?,
             "die-on-the-second" => die_on_the_second()?,
             "spin-on-all" => spin_on_all()?,
@@ -95,6 +96,26 @@ fn disks() -> Result<(), Failure> {
     expect(refused.is_err(), "vdb is written")?;
     let first = fs::read("/dev/vdb")?;
     println!("{{\"sectors\":{size},\"sum\":{}}}", first.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    Ok(())
+}
+
+/// Reads the end of vda until it is gone, and then its beginning, which is not.
+fn shrinking_disk() -> Result<(), Failure> {
+    const SECTOR: usize = 512;
+    // Past the cache, which would keep what was read once (open(2), O_DIRECT).
+    let disk = File::from(rustix::fs::open("/dev/vda", OFlags::RDONLY | OFlags::DIRECT, Mode::empty())?);
+    let size: u64 = fs::read_to_string("/sys/block/vda/size")?.trim().parse()?;
+    let mut memory = [0; 2 * SECTOR];
+    let aligned = memory.as_ptr().align_offset(SECTOR);
+    let sector = &mut memory[aligned..aligned + SECTOR];
+    let last = (size - 1) * SECTOR as u64;
+    disk.read_exact_at(sector, last)?;
+    println!("{{\"reading\":true}}");
+    while disk.read_exact_at(sector, last).is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    disk.read_exact_at(sector, 0)?;
+    println!("{{\"failed\":true}}");
     Ok(())
 }
 

@@ -112,6 +112,18 @@ fn await_true(mut holds: impl FnMut() -> Result<bool, Failed>) -> Result<(), Fai
     Ok(())
 }
 
+/// What was cut off a disk gives its guest an error, and no more than that.
+pub(crate) fn a_disk_that_shrinks_gives_errors(kernel: &Path) -> Result<(), Failed> {
+    let disk = image(&[7; 65536])?;
+    let mut command = inside(kernel, &["shrinking-disk"])?;
+    command.args(["--disk", text(disk.path())]);
+    let mut running = Running::start(command)?;
+    running.says("reading")?;
+    disk.as_file().set_len(4096)?;
+    running.says("failed")?;
+    check(running.process.wait()?.success(), "the guest did not live on")
+}
+
 /// What a guest used goes back to the host while the balloon is inflated, and the guest lives on when it is deflated.
 pub(crate) fn a_balloon_gives_memory_back(kernel: &Path) -> Result<(), Failed> {
     const MEMORY: u64 = 64 << 20;
