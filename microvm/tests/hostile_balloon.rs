@@ -211,6 +211,54 @@ fn start(device: &mut QueueDevice, features: u64, queues: u64) {
     write(device, register::STATUS, 15);
 }
 
+proptest! {
+    // Each case starts a thread.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever is done to a device's registers and queues while its thread runs, it can be reset and serves again.
+    #[test]
+    fn a_device_is_usable_after_anything(
+        accesses in proptest::collection::vec((0..0x120_u64, any::<u32>(), 0..9_usize, any::<bool>()), 0..40),
+        queues in proptest::collection::vec(any_queue(), 4),
+        started: bool,
+    ) {
+        let memory = memory::create(MEMORY).unwrap();
+        let (mut device, control) = balloon::create(memory.clone(), true).unwrap();
+        for (number, queue) in (0..).zip(&queues) {
+            Ring::new(&memory, number).write(queue);
+        }
+        if started {
+            start(&mut device, STATISTICS | REPORTING, 4);
+        }
+        for (offset, value, width, is_write) in accesses {
+            let mut data = [value.to_le_bytes(), value.to_le_bytes()].concat();
+            data.truncate(width);
+            match is_write {
+                true => _ = device.write(offset, &data),
+                false => device.read(offset, &mut data),
+            }
+            control.set_target(value.into());
+            write(&mut device, register::QUEUE_NOTIFY, value % 4);
+        }
+        // A reset takes the thread off the old queues, so that new ones can be laid in the same place.
+        write(&mut device, register::STATUS, 0);
+        memory.write_slice(&[0; 4 * APART as usize], GuestAddress(0)).unwrap();
+        fill(&memory);
+        let ring = Ring::new(&memory, 0);
+        memory.write_obj((PAGES / PAGE) as u32, GuestAddress(BUFFER)).unwrap();
+        ring.chain(0, &[(BUFFER, 4, false)]);
+        start(&mut device, 0, 2);
+        ring.offer(&[0]);
+        write(&mut device, register::QUEUE_NOTIFY, 0);
+        let began = Instant::now();
+        while ring.used().is_empty() {
+            prop_assert!(began.elapsed() < Duration::from_secs(60), "the page never came back");
+            std::thread::yield_now();
+        }
+        prop_assert_eq!(gone(&memory), [PAGES]);
+    }
+}
+
 #[test]
 fn optional_queues_may_be_left_out_and_the_others_may_not() {
     let memory = memory::create(MEMORY).unwrap();

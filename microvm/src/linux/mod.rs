@@ -99,7 +99,8 @@ pub struct Config {
     pub jail: Option<Jail>,
 }
 
-/// What a balloon does besides what it is asked for.
+/// What a balloon does besides what it is asked for. Of memory in large pages the host has one back when all of it was given back, so
+/// that [`Pages::Small`] shows best what a balloon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BalloonKind {
     /// Nothing.
