@@ -8,16 +8,21 @@ use std::fmt;
 pub enum Outcome {
     /// By itself, with this status.
     Exited(u8),
-    /// It stopped its processor for ever.
-    Halted,
-    /// Its program panicked; the message is the guest's, bounded and made printable.
-    Panicked(String),
+    /// It stopped its processor for ever, here.
+    Halted(Box<Registers>),
+    /// Its program panicked.
+    Panicked {
+        /// What it said: the guest's words, bounded and made printable.
+        message: String,
+        /// Where it said so.
+        registers: Box<Registers>,
+    },
     /// An exception that it did not handle.
     Crashed(Box<Crash>),
     /// It reset itself (triple fault or reset port), which some guests do to end.
     Reset,
-    /// Its time was up.
-    Deadline,
+    /// Its time was up, when it was here.
+    Deadline(Box<Registers>),
     /// KVM could not go on.
     Internal {
         /// KVM's number for the cause: 1 is an instruction that it could not emulate.
@@ -34,6 +39,13 @@ pub enum Outcome {
 pub struct Crash {
     /// What happened.
     pub cause: CrashCause,
+    /// The registers.
+    pub registers: Registers,
+}
+
+/// A processor's registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registers {
     /// The instruction.
     pub instruction_pointer: u64,
     /// The stack pointer.
@@ -62,12 +74,11 @@ pub enum CrashCause {
     TripleFault,
 }
 
-impl Crash {
-    /// A crash with registers as KVM gives them.
-    pub fn new(cause: CrashCause, registers: &kvm_regs, special: &kvm_sregs) -> Self {
+impl Registers {
+    /// Registers as KVM gives them.
+    pub fn new(registers: &kvm_regs, special: &kvm_sregs) -> Self {
         let r = registers;
         Self {
-            cause,
             instruction_pointer: r.rip,
             stack_pointer: r.rsp,
             flags: r.rflags,
@@ -100,11 +111,11 @@ impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => write!(formatter, "the guest exited with status {status}"),
-            Self::Halted => formatter.write_str("the guest halted"),
-            Self::Panicked(message) => write!(formatter, "the guest panicked: {message}"),
+            Self::Halted(registers) => write!(formatter, "the guest halted at {registers}"),
+            Self::Panicked { message, registers } => write!(formatter, "the guest panicked: {message} at {registers}"),
             Self::Crashed(crash) => crash.fmt(formatter),
             Self::Reset => formatter.write_str("the guest reset itself"),
-            Self::Deadline => formatter.write_str("the guest was ended at its deadline"),
+            Self::Deadline(registers) => write!(formatter, "the guest was ended at its deadline, at {registers}"),
             Self::Internal { suberror, instruction_pointer, bytes } => {
                 let cause = if *suberror == 1 { "KVM can't emulate an instruction" } else { "KVM gave up" };
                 write!(formatter, "{cause} of the guest at {instruction_pointer:#x} (suberror {suberror}), bytes")?;
@@ -121,15 +132,21 @@ impl fmt::Display for Crash {
             CrashCause::Exception { vector, error } => {
                 write!(formatter, "{} (vector {vector}, error {error:#x})", exception(vector))?;
                 if vector == 14 {
-                    write!(formatter, " on address {:#x}", self.fault_address)?;
+                    write!(formatter, " on address {:#x}", self.registers.fault_address)?;
                 }
             }
             CrashCause::StackOverflow => formatter.write_str("stack overflow")?,
             CrashCause::TripleFault => formatter.write_str("triple fault")?,
         }
+        write!(formatter, " at {}", self.registers)
+    }
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            " at rip={:#x} rsp={:#x} rflags={:#x}",
+            "rip={:#x} rsp={:#x} rflags={:#x}",
             self.instruction_pointer, self.stack_pointer, self.flags
         )?;
         let names =

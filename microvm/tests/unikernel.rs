@@ -30,11 +30,13 @@ fn main() -> ExitCode {
         Err(_) => Some("needs the program ip".to_owned()),
         Ok(_) => None,
     };
-    let alone: [(&str, Test); 8] = [
+    let alone: [(&str, Test); 10] = [
         ("the_judge_is_quick", the_judge_is_quick),
         ("exit_ends_with_status_0", exit_ends_with_status_0),
         ("a_wild_pointer_is_told_with_registers", a_wild_pointer_is_told_with_registers),
         ("a_stack_overflow_is_told", a_stack_overflow_is_told),
+        ("a_halt_is_told_with_registers", a_halt_is_told_with_registers),
+        ("a_wild_jump_is_told_with_registers", a_wild_jump_is_told_with_registers),
         ("a_panic_is_told_with_its_message", a_panic_is_told_with_its_message),
         ("a_looping_guest_ends_at_its_deadline", a_looping_guest_ends_at_its_deadline),
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
@@ -329,11 +331,21 @@ fn a_stack_overflow_is_told() -> Result<(), Failed> {
 
 fn a_panic_is_told_with_its_message() -> Result<(), Failed> {
     ending("unikernel --workload panic", 101, "the guest panicked: ")?;
-    ending("unikernel --workload panic", 101, "asked to panic")
+    ending("unikernel --workload panic", 101, "asked to panic")?;
+    ending("unikernel --workload panic", 101, " at rip=0x10")
+}
+
+fn a_halt_is_told_with_registers() -> Result<(), Failed> {
+    ending("unikernel --workload halt", 101, "general protection fault (vector 13, error 0x0) at rip=0x10")?;
+    ending("unikernel --workload halt", 101, " r15=0x")
+}
+
+fn a_wild_jump_is_told_with_registers() -> Result<(), Failed> {
+    ending("unikernel --workload wild-jump", 101, "page fault (vector 14, error 0x15) on address 0x1000 at rip=0x1000 ")
 }
 
 fn a_looping_guest_ends_at_its_deadline() -> Result<(), Failed> {
-    ending("unikernel --workload loop --deadline 0.2", 124, "the guest was ended at its deadline")?;
+    ending("unikernel --workload loop --deadline 0.2", 124, "the guest was ended at its deadline, at rip=0x10")?;
     let (_, taken) = ran("unikernel --workload loop --deadline 0.2")?;
     check((0.2..5.0).contains(&taken.as_secs_f64()), format!("ended after {taken:?}"))
 }

@@ -69,6 +69,29 @@ pub(crate) fn docker() -> anyhow::Result<impl FnMut() -> anyhow::Result<f64>> {
     Ok(move || bed.measured(place))
 }
 
+pub(crate) fn unikernel_against_crun() -> anyhow::Result<Pair> {
+    let ready =
+        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
+    pairs(ready("vm-unikernel"), ready("crun"))
+}
+
+pub(crate) fn unikernel_gone() -> anyhow::Result<Pair> {
+    let gone =
+        |sandbox| Place { experiment: "startup", sandbox, metric: "start.gone", parameters: &[], read: nanoseconds };
+    pairs(gone("vm-unikernel"), gone("crun"))
+}
+
+pub(crate) fn unikernel_round_trip() -> anyhow::Result<Pair> {
+    let place = |sandbox| Place {
+        experiment: "latency",
+        sandbox,
+        metric: "tcp.round-trip.median",
+        parameters: &[("path", "host")],
+        read: nanoseconds,
+    };
+    pairs(place("vm-unikernel"), place("container-bridge"))
+}
+
 pub(crate) fn unikernel_upload() -> anyhow::Result<Pair> {
     throughput("tcp.upload")
 }

@@ -85,11 +85,15 @@ pub enum Task {
     Loop = 6,
     /// Writes to each page of so many bytes of its memory ([`BootParameters::touched`]), says that it is ready and sleeps.
     Memory = 7,
+    /// Halts its processor, which no program at CPL 3 may.
+    Halt = 8,
+    /// Jumps to memory that holds data.
+    WildJump = 9,
 }
 
 impl Task {
     /// Every task, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Exit,
         Self::Idle,
         Self::Serve,
@@ -98,6 +102,8 @@ impl Task {
         Self::StackOverflow,
         Self::Loop,
         Self::Memory,
+        Self::Halt,
+        Self::WildJump,
     ];
 }
 

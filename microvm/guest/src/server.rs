@@ -37,13 +37,40 @@ enum Step {
     /// The same, and tells how much when it is due.
     Meter { received: u64, limit: u64, due: Instant },
     /// Sends payload.
-    Source { left: u64 },
+    Source { left: u64, filler: Filler },
     /// Sends back what it receives.
     Echo,
     /// Sends the rest of an answer.
     Answer { bytes: [u8; Answer::SIZE], sent: usize },
     /// Waits for the peer to close.
     Drain,
+}
+
+/// What of a connection's transmit buffer, which is a ring, holds filler already: a source sends the same bytes again and again, and
+/// as a program that sends the same memory each time it need not write them again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filler {
+    /// Address of the ring's first byte, once it is known.
+    start: Option<usize>,
+    /// So many bytes from there are filled.
+    filled: usize,
+}
+
+impl Filler {
+    /// Fills a part of the ring that is about to be sent.
+    fn fill(&mut self, part: &mut [u8], capacity: usize) {
+        // An empty ring begins at its start (smoltcp's RingBuffer), and a source begins with an empty one.
+        let start = *self.start.get_or_insert(part.as_ptr().addr());
+        let offset = part.as_ptr().addr().wrapping_sub(start);
+        if offset > self.filled || offset + part.len() > capacity {
+            // Not as it was thought to be.
+            part.fill(FILLER);
+            return;
+        }
+        let known = (self.filled - offset).min(part.len());
+        part[known..].fill(FILLER);
+        self.filled = self.filled.max(offset + part.len());
+    }
 }
 
 /// A listening socket or its connection.
@@ -192,10 +219,11 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool 
             }
             count > 0
         }
-        Step::Source { left } => {
+        Step::Source { left, filler } => {
+            let capacity = socket.send_capacity();
             let count = socket.send(|buffer| {
                 let count = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                buffer[..count].fill(FILLER);
+                filler.fill(&mut buffer[..count], capacity);
                 (count, count)
             });
             *left -= count.unwrap_or(0) as u64;
@@ -241,7 +269,7 @@ fn take_request(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool 
                 Operation::Hello => answer(peer(socket)),
                 Operation::Sink => Step::Sink { received: 0, limit },
                 Operation::Meter => Step::Meter { received: 0, limit, due: now },
-                Operation::Source => Step::Source { left: limit },
+                Operation::Source => Step::Source { left: limit, filler: Filler::default() },
                 Operation::Echo => Step::Echo,
             };
         }

@@ -33,7 +33,7 @@ use crate::devices::virtio::tap::{Tap, TapError};
 use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError, Pages};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Registers};
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 use console::{Console, Shared, Transcript};
 use crew::Shift;
@@ -400,12 +400,17 @@ fn command_line(network: Option<&Network>, places: &[Place], append: &str) -> St
 
 /// What the end of the run loop means: a guest whose agent took leave has exited, by whatever way it resets itself.
 fn outcome(stop: Stop, status: Option<u8>, vcpu: &VcpuFd, machine: &Machine) -> Result<Outcome, VcpuError> {
+    let at = || {
+        let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
+        let special = vcpu.get_sregs().map_err(VcpuError::system("read the special registers"))?;
+        Ok(Box::new(Registers::new(&registers, &special)))
+    };
     Ok(match (stop, status) {
         (Stop::Exit(_) | Stop::Shutdown, Some(status)) => Outcome::Exited(status),
         (Stop::Exit(_) | Stop::Shutdown | Stop::Crash | Stop::Panic, _) => Outcome::Reset,
-        (Stop::Halted, _) => Outcome::Halted,
+        (Stop::Halted, _) => Outcome::Halted(at()?),
         // Of all that were dismissed there is one that was not.
-        (Stop::Deadline | Stop::Dismissed, _) => Outcome::Deadline,
+        (Stop::Deadline | Stop::Dismissed, _) => Outcome::Deadline(at()?),
         (Stop::Internal { suberror, .. }, _) => {
             let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
             // The page tables are the guest's own by now: only an address that is mapped one to one can be followed.

@@ -14,7 +14,8 @@ use crate::devices::virtio::tap::{Tap, TapError};
 use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
-use crate::outcome::{Crash, CrashCause, Outcome};
+use crate::outcome::{Crash, CrashCause, Outcome, Registers as ProcessorRegisters};
+use crate::system;
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 use crate::{bus::Device, layout};
 use isobench_guest::contract::{self, BootParameters, Network, Task};
@@ -143,6 +144,7 @@ pub fn run(
     if config.confined {
         confinement::confine(Role::Vcpu)?;
     }
+    system::release_code();
     stages.stamp(Stage::VmmReady, clock::now());
     let timer = BootTimer::new(stages, output);
     ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;
@@ -198,23 +200,25 @@ impl Registers for CardRegisters<'_> {
 fn outcome(stop: Stop, vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Outcome, VcpuError> {
     let registers = vcpu.fd().get_regs().map_err(VcpuError::system("read the registers"))?;
     let special = vcpu.fd().get_sregs().map_err(VcpuError::system("read the special registers"))?;
+    let at = ProcessorRegisters::new(&registers, &special);
     Ok(match stop {
         Stop::Exit(status) => Outcome::Exited(status),
-        Stop::Halted => Outcome::Halted,
+        Stop::Halted => Outcome::Halted(Box::new(at)),
         // It has one vCPU, which nobody dismisses.
-        Stop::Deadline | Stop::Dismissed => Outcome::Deadline,
+        Stop::Deadline | Stop::Dismissed => Outcome::Deadline(Box::new(at)),
         Stop::Shutdown => {
             let cause = if in_guard_page(special.cr2) { CrashCause::StackOverflow } else { CrashCause::TripleFault };
-            Outcome::Crashed(Box::new(Crash::new(cause, &registers, &special)))
+            Outcome::Crashed(Box::new(Crash { cause, registers: at }))
         }
         Stop::Panic => {
             // rdi and rsi are the guest's: bounded and checked.
             let mut bytes = vec![0; registers.rsi.min(LONGEST_MESSAGE) as usize];
             let read = memory.read_slice(&mut bytes, GuestAddress(registers.rdi));
-            Outcome::Panicked(match read {
+            let message = match read {
                 Ok(()) => String::from_utf8_lossy(&bytes).escape_debug().to_string(),
                 Err(_) => "with a message outside its memory".into(),
-            })
+            };
+            Outcome::Panicked { message, registers: Box::new(at) }
         }
         Stop::Crash => {
             // Vector, error code, then what the processor pushed: rip, cs, rflags, rsp, ss (Intel SDM, volume 3, 6.14.2).
@@ -228,9 +232,8 @@ fn outcome(stop: Stop, vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Outcome,
                 14 if in_guard_page(special.cr2) => CrashCause::StackOverflow,
                 _ => CrashCause::Exception { vector: vector as u8, error },
             };
-            let mut crash = Crash::new(cause, &registers, &special);
-            (crash.instruction_pointer, crash.flags, crash.stack_pointer) = (rip, rflags, rsp);
-            Outcome::Crashed(Box::new(crash))
+            let registers = ProcessorRegisters { instruction_pointer: rip, flags: rflags, stack_pointer: rsp, ..at };
+            Outcome::Crashed(Box::new(Crash { cause, registers }))
         }
         Stop::Internal { suberror, .. } => {
             let mut bytes = vec![0; 15];

@@ -194,11 +194,13 @@ impl Arguments {
 
 /// The task, the port on which it serves, and the bytes that it writes to.
 fn task(value: &str) -> Option<(Task, u16, u64)> {
-    // The last four words end wrongly, so that it can be tested how that is reported.
+    // The words from the third on, but for those with a value, end wrongly, so that it can be tested how that is reported.
     let task = match value {
         "exit" => Task::Exit,
         "idle" => Task::Idle,
         "wild-pointer" => Task::WildPointer,
+        "wild-jump" => Task::WildJump,
+        "halt" => Task::Halt,
         "panic" => Task::Panic,
         "stack-overflow" => Task::StackOverflow,
         "loop" => Task::Loop,

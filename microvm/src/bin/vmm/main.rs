@@ -104,7 +104,7 @@ pub(crate) fn refused(refused: &Refused) {
 fn ending(outcome: &Outcome) -> ExitCode {
     let code = match outcome {
         Outcome::Exited(status) => *status,
-        Outcome::Deadline => 124,
+        Outcome::Deadline(_) => 124,
         _ => 101,
     };
     if code != 0 {

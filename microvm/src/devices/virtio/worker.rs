@@ -43,6 +43,7 @@ impl Worker {
         let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
             let confined = confinement::confine(Role::Network).is_ok();
+            system::release_code();
             for mut net in given {
                 // The kernel does not confine, the driver broke its queues, or the tap's link is gone: the device needs a
                 // reset (VIRTIO 1.2, 2.1.2).

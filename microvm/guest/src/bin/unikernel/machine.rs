@@ -72,6 +72,19 @@ pub(crate) fn write_to_null() -> ! {
     exit(1)
 }
 
+/// Halts the processor, for the same test: a general protection fault at CPL 3 (Intel SDM, volume 2, HLT).
+pub(crate) fn halt() -> ! {
+    // SAFETY: the instruction touches no memory; here it faults and does not come back.
+    unsafe { asm!("hlt", options(nomem, nostack)) }
+    exit(1)
+}
+
+/// Executes data, for the same test: the boot parameters' page is not executable.
+pub(crate) fn jump_into_data() -> ! {
+    // SAFETY: not sound, which is the point: the page can't be executed, so this faults and does not come back.
+    unsafe { asm!("jmp {0}", in(reg) contract::BOOT_PARAMETERS, options(noreturn)) }
+}
+
 /// The network card with the time-stamp counter as clock.
 pub(crate) struct Machine<'a> {
     card: NetworkCard<'a>,

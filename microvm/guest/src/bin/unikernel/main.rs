@@ -49,6 +49,8 @@ fn run() -> ! {
             machine::reached(overflow(1));
             machine::exit(1)
         }
+        Task::Halt => machine::halt(),
+        Task::WildJump => machine::jump_into_data(),
         Task::Loop => loop {
             core::hint::spin_loop();
         },
