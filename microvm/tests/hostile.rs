@@ -363,3 +363,372 @@ proptest! {
         }
     }
 }
+
+// The checklist: what a hostile driver may do, one test each, named by its number. Those of the process that serves it, V17 and V18,
+// are in jail.rs.
+
+/// The good frame that follows a bad one, and its descriptor.
+const GOOD: (u16, u32) = (SIZE - 1, 100);
+
+/// Offers what `bad` describes from descriptor 0 on, then a good frame: both must come back, and the good one must be sent. Gives the
+/// lengths of the frames that were sent before it.
+fn sent_before_good(memory: &GuestMemoryMmap, bad: &[Descriptor]) -> Vec<usize> {
+    for (index, each) in (0..).zip(bad) {
+        descriptor(memory, 0, index, *each);
+    }
+    descriptor(memory, 0, GOOD.0.into(), Descriptor { address: BUFFER, length: GOOD.1, flags: 0, next: 0 });
+    offer(memory, 0, &[0, GOOD.0]);
+    let mut net = net(memory, false, Vec::new());
+    assert_eq!(net.transmit().unwrap().frames, 2);
+    assert_eq!(used(memory, 0), [(0, 0), (u32::from(GOOD.0), 0)]);
+    let mut lengths: Vec<usize> = net.frames().taken.iter().map(Vec::len).collect();
+    assert_eq!(lengths.pop(), Some(GOOD.1 as usize));
+    assert_eq!(net.dropped() as usize, 1 - lengths.len());
+    lengths
+}
+
+/// No frame.
+const NONE: [usize; 0] = [];
+
+fn sent(bad: &[Descriptor]) -> Vec<usize> {
+    sent_before_good(&memory::create(MEMORY).unwrap(), bad)
+}
+
+const PART: Descriptor = Descriptor { address: BUFFER, length: 100, flags: 0, next: 0 };
+
+#[test]
+fn v01_a_loop_ends() {
+    // After as many descriptors as the queue has, whatever they are worth by then.
+    assert_eq!(sent(&[Descriptor { flags: NEXT, next: 0, ..PART }]), [100 * usize::from(SIZE)]);
+    let around = |next| Descriptor { flags: NEXT, next, length: 60_000, ..PART };
+    assert_eq!(sent(&[around(1), around(2), around(0)]), NONE);
+}
+
+#[test]
+fn v02_a_next_descriptor_out_of_range_ends_the_chain() {
+    for next in [SIZE, SIZE + 1, u16::MAX] {
+        assert_eq!(sent(&[Descriptor { flags: NEXT, next, ..PART }]), [100]);
+    }
+}
+
+#[test]
+fn v03_a_chain_longer_than_the_queue_is_lost() {
+    // Only an indirect table can have more descriptors than the queue without a loop.
+    let memory = memory::create(MEMORY).unwrap();
+    let table = BUFFER + 0x10000;
+    for index in 0..300 {
+        let part = Descriptor { flags: NEXT, next: index as u16 + 1, ..PART };
+        descriptor(&memory, table - DESCRIPTORS, index, part);
+    }
+    let whole = Descriptor { address: table, length: 300 * 16, flags: INDIRECT, next: 0 };
+    assert_eq!(sent_before_good(&memory, &[whole]), NONE);
+}
+
+#[test]
+fn v04_addresses_outside_memory_are_lost() {
+    // Address 0 is memory like any other.
+    assert_eq!(sent(&[Descriptor { address: 0, ..PART }]), [100]);
+    for address in [MEMORY, MEMORY - 1, MEMORY - 99, 0xd000_0000, 1 << 32, u64::MAX] {
+        assert_eq!(sent(&[Descriptor { address, ..PART }]), NONE, "{address:#x}");
+    }
+}
+
+#[test]
+fn v05_lengths_of_nothing_and_of_all_are_lost() {
+    for (address, length) in [(BUFFER, 0), (BUFFER, u32::MAX), (u64::MAX - 10, 11), (u64::MAX - 10, u32::MAX)] {
+        assert_eq!(sent(&[Descriptor { address, length, ..PART }]), NONE, "{length} bytes at {address:#x}");
+    }
+}
+
+#[test]
+fn v06_a_sum_beyond_32_bits_is_lost() {
+    // Each part lies in memory, and together they are more than a frame can be, or than 32 bits can count.
+    let whole = |next, flags| Descriptor { address: 0, length: MEMORY as u32, flags, next };
+    assert_eq!(sent(&[whole(1, NEXT), whole(0, 0)]), NONE);
+    let memory = memory::create(MEMORY).unwrap();
+    let table = BUFFER + 0x10000;
+    for index in 0..256 {
+        descriptor(&memory, table - DESCRIPTORS, index, whole(index as u16 + 1, if index < 255 { NEXT } else { 0 }));
+    }
+    assert_eq!(
+        sent_before_good(&memory, &[Descriptor { address: table, length: 256 * 16, flags: INDIRECT, next: 0 }]),
+        NONE
+    );
+    let half = |next, flags| Descriptor { address: 0, length: 1 << 31, flags, next };
+    assert_eq!(sent(&[half(1, NEXT), half(2, NEXT), half(0, 0)]), NONE);
+}
+
+#[test]
+fn v07_the_wrong_direction_is_lost_or_stops_the_queue() {
+    assert_eq!(sent(&[Descriptor { flags: WRITE, ..PART }]), NONE);
+    assert_eq!(sent(&[Descriptor { flags: NEXT, next: 1, ..PART }, Descriptor { flags: WRITE, ..PART }]), NONE);
+    // A frame can't be put where the device may not write, and what comes later can't go before it.
+    let memory = memory::create(MEMORY).unwrap();
+    descriptor(&memory, RECEIVE, 0, Descriptor { length: 2000, flags: 0, ..PART });
+    offer(&memory, RECEIVE, &[0]);
+    assert!(matches!(net(&memory, false, vec![frame(100)]).receive(), Err(QueueError::Buffer(0))));
+}
+
+#[test]
+fn v08_a_missing_header_is_lost_or_stops_the_queue() {
+    for length in [1, HEADER as u32 - 1, HEADER as u32] {
+        assert_eq!(sent(&[Descriptor { length, ..PART }]), NONE, "{length} bytes");
+        let memory = memory::create(MEMORY).unwrap();
+        descriptor(&memory, RECEIVE, 0, Descriptor { length, flags: WRITE, ..PART });
+        offer(&memory, RECEIVE, &[0]);
+        let received = net(&memory, true, vec![frame(100)]).receive();
+        assert!(matches!(received, Err(QueueError::Buffer(short)) if short == length as usize), "{received:?}");
+    }
+}
+
+#[test]
+fn v09_indirect_tables_that_are_nested_odd_or_huge_are_lost() {
+    let table = BUFFER + 0x10000;
+    let indirect = |length| Descriptor { address: table, length, flags: INDIRECT, next: 0 };
+    for length in [0, 1, 15, 17, 31] {
+        assert_eq!(sent(&[indirect(length)]), NONE, "{length} bytes");
+    }
+    for address in [MEMORY, u64::MAX - 15] {
+        assert_eq!(sent(&[Descriptor { address, ..indirect(16) }]), NONE, "{address:#x}");
+    }
+    // More entries than 16 bits count, of which the first ends the chain: bounded either way.
+    let memory = memory::create(MEMORY).unwrap();
+    descriptor(&memory, table - DESCRIPTORS, 0, PART);
+    assert!(sent_before_good(&memory, &[indirect(16 * 70_000)]).len() <= 1);
+    // A table in a table, which leads back to itself.
+    let memory = memory::create(MEMORY).unwrap();
+    descriptor(&memory, table - DESCRIPTORS, 0, indirect(16));
+    assert_eq!(sent_before_good(&memory, &[indirect(16)]), NONE);
+}
+
+#[test]
+fn v10_an_available_index_that_jumps_stops_the_queue() {
+    let broken = |result| matches!(result, Err(QueueError::Ring { queue: "transmit", .. }));
+    for index in [SIZE + 1, 0x8000, u16::MAX] {
+        let memory = memory::create(MEMORY).unwrap();
+        memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
+        assert!(broken(net(&memory, false, Vec::new()).transmit()), "{index}");
+    }
+    // Back, after two were taken.
+    let memory = memory::create(MEMORY).unwrap();
+    descriptor(&memory, 0, 0, PART);
+    offer(&memory, 0, &[0, 0]);
+    let mut served = net(&memory, false, Vec::new());
+    assert_eq!(served.transmit().unwrap().frames, 2);
+    memory.write_obj(1_u16, GuestAddress(AVAILABLE + 2)).unwrap();
+    assert!(broken(served.transmit()));
+    // Heads that are none.
+    let memory = memory::create(MEMORY).unwrap();
+    offer(&memory, 0, &[u16::MAX; SIZE as usize]);
+    assert!(broken(net(&memory, false, Vec::new()).transmit()));
+}
+
+/// The steps of a good start with these put in before the last queue is made ready.
+fn started_with(changes: &[(u64, u32)]) -> (GuestMemoryMmap, Transport, Effect) {
+    let memory = memory::create(MEMORY).unwrap();
+    let mut transport = transport();
+    let mut steps = start();
+    let at = steps.len() - 2;
+    steps.splice(at..at, changes.iter().copied());
+    let last = steps.into_iter().map(|step| write(&mut transport, &memory, step)).last();
+    (memory, transport, last.unwrap())
+}
+
+#[test]
+fn v11_rings_that_overlap_or_lie_oddly_or_outside_never_harm() {
+    for (register, value) in [
+        (register::QUEUE_DESCRIPTOR_LOW, MEMORY as u32 - 16),
+        (register::QUEUE_DESCRIPTOR_HIGH, u32::MAX),
+        (register::QUEUE_DRIVER_LOW, MEMORY as u32 - 2),
+        (register::QUEUE_DRIVER_HIGH, 1),
+        (register::QUEUE_DEVICE_LOW, MEMORY as u32),
+        (register::QUEUE_DEVICE_HIGH, u32::MAX),
+    ] {
+        let (_, transport, last) = started_with(&[(register, value)]);
+        assert_eq!(last, Effect::None, "{register:#x} = {value:#x}");
+        assert_ne!(transport.status() & status::DEVICE_NEEDS_RESET, 0);
+    }
+    // An address that is not aligned is not taken (VIRTIO 1.2, 2.7).
+    for (register, value) in [
+        (register::QUEUE_DESCRIPTOR_LOW, DESCRIPTORS as u32 + 8),
+        (register::QUEUE_DRIVER_LOW, AVAILABLE as u32 + 1),
+        (register::QUEUE_DEVICE_LOW, USED as u32 + 2),
+    ] {
+        let (_, transport, _) = started_with(&[(register, value)]);
+        let queue = &transport.queues()[1];
+        assert_eq!([queue.desc_table() % 16, queue.avail_ring() % 2, queue.used_ring() % 4], [0, 0, 0]);
+    }
+    // All three at one place: the device and the driver overwrite each other's words, in the guest's own memory.
+    let (memory, transport, last) = started_with(&[
+        (register::QUEUE_DRIVER_LOW, DESCRIPTORS as u32),
+        (register::QUEUE_DEVICE_LOW, DESCRIPTORS as u32),
+    ]);
+    assert_eq!(last, Effect::Activate);
+    let mut queues = transport.queues().into_iter();
+    let (receive, transmit) = (queues.next().unwrap(), queues.next().unwrap());
+    let mut net = Net::new(Frames::default(), memory.clone(), receive, transmit, false);
+    for index in 0..=SIZE {
+        memory.write_obj(index, GuestAddress(DESCRIPTORS + 2)).unwrap();
+        let sent = net.transmit();
+        assert!(sent.is_err() || sent.unwrap().frames <= 64);
+    }
+}
+
+#[test]
+fn v12_sizes_that_are_none_are_not_taken_and_a_queue_that_is_not_ready_never_starts() {
+    for size in [0, 3, u32::from(SIZE) + 1, u32::from(SIZE) * 2, 0x1_0010, u32::MAX] {
+        let (_, transport, _) = started_with(&[(register::QUEUE_SIZE, size)]);
+        let taken = transport.queues()[1].size();
+        assert!(taken.is_power_of_two() && taken <= SIZE, "{size} became {taken}");
+    }
+    // Ready without addresses: at address 0, which is the guest's memory, all in one place.
+    let memory = memory::create(MEMORY).unwrap();
+    let mut card = transport();
+    for (offset, value) in start() {
+        if ![register::QUEUE_DESCRIPTOR_LOW, register::QUEUE_DRIVER_LOW, register::QUEUE_DEVICE_LOW].contains(&offset) {
+            write(&mut card, &memory, (offset, value));
+        }
+    }
+    let mut queues = card.queues().into_iter();
+    let (receive, transmit) = (queues.next().unwrap(), queues.next().unwrap());
+    let mut net = Net::new(Frames::default(), memory.clone(), receive, transmit, true);
+    memory.write_obj(1_u16, GuestAddress(2)).unwrap();
+    assert!(net.transmit().map_or(0, |progress| progress.frames) <= 64);
+    assert!(net.receive().map_or(0, |progress| progress.frames) <= 64);
+    assert!(net.frames().taken.is_empty());
+    let mut card = transport();
+    for (offset, value) in start() {
+        write(&mut card, &memory, (offset, if offset == register::QUEUE_READY { 0 } else { value }));
+    }
+    assert_eq!(card.status() & status::DRIVER_OK, 0);
+}
+
+#[test]
+fn v13_accesses_that_make_no_sense_change_nothing() {
+    let (memory, mut transport, last) = started_with(&[]);
+    assert_eq!(last, Effect::Activate);
+    // Of another width, beside a register, and to what can only be read.
+    for offset in (0..mmio::WINDOW).filter(|offset| *offset != register::STATUS) {
+        for width in [0, 1, 2, 3, 8] {
+            assert_eq!(transport.write(offset, &[0xff; 8][..width], &memory), Effect::None);
+        }
+        if offset % 4 != 0 || [register::MAGIC_VALUE, register::DEVICE_ID, register::QUEUE_SIZE_MAX].contains(&offset) {
+            assert_eq!(transport.write(offset, &[0xff; 4], &memory), Effect::None, "{offset:#x}");
+        }
+    }
+    for value in [16, 32, 0x100, u32::MAX, 1, 3, 7] {
+        assert_eq!(write(&mut transport, &memory, (register::STATUS, value)), Effect::None);
+    }
+    // Queues and halves of features that there are not.
+    for (select, read) in [
+        (register::QUEUE_SELECT, register::QUEUE_SIZE_MAX),
+        (register::DEVICE_FEATURES_SELECT, register::DEVICE_FEATURES),
+    ] {
+        write(&mut transport, &memory, (select, u32::MAX));
+        let mut word = [0xff; 4];
+        transport.read(read, &mut word);
+        assert_eq!(word, [0; 4]);
+    }
+    assert_eq!(transport.status(), 15);
+}
+
+#[test]
+fn v14_kicks_count_only_while_the_driver_is_ready() {
+    let memory = memory::create(MEMORY).unwrap();
+    let mut transport = transport();
+    let kick = (register::QUEUE_NOTIFY, 1);
+    for step in start() {
+        assert_eq!(write(&mut transport, &memory, kick), Effect::None);
+        write(&mut transport, &memory, step);
+    }
+    for _ in 0..100_000 {
+        assert_eq!(write(&mut transport, &memory, kick), Effect::Notify(1));
+    }
+    for queue in [2, 0xffff, 0x1_0001, u32::MAX] {
+        assert_eq!(write(&mut transport, &memory, (register::QUEUE_NOTIFY, queue)), Effect::None);
+    }
+    assert_eq!(write(&mut transport, &memory, (register::STATUS, 0)), Effect::Reset);
+    assert_eq!(write(&mut transport, &memory, kick), Effect::None);
+    // And it can be started again.
+    let last = start().into_iter().map(|step| write(&mut transport, &memory, step)).last();
+    assert_eq!(last, Some(Effect::Activate));
+}
+
+/// A host that refuses frames whose header asks for segmentation of a kind that it does not know, as a tap does.
+#[derive(Debug, Default)]
+struct Strict(Frames);
+
+impl FrameIo for Strict {
+    fn read_frame(&mut self, into: &[VolatileSlice<'_>]) -> io::Result<usize> {
+        self.0.read_frame(into)
+    }
+
+    fn write_frame(&mut self, from: &[VolatileSlice<'_>]) -> io::Result<usize> {
+        let length = self.0.write_frame(from)?;
+        match self.0.taken.last() {
+            Some(frame) if frame[1] > 5 => {
+                self.0.taken.pop();
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+            _ => Ok(length),
+        }
+    }
+}
+
+#[test]
+fn v15_frames_that_are_too_large_or_refused_by_the_host_are_lost_alone() {
+    let memory = memory::create(MEMORY).unwrap();
+    let mut bad = frame(100);
+    bad[1] = 77;
+    memory.write_slice(&bad, GuestAddress(BUFFER + 0x1000)).unwrap();
+    let lengths = [LARGEST as u32 + 1, LARGEST as u32, 100];
+    for (index, length) in (0..).zip(lengths) {
+        descriptor(&memory, 0, index, Descriptor { length, ..PART });
+    }
+    descriptor(&memory, 0, 3, Descriptor { address: BUFFER + 0x1000, length: bad.len() as u32, ..PART });
+    offer(&memory, 0, &[0, 3, 1, 3, 2]);
+    let mut net = Net::new(Strict::default(), memory.clone(), queue(RECEIVE), queue(0), false);
+    assert_eq!(net.transmit().unwrap().frames, 5);
+    assert_eq!(used(&memory, 0).iter().map(|(head, _)| *head).collect::<Vec<_>>(), [0, 3, 1, 3, 2]);
+    assert_eq!(net.frames().0.taken.iter().map(Vec::len).collect::<Vec<_>>(), [LARGEST, 100]);
+    assert_eq!(net.dropped(), 3);
+}
+
+#[test]
+fn v16_memory_that_changes_meanwhile_is_survived() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let memory = memory::create(MEMORY).unwrap();
+    let stop = AtomicBool::new(false);
+    let (longest, most) = std::thread::scope(|scope| {
+        // The second processor writes over descriptors, heads and indices of both queues, good and bad in turn.
+        scope.spawn(|| {
+            let mut turn = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                turn += 1;
+                for base in [0, RECEIVE] {
+                    let address = if turn.is_multiple_of(3) { u64::MAX - turn % 64 } else { BUFFER + turn % 4096 };
+                    let length = if turn.is_multiple_of(5) { u32::MAX } else { 2000 };
+                    let flags = (turn % 8) as u16;
+                    let written = Descriptor { address, length, flags, next: (turn % 20) as u16 };
+                    descriptor(&memory, base, turn % u64::from(SIZE), written);
+                    offer(&memory, base, &[(turn % u64::from(SIZE)) as u16; 4]);
+                    memory.write_obj((turn % 17) as u16, GuestAddress(base + AVAILABLE + 2)).unwrap();
+                }
+            }
+        });
+        let (mut longest, mut most) = (0, 0);
+        for round in 0..2000_u64 {
+            // What broke its queues is reset and starts again.
+            let mut net = net(&memory, round.is_multiple_of(2), vec![frame(1000), frame(60_000)]);
+            for _ in 0..4 {
+                let sent = net.transmit().map_or(0, |progress| progress.frames);
+                let received = net.receive().map_or(0, |progress| progress.frames);
+                most = most.max(sent).max(received);
+            }
+            longest = net.frames().taken.iter().map(Vec::len).max().unwrap_or(0).max(longest);
+        }
+        stop.store(true, Ordering::Relaxed);
+        (longest, most)
+    });
+    assert!(longest <= LARGEST && most <= 64, "{longest} bytes, {most} frames");
+}
