@@ -24,8 +24,14 @@ const PATIENCE: &str = "120";
 fn main() -> ExitCode {
     let root = rustix::process::geteuid().is_root();
     let mut trials = Vec::new();
+    let missing = missing();
     for lab in labs() {
         let id = lab.id();
+        if !missing.is_empty() {
+            let name = format!("{id} (its toolbox of this machine's programs would lack {})", missing.join(", "));
+            trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
+            continue;
+        }
         trials.push(Trial::test(id.to_owned(), || work_through(lab, None)));
         let name =
             if root { format!("{id}_as_an_ordinary_user") } else { format!("{id}_as_another_user (needs root)") };
@@ -39,6 +45,16 @@ fn main() -> ExitCode {
         let _ = fs::remove_dir_all(cache_path(user));
     }
     conclusion.exit_code()
+}
+
+/// Programs of every sheet that this machine does not have.
+fn missing() -> Vec<&'static str> {
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let there = |name: &str| {
+        let usual = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+        std::env::split_paths(&search).chain(usual).any(|directory| directory.join(name).exists())
+    };
+    ["ip", "ss", "nft", "busybox"].into_iter().filter(|name| !there(name)).collect()
 }
 
 fn work_through(lab: &'static Lab, user: Option<u32>) -> Result<(), Failed> {

@@ -189,7 +189,9 @@ fn leaves_nothing() -> Result<(), Failed> {
     testbed.measure(&cell("startup", "container-bridge"))?;
     let bridged = testbed.machine().facts.get("bridged-packets").map(String::as_str);
     assert_eq!(bridged, Some("not filtered"), "a figure on a bridge would also be one on the firewall");
-    assert!(branches(&settings.run) > 0, "the testbed has control groups of its own");
+    // An ordinary user may make none where none is delegated.
+    let root = rustix::process::geteuid().is_root();
+    assert!(branches(&settings.run) > 0 || !root, "the testbed has control groups of its own");
     testbed.stop()?;
     assert_eq!(branches(&settings.run), 0, "control groups of the run are left");
     for ((kind, before), (_, after)) in before.iter().zip(machine()) {
