@@ -98,8 +98,10 @@ impl Request {
         if self.suite == Suite::Full || self.blocks.is_some() || !self.sandboxes.is_empty() {
             return BTreeMap::new();
         }
-        let kinds = KINDS.iter().filter(|kind| Engine::of(kind.name).is_some());
-        kinds.map(|kind| (kind.name.to_owned(), quick_engine_blocks(experiment.name, kind))).collect()
+        let engines = KINDS.iter().filter(|kind| Engine::of(kind.name).is_some());
+        let engines = engines.map(|kind| (kind.name.to_owned(), quick_engine_blocks(experiment.name, kind)));
+        let machines = KINDS.iter().filter(|kind| kind.is_qemu());
+        engines.chain(machines.map(|kind| (kind.name.to_owned(), quick_qemu_blocks(kind)))).collect()
     }
 
     /// The plan, with experiments in the order of the report.
@@ -149,6 +151,12 @@ fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
         "memory" => u32::from(kind.is_default_bridge()),
         _ => 1,
     }
+}
+
+/// How many blocks of its start one of QEMU's machines has in the quick suite, where each takes seconds: the least that give an
+/// interval for the one that boots faster. The other one is left to the full suite.
+fn quick_qemu_blocks(kind: &Kind) -> u32 {
+    if kind.name == "qemu-microvm" { 6 } else { 0 }
 }
 
 /// Names of those sandboxes that can run here and that an experiment applies to.
@@ -250,6 +258,7 @@ mod tests {
         assert_eq!(quick["startup"]["docker-none"], 6);
         assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
         assert!(!quick["startup"].contains_key("container-bridge"));
+        assert_eq!((quick["startup"]["qemu-microvm"], quick["startup"]["qemu-q35"]), (6, 0));
         assert!(blocks(&Request { suite: Suite::Full, ..Request::default() }).is_empty());
         assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());
         assert!(blocks(&Request { blocks: Some(9), ..Request::default() }).is_empty());

@@ -112,8 +112,9 @@ fn own_program() -> Result<(), Failed> {
         let measurements = testbed.measure(&Cell { program: program.clone(), ..cell("startup", &sandbox.name) })?;
         let ready =
             measurements.iter().find(|measurement| measurement.metric == "start.ready").ok_or("no start.ready")?;
-        let refuses =
-            matches!(sandbox.family, Family::Unikernel | Family::Linux) || sandbox.name == "unikernel-process";
+        let refuses = matches!(sandbox.family, Family::Unikernel | Family::Linux)
+            || sandbox.name == "unikernel-process"
+            || sandbox.name.starts_with("qemu-");
         match &ready.outcome {
             Outcome::Value(value) if !refuses => println!("{}: {}", sandbox.name, short(value)),
             Outcome::Error(error) if refuses && error.contains("is not supported") => {

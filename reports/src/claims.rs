@@ -57,6 +57,9 @@ pub struct Claim {
     /// Sandboxes that must be there on hardware, without emulation, or nothing is decided.
     #[serde(default)]
     pub hardware: Vec<String>,
+    /// Sandboxes that must be emulated in software, or nothing is decided: on hardware they say nothing of emulation.
+    #[serde(default)]
+    pub emulated: Vec<String>,
     /// What decides it, all of them together; empty where nothing does yet.
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,

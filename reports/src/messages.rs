@@ -234,7 +234,7 @@ mod tests {
         let entries = entries(Language::English);
         for key in entries.keys() {
             let used = text.contains(&format!("\"{key}\"")) || NAMED.iter().any(|prefix| key.starts_with(prefix));
-            let ratio = ["startup", "throughput", "cost"]
+            let ratio = ["startup", "throughput", "cost", "strips"]
                 .iter()
                 .any(|chart| key.starts_with(&format!("chart-{chart}-")) || *key == format!("chart-alone-{chart}"));
             assert!(used || ratio, "nothing uses {key}");

@@ -108,6 +108,11 @@ pub enum Reason {
         /// What emulates it.
         emulation: String,
     },
+    /// A claim on emulation needs a sandbox emulated that runs on hardware here.
+    OnHardware {
+        /// The sandbox.
+        sandbox: String,
+    },
     /// The control did not come out as it must, so the probe is not to be trusted.
     ControlBroken {
         /// Metric of the control.
@@ -150,6 +155,7 @@ impl Reason {
             Self::NotInRun { .. } => "not-in-run",
             Self::Unavailable { .. } => "unavailable",
             Self::Emulated { .. } => "emulated",
+            Self::OnHardware { .. } => "on-hardware",
             Self::ControlBroken { .. } => "control-broken",
             Self::NoSamples { .. } => "no-samples",
             Self::TooFewBlocks { .. } => "too-few-blocks",

@@ -101,7 +101,15 @@ pub fn named(name: &str) -> Option<&'static Experiment> {
 impl Experiment {
     /// Whether it has anything to measure in a sandbox.
     pub fn applies(&self, sandbox: &SandboxRecord) -> bool {
-        Kind::named(&sandbox.name).is_some_and(|kind| !(self.points)(kind).is_empty())
+        Kind::named(&sandbox.name).is_some_and(|kind| !self.points(kind).is_empty())
+    }
+
+    /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone.
+    fn points(&self, kind: &Kind) -> Vec<Point> {
+        if kind.is_qemu() && self.name != startup::EXPERIMENT.name {
+            return Vec::new();
+        }
+        (self.points)(kind)
     }
 
     /// Measures one cell. Every point has a value or an error in its place; a failure is never a zero and never a stop.
@@ -118,7 +126,7 @@ impl Experiment {
             Ok(()) => "it was not measured".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        for point in (self.points)(candidate.kind) {
+        for point in self.points(candidate.kind) {
             if !sheet.has(&point) {
                 sheet.write(&point, 0, Outcome::Error(reason.clone()));
             }

@@ -36,13 +36,16 @@ macro_rules! file {
 }
 
 /// Data and sheets, in the order of `isobench lab list`.
-const FILES: [[&str; 3]; 6] = [
+const FILES: [[&str; 3]; 9] = [
     [file!("host.toml"), file!("en/host.md"), file!("zh/host.md")],
     [file!("container.toml"), file!("en/container.md"), file!("zh/container.md")],
     [file!("none.toml"), file!("en/none.md"), file!("zh/none.md")],
     [file!("bridge.toml"), file!("en/bridge.md"), file!("zh/bridge.md")],
     [file!("custom.toml"), file!("en/custom.md"), file!("zh/custom.md")],
     [file!("two-hosts.toml"), file!("en/two-hosts.md"), file!("zh/two-hosts.md")],
+    [file!("start.toml"), file!("en/start.md"), file!("zh/start.md")],
+    [file!("memory.toml"), file!("en/memory.md"), file!("zh/memory.md")],
+    [file!("reservation.toml"), file!("en/reservation.md"), file!("zh/reservation.md")],
 ];
 
 /// Every lab.

@@ -10,6 +10,7 @@ mod obstacles;
 mod oci;
 mod podman;
 mod process;
+mod qemu;
 mod root_directory;
 mod shield;
 mod spawn;
@@ -76,6 +77,8 @@ pub const KINDS: &[Kind] = &[
     kind("runc", Family::Peer, Network::None),
     kind("crun", Family::Peer, Network::None),
     kind("bubblewrap", Family::Peer, Network::None),
+    kind("qemu-microvm", Family::Peer, Network::None),
+    kind("qemu-q35", Family::Peer, Network::None),
     kind("docker-host", Family::Peer, Network::Host),
     kind("docker-container", Family::Peer, Network::Joined),
     kind("docker-none", Family::Peer, Network::None),
@@ -92,6 +95,11 @@ impl Kind {
     /// Whether the unikernel's code runs in it, wherever that is.
     pub fn is_unikernel(&self) -> bool {
         self.family == Family::Unikernel || self.name == "unikernel-process"
+    }
+
+    /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated and have no network.
+    pub fn is_qemu(&self) -> bool {
+        self.name.starts_with("qemu-")
     }
 
     /// Whether it is on the network that its runtime has by default.
@@ -136,6 +144,9 @@ pub(crate) fn own_container(agent: &Program, name: &str, network: SandboxNetwork
     Ok(container::Containers::new(agent)?.with(name, network))
 }
 
+/// What is said where no kernel for a Linux guest was given or found.
+const NO_GUEST_KERNEL: &str = "there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel FILE";
+
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
@@ -166,9 +177,7 @@ pub(crate) fn find(
                 Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, networks)
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
-                None => {
-                    Err("there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel FILE".into())
-                }
+                None => Err(NO_GUEST_KERNEL.into()),
             },
             "vm-unikernel" | "vm-linux" => Err(match &kvm {
                 Verdict::None(_) => doctor::kvm().with_remedy(),
@@ -180,6 +189,10 @@ pub(crate) fn find(
             "runc" => found(oci::OciRuntime::find("runc", &root, &host)),
             "crun" => found(oci::OciRuntime::find("crun", &root, &host)),
             "bubblewrap" => found(bubblewrap::Bubblewrap::find(&root)),
+            "qemu-microvm" | "qemu-q35" => {
+                let kernel = settings.kernel.clone().or_else(kernel::find);
+                found(qemu::Qemu::find(kind.name, kernel.as_deref(), agent, kvm.runs_linux()))
+            }
             other => Err(format!("nothing makes the sandbox `{other}`")),
         }
     };
@@ -190,7 +203,11 @@ pub(crate) fn find(
             Ok((sandbox, version)) => (Ok(sandbox), version),
             Err(reason) => (Err(reason), None),
         };
-        let emulation = (kind.name == "vm-unikernel" && !kvm.runs_linux()).then(|| "software KVM".to_owned());
+        let emulation = match kind.name {
+            _ if kvm.runs_linux() => None,
+            "vm-unikernel" => Some("software KVM".to_owned()),
+            _ => kind.is_qemu().then(|| qemu::EMULATION.to_owned()),
+        };
         Candidate { kind, version, emulation, sandbox }
     });
     Ok(candidates.collect())

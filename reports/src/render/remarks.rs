@@ -7,7 +7,7 @@ use crate::messages::{Language, Messages};
 use std::sync::LazyLock;
 
 /// The messages of fixed sentences with their arguments, the more particular of two first.
-const REMARKS: [(&str, &[&str]); 16] = [
+const REMARKS: [(&str, &[&str]); 17] = [
     ("remark-no-docker-daemon", &[]),
     ("remark-not-installed", &["program", "package"]),
     ("remark-no-control-groups", &["program"]),
@@ -19,6 +19,7 @@ const REMARKS: [(&str, &[&str]); 16] = [
     ("remark-no-kvm-module", &["command"]),
     ("remark-kvm-forbidden", &["command"]),
     ("remark-software-kvm", &[]),
+    ("remark-software-emulation", &[]),
     ("remark-emulated-machine", &[]),
     ("remark-port-published", &[]),
     ("remark-port-ignored", &[]),

@@ -238,6 +238,7 @@ pub fn reason(messages: &Messages, reason: &Reason) -> String {
     let key = format!("reason-{}", reason.key());
     match reason {
         Reason::NoExperiment | Reason::Undecided | Reason::OwnRuntimeOnly => messages.text(&key),
+        Reason::OnHardware { sandbox } => messages.format(&key, &[("sandbox", sandbox)]),
         Reason::NotInRun { name } => messages.format(&key, &[("name", name)]),
         Reason::Unavailable { sandbox, why } => {
             let why = translated(messages, why);

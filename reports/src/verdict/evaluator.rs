@@ -166,6 +166,9 @@ fn obstacle(claim: &Claim, run: &Run) -> Option<(Answer, Reason)> {
         if let Some(why) = sandbox.unavailable.clone() {
             return Some((Answer::NotMeasurable, Reason::Unavailable { sandbox: name.to_owned(), why }));
         }
+        if sandbox.emulation.is_none() && claim.emulated.iter().any(|needed| needed == name) {
+            return Some((Answer::NotMeasurable, Reason::OnHardware { sandbox: name.to_owned() }));
+        }
         let emulation = sandbox.emulation.clone().or_else(|| run.machine.emulation().map(str::to_owned));
         if let Some(emulation) = emulation.filter(|_| claim.hardware.iter().any(|needed| needed == name)) {
             return Some((Answer::NotMeasurable, Reason::Emulated { sandbox: name.to_owned(), emulation }));

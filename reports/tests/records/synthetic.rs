@@ -44,13 +44,14 @@ impl Synthetic {
             ("container-custom", Family::Container),
             ("vm-unikernel", Family::Unikernel),
             ("vm-linux", Family::Linux),
+            ("qemu-microvm", Family::Peer),
         ];
         let sandboxes = names.map(|(name, family)| SandboxRecord {
             name: name.into(),
             family,
             version: None,
             unavailable: None,
-            emulation: None,
+            emulation: (name == "qemu-microvm").then(|| "software emulation (QEMU TCG)".to_owned()),
         });
         let run = Run {
             schema: SCHEMA_VERSION,

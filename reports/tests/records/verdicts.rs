@@ -43,10 +43,10 @@ fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_te
 #[test]
 fn the_claims_are_whole() {
     let mut ids: Vec<_> = claims().iter().map(|claim| &claim.id).collect();
-    assert_eq!(ids.len(), 42);
+    assert_eq!(ids.len(), 43);
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 42, "an id stands twice");
+    assert_eq!(ids.len(), 43, "an id stands twice");
     for claim in claims() {
         assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
         let tested = !claim.rules.is_empty();
@@ -205,7 +205,8 @@ fn starts(container: f64, vm: f64, spread: f64) -> Synthetic {
     let mut records = Synthetic::new();
     let mut generator = fastrand::Rng::with_seed(5);
     for block in 1..=10 {
-        for (sandbox, seconds) in [("container-bridge", container), ("vm-linux", vm), ("vm-unikernel", vm)] {
+        let machines = ["vm-linux", "vm-unikernel", "qemu-microvm"].map(|machine| (machine, vm));
+        for (sandbox, seconds) in [("container-bridge", container)].into_iter().chain(machines) {
             let nanoseconds = seconds * 1e9 * noise(&mut generator, spread);
             records.number(sandbox, block, "start.ready", &owned(&[]), nanoseconds);
         }
@@ -215,7 +216,7 @@ fn starts(container: f64, vm: f64, spread: f64) -> Synthetic {
 
 #[test]
 fn starts_are_held_against_limits() {
-    for id in ["vm.start", "vm.start.unikernel"] {
+    for id in ["vm.start", "vm.start.unikernel", "vm.start.emulation"] {
         let answer = |container, vm, spread| starts(container, vm, spread).verdict(id).answer;
         assert_eq!(answer(1.0, 90.0, 0.2), Answer::Confirmed);
         assert_eq!(answer(1.0, 2.0, 0.2), Answer::Split, "the container's part holds, the machine's does not");
@@ -369,6 +370,20 @@ fn a_claim_on_machines_needs_linux_on_hardware() {
     machine.0.run.machine.emulated = true;
     assert_eq!(machine.verdict("vm.start").answer, Answer::NotMeasurable);
     assert_eq!(machine.verdict("vm.start.unikernel").emulation.as_deref(), Some("emulated machine"));
+}
+
+#[test]
+fn a_claim_on_emulation_needs_a_machine_that_is_emulated() {
+    let mut records = starts(1.0, 90.0, 0.1);
+    let verdict = records.verdict("vm.start.emulation");
+    assert_eq!(
+        (verdict.answer, verdict.emulation.as_deref()),
+        (Answer::Confirmed, Some("software emulation (QEMU TCG)"))
+    );
+    records.sandbox("qemu-microvm").emulation = None;
+    let verdict = records.verdict("vm.start.emulation");
+    let on_hardware = Reason::OnHardware { sandbox: "qemu-microvm".into() };
+    assert_eq!((verdict.answer, verdict.reason), (Answer::NotMeasurable, Some(on_hardware)));
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! The peer QEMU: the Linux guest of our own machine on two of QEMU's, by KVM where that runs Linux, else by QEMU's own emulation
+//! of the processor (TCG), and then labelled so everywhere.
+
+use super::spawn::{find_program, spawn, version};
+use crate::programs::Program;
+use crate::testbed::directory;
+use anyhow::Context;
+use isobench_microvm::linux::{initramfs::Archive, sandbox::MEMORY};
+use isobench_workload::{Family, Instance, LaunchError, Sandbox, Unsupported, Workload};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program, and Debian's package that has it.
+const PROGRAM: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+
+/// What emulates the guest where KVM does not run it.
+pub(super) const EMULATION: &str = "software emulation (QEMU TCG)";
+
+/// One kind of QEMU's machines.
+#[derive(Debug)]
+pub(super) struct Qemu {
+    name: &'static str,
+    program: PathBuf,
+    accelerator: &'static str,
+    kernel: PathBuf,
+    agent: &'static [u8],
+    directory: PathBuf,
+    launched: u64,
+}
+
+impl Qemu {
+    /// Finds the program for the machine of a name such as `qemu-microvm`.
+    pub(super) fn find(
+        name: &'static str,
+        kernel: Option<&Path>,
+        agent: &Program,
+        hardware: bool,
+    ) -> Result<(Self, Option<String>), String> {
+        let program =
+            find_program(PROGRAM).ok_or_else(|| format!("{PROGRAM} is not installed: apt-get install {PACKAGE}"))?;
+        let kernel = kernel.ok_or(super::NO_GUEST_KERNEL)?.to_owned();
+        let version = version(&program);
+        let accelerator = if hardware { "kvm" } else { "tcg" };
+        let directory = directory(name).map_err(|error| format!("{error:#}"))?;
+        Ok((Self { name, program, accelerator, kernel, agent: agent.bytes(), directory, launched: 0 }, version))
+    }
+
+    /// The agent as /init with its arguments: what our own monitor puts into the guest's memory, less the modules of devices, of
+    /// which this guest has none.
+    fn initramfs(&self, workload: &Workload) -> anyhow::Result<PathBuf> {
+        let mut archive = Archive::new();
+        for directory in ["dev", "proc", "sys", "tmp", "isobench", "isobench/modules"] {
+            archive.directory(directory);
+        }
+        archive.character_device("dev/console", 5, 1);
+        archive.character_device("dev/null", 1, 3);
+        archive.program("init", self.agent);
+        archive.file("isobench/arguments", workload.arguments().join("\0").as_bytes());
+        let path = self.directory.join("initramfs");
+        fs::write(&path, archive.finish()).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Sandbox for Qemu {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn family(&self) -> Family {
+        Family::Peer
+    }
+
+    fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        if matches!(workload, Workload::Program { .. }) {
+            let what = "a program of your own in QEMU's guest".into();
+            return Err(Unsupported { what, why: "its initramfs holds the agent alone".into() }.into());
+        }
+        self.launched += 1;
+        let instance = format!("{}-{}", self.name, self.launched);
+        let initramfs = self.initramfs(workload).map_err(|error| LaunchError::Step {
+            sandbox: instance.clone(),
+            step: "make its initramfs".into(),
+            source: error.into(),
+        })?;
+        let machine = self.name.strip_prefix("qemu-").unwrap_or(self.name);
+        let mut command = Command::new(&self.program);
+        command.args(["-machine", machine, "-accel", self.accelerator, "-m", &format!("{}M", MEMORY >> 20)]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
+        // As our own monitor has it, less what a PCI bus is needed for.
+        command.args(["-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests isobench.guest=1"]);
+        Ok(spawn(instance, &mut command)?.instance(None)?.on_another_clock())
+    }
+}
