@@ -6,10 +6,17 @@ use isobench_microvm::linux::kernel;
 use isobench_reports::reader;
 use isobench_reports::record::{Outcome, Value};
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::process::{Command, ExitCode};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const SANDBOXES: [&str; 5] = ["process", "container-none", "container-bridge", "vm-unikernel", "vm-linux"];
 const BLOCKS: usize = 2;
+const BUSYBOX: &str = "/bin/busybox";
+/// Guests boot slowly on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn main() -> ExitCode {
     let obstacle = if !judge().runs_linux() {
@@ -19,9 +26,18 @@ fn main() -> ExitCode {
     } else {
         None
     };
-    let trial = Trial::test("every_kind_of_sandbox_starts_in_one_run_and_is_reported", run);
-    let trial = trial.with_ignored_flag(obstacle.is_some()).with_kind(obstacle.unwrap_or_default());
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+    let busybox = (!Path::new(BUSYBOX).exists()).then_some("needs /bin/busybox: apt-get install busybox-static");
+    let trial = |name: &str, test: fn() -> Result<(), Failed>, obstacle: Option<&str>| {
+        Trial::test(name, test).with_ignored_flag(obstacle.is_some()).with_kind(obstacle.unwrap_or_default())
+    };
+    let trials = vec![
+        trial("every_kind_of_sandbox_starts_in_one_run_and_is_reported", run, obstacle),
+        trial("a_command_in_a_machine_behaves_as_in_a_container", command, obstacle.or(busybox)),
+        trial("a_machine_has_a_terminal_and_takes_signals", terminal_and_signals, obstacle.or(busybox)),
+        trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
+        trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failed> {
@@ -64,6 +80,165 @@ fn run() -> Result<(), Failed> {
     }
     for label in ["This whole machine is emulated", "vm-linux (emulated machine)"] {
         check(machine.emulated == page.contains(label), || format!("the label `{label}` is wrong"))?;
+    }
+    Ok(())
+}
+
+/// A testbed of a test's own, which goes with it, and a root with busybox.
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    fn new() -> Result<Self, Failed> {
+        let lab = Self(tempfile::tempdir()?);
+        for directory in ["bin", "etc", "srv"] {
+            fs::create_dir_all(lab.root().join(directory))?;
+        }
+        fs::copy(BUSYBOX, lab.root().join("bin/busybox"))?;
+        for name in ["sh", "cat", "id", "hostname", "ip", "wget", "httpd", "stty", "wc", "sleep", "ls"] {
+            std::os::unix::fs::symlink("busybox", lab.root().join("bin").join(name))?;
+        }
+        fs::hard_link(lab.root().join("bin/busybox"), lab.root().join("bin/twin"))?;
+        fs::write(lab.root().join("bin/plain"), "no program")?;
+        fs::write(lab.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/srv:/bin/sh\n")?;
+        fs::write(lab.root().join("etc/group"), "root:x:0:\nlog:x:7:web\n")?;
+        fs::write(lab.root().join("srv/index.html"), "served\n")?;
+        Ok(lab)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("root")
+    }
+
+    fn isobench(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+        command.args(words).stdin(Stdio::null()).env("XDG_RUNTIME_DIR", self.0.path().join("state"));
+        let _ = fs::create_dir(self.0.path().join("state"));
+        command.env_remove("ISOBENCH_TESTBED");
+        command
+    }
+
+    /// A command that runs another in a new guest, or in a new container.
+    fn inside(&self, kind: &str, options: &[&str], command: &[&str]) -> Command {
+        let root = self.root().display().to_string();
+        self.isobench(&[&[kind, "run", "--rm"], options, &[&root], command].concat())
+    }
+
+    fn guest(&self, options: &[&str], script: &str) -> Result<Output, Failed> {
+        Ok(self.inside("vm", options, &["sh", "-c", script]).output()?)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.isobench(&["testbed", "rm", "default"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+fn is(output: &Output, status: i32, told: &str) -> Result<(), Failed> {
+    let right = output.status.code() == Some(status) && output.stdout == told.as_bytes();
+    check(right, || format!("{output:?} is not {status} with {told:?}"))
+}
+
+fn command() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let alone = ["--network", "none"];
+    // What is asked is answered alike by either.
+    let script = "id; hostname; pwd; echo $A; cat /etc/hostname; test /bin/twin -ef /bin/busybox && ls /srv; exit 7";
+    let options = ["--network", "none", "--hostname", "inside", "-u", "web", "-w", "/srv", "-e", "A=1 2"];
+    let [guest, container] = ["vm", "container"].map(|kind| lab.inside(kind, &options, &["sh", "-c", script]).output());
+    let (guest, container) = (guest?, container?);
+    check(guest.status.code() == Some(7) && guest.stdout.ends_with(b"index.html\n"), || format!("{guest:?}"))?;
+    check(guest.stdout == container.stdout && guest.status.code() == container.status.code(), || {
+        format!("{guest:?} is not {container:?}")
+    })?;
+    // The two outputs stay apart.
+    let output = lab.guest(&alone, "echo out; echo err >&2")?;
+    is(&output, 0, "out\n")?;
+    check(output.stderr.ends_with(b"err\n"), || format!("{output:?}"))?;
+    for (words, status, sentence) in
+        [(&["nothing"][..], 127, "there is no command `nothing`"), (&["/bin/plain"], 126, "`/bin/plain` in the root")]
+    {
+        let output = lab.inside("vm", &alone, words).output()?;
+        is(&output, status, "")?;
+        check(String::from_utf8_lossy(&output.stderr).contains(sentence), || format!("{output:?}"))?;
+    }
+    // More than any buffer on the way holds, both ways at once.
+    let sent: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+    let mut child = lab
+        .inside("vm", &["-i", "--network", "none"], &["cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut input = child.stdin.take().ok_or("no pipe")?;
+    let bytes = sent.clone();
+    let writer = std::thread::spawn(move || input.write_all(&bytes));
+    let output = child.wait_with_output()?;
+    writer.join().map_err(|_| "the writer panicked")??;
+    check(output.status.success() && output.stdout == sent, || {
+        format!("{} bytes came back of {}: {:?}", output.stdout.len(), sent.len(), output.stderr)
+    })
+}
+
+fn terminal_and_signals() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let output = lab.guest(&["-t", "--network", "none"], "test -t 0 && test -t 2 && stty size")?;
+    is(&output, 0, "24 80\r\n")?;
+    let root = lab.root().display().to_string();
+    let script = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 1; done";
+    let started =
+        lab.isobench(&["vm", "run", "-d", "--name", "one", "--network", "none", &root, "sh", "-c", script]).output()?;
+    check(started.status.success(), || format!("{started:?}"))?;
+    until("the guest", || Ok(lab.isobench(&["vm", "logs", "one"]).output()?.stdout == b"ready\n"))?;
+    let stopped = lab.isobench(&["vm", "stop", "-t", "60", "one"]).output()?;
+    check(stopped.status.success(), || format!("{stopped:?}"))?;
+    is(&lab.isobench(&["vm", "wait", "one"]).output()?, 0, "3\n")?;
+    is(&lab.isobench(&["vm", "logs", "one"]).output()?, 0, "ready\ntold\n")
+}
+
+fn networks() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let made = lab.isobench(&["network", "create", "--subnet", "10.5.0.0/24", "own"]).output()?;
+    check(made.status.success(), || format!("{made:?}"))?;
+    let root = lab.root().display().to_string();
+    let options = ["--name", "web", "--network", "own", "--ip", "10.5.0.9", "-p", "8080:80"];
+    let serve = ["httpd", "-f", "-h", "/srv"];
+    let started = lab.isobench(&[&["vm", "run", "-d"], &options[..], &[&root], &serve].concat()).output()?;
+    check(started.status.success(), || format!("{started:?}"))?;
+    // From outside by the published port, from a container and from another guest by its name.
+    let outside = ["testbed", "enter", "default/client", BUSYBOX, "wget", "-qO-", "http://198.51.100.1:8080/"];
+    until("the server", || Ok(lab.isobench(&outside).output()?.stdout == b"served\n"))?;
+    for kind in ["container", "vm"] {
+        let asked = lab.inside(kind, &["--network", "own"], &["wget", "-qO-", "http://web/"]).output()?;
+        is(&asked, 0, "served\n").map_err(|error| format!("{kind}: {error:?}"))?;
+    }
+    let resolver = lab.guest(&["--network", "own", "--dns", "192.0.2.1"], "cat /etc/resolv.conf")?;
+    check(resolver.stdout.starts_with(b"nameserver 192.0.2.1\n"), || format!("{resolver:?}"))
+}
+
+fn refusals() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    for (options, sentence) in [
+        (&["-m", "32m"][..], "for which 32 MiB of memory are too little"),
+        (&["--kernel", "nowhere"], "there is no guest kernel `nowhere`"),
+        (&["--kernel", "/etc/passwd"], "is no x86-64 Linux kernel"),
+        (&["--network", "host"], "cannot share the host's network"),
+        (&["-u", "nobody"], "has no user `nobody`"),
+    ] {
+        let output = lab.guest(options, ":")?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        let right = output.status.code() == Some(125) && told.contains(sentence);
+        check(right, || format!("{options:?}: {output:?} does not tell `{sentence}`"))?;
+    }
+    Ok(())
+}
+
+/// Asks again until it holds; the tests wait here, the program nowhere.
+fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+    let begun = Instant::now();
+    while !holds()? {
+        check(begun.elapsed() < PATIENCE, || format!("{what} does not come"))?;
+        std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -28,6 +28,10 @@ pub enum Role {
     Balloon,
     /// Takes orders on a socket.
     Control,
+    /// Writes what a program in the guest writes.
+    Console,
+    /// Reads what is typed for it.
+    Session,
 }
 
 /// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
@@ -79,6 +83,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
         }
         Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev].iter().map(always)),
+        Role::Console => {}
+        Role::Session => {
+            // The terminal's size.
+            rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::Eq, libc::TIOCGWINSZ)?]);
+        }
         Role::Block => {
             // The last tells whether the file still has what is to be written.
             let calls = [libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync, libc::SYS_lseek];

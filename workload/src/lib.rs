@@ -22,6 +22,8 @@ pub mod client;
 #[cfg(feature = "std")]
 pub mod clock;
 #[cfg(feature = "std")]
+pub mod guest;
+#[cfg(feature = "std")]
 mod instance;
 #[cfg(feature = "std")]
 mod output;

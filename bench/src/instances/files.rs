@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// Their names in the container's directory and under /etc.
-const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+pub(super) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes them into the working directory, the container's own.
 pub(super) fn write(

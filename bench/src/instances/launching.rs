@@ -116,7 +116,7 @@ fn program(command: &[String]) -> anyhow::Result<Program> {
 }
 
 /// As Docker: the search path, the host name, the terminal's kind and the home, each of which may be given anew.
-fn environment(request: &Request, account: &Account) -> Vec<String> {
+pub(super) fn environment(request: &Request, account: &Account) -> Vec<String> {
     let mut environment = vec![PATH.to_owned(), format!("HOSTNAME={}", request.host_name())];
     if request.terminal {
         environment.push("TERM=xterm".into());

@@ -46,7 +46,7 @@ mod task;
 pub(crate) use crate::networks::{Refusal, refuse};
 pub(crate) use kind::Kind;
 pub(crate) use launching::volume_source;
-pub(crate) use machine::{Guest, Machine};
+pub(crate) use machine::{Guest, Machine, check_memory, usual_memory};
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
 pub(crate) use store::{Container, Store, kind_of};

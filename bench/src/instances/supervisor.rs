@@ -174,7 +174,7 @@ impl Supervisor {
         let size = size.unwrap_or((24, 80));
         let running = match &request.machine {
             None => launching::launch_container(request, name, size)?,
-            Some(machine) => monitor::launch_machine(request, machine, name)?,
+            Some(machine) => monitor::launch_machine(request, machine, name, size)?,
         };
         state.status = Status::Running;
         state.process = journal::name_of(running.task.process.pid() as u32)?;

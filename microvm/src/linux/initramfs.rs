@@ -2,6 +2,10 @@
 //! ([Documentation/driver-api/early-userspace/buffer-format.rst](https://docs.kernel.org/driver-api/early-userspace/buffer-format.html)).
 //! Raw, since unpacking costs the guest more than copying.
 
+mod tree;
+
+pub use tree::{Tree, TreeError};
+
 /// File types and rights (inode(7)).
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -41,6 +45,11 @@ impl Archive {
         self.entry(path, CHARACTER_DEVICE, &[], (major, minor));
     }
 
+    /// What there is so far, to which more may be added elsewhere.
+    pub fn unfinished(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The finished archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[], (0, 0));
@@ -49,35 +58,57 @@ impl Archive {
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8], device: (u32, u32)) {
         self.inode += 1;
-        let fields = [
-            self.inode,
-            mode,
-            0, // user
-            0, // group
-            1, // links
-            0, // time
-            content.len() as u32,
-            0, // device of the archive, major and minor
-            0,
-            device.0,
-            device.1,
-            path.len() as u32 + 1,
-            0, // checksum, of another format
-        ];
-        self.bytes.extend(b"070701");
-        for field in fields {
-            self.bytes.extend(format!("{field:08x}").bytes());
-        }
-        self.bytes.extend(path.bytes());
-        self.bytes.push(0);
-        self.pad();
+        let length = content.len() as u32;
+        let file = Attributes { inode: self.inode, mode, owner: (0, 0), links: 1, length, device };
+        self.bytes.extend(head(path.as_bytes(), file));
         self.bytes.extend(content);
-        self.pad();
+        pad(&mut self.bytes);
     }
+}
 
-    fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+/// What an entry says of a file.
+#[derive(Clone, Copy, Debug)]
+struct Attributes {
+    inode: u32,
+    mode: u32,
+    /// User and group.
+    owner: (u32, u32),
+    links: u32,
+    /// Of the content that follows.
+    length: u32,
+    /// Of a device file: major and minor.
+    device: (u32, u32),
+}
+
+/// An entry up to its content, which begins at a multiple of 4 bytes where the entry does.
+fn head(path: &[u8], file: Attributes) -> Vec<u8> {
+    let fields = [
+        file.inode,
+        file.mode,
+        file.owner.0,
+        file.owner.1,
+        file.links,
+        0, // time
+        file.length,
+        0, // device of the archive, major and minor
+        0,
+        file.device.0,
+        file.device.1,
+        path.len() as u32 + 1,
+        0, // checksum, of another format
+    ];
+    let mut bytes = b"070701".to_vec();
+    for field in fields {
+        bytes.extend(format!("{field:08x}").bytes());
     }
+    bytes.extend(path);
+    bytes.push(0);
+    pad(&mut bytes);
+    bytes
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]

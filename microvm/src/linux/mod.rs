@@ -18,6 +18,7 @@ pub mod multiprocessor;
 mod ports;
 mod processor;
 pub mod sandbox;
+mod session;
 mod topology;
 
 use crate::bus::{Bus, Overlap};
@@ -74,6 +75,11 @@ pub struct Config {
     pub network: Option<(OwnedFd, Network)>,
     /// Its disks, which it calls vda, vdb and so on.
     pub disks: Vec<Disk>,
+    /// A further archive for the initramfs, such as a root; a multiple of 4 bytes.
+    pub archive: Vec<u8>,
+    /// Whether the standard streams and signals of this process are those of a program in the guest
+    /// ([`isobench_workload::guest`]). Then the agent's lines go nowhere.
+    pub session: bool,
     /// How many processors it has.
     pub processors: u8,
     /// Whether it has a device that gives random numbers.
@@ -223,7 +229,11 @@ pub struct Ending {
 
 /// Boots Linux and runs it to its end. The agent's ready line, with the host's stamps, and its results go to `output`; `stages`
 /// holds what the program has stamped so far.
-pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + 'static) -> Result<Ending, LinuxError> {
+pub fn run(
+    mut config: Config,
+    stages: Stages,
+    output: impl Write + Debug + Send + 'static,
+) -> Result<Ending, LinuxError> {
     let kernel = Kernel::open(&config.kernel)?;
     if config.processors > 1 && Identity::of(&kernel).multiprocessor() == Some(false) {
         return Err(LinuxError::OneProcessor { kernel: config.kernel });
@@ -248,6 +258,7 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
     wanted.extend((!config.disks.is_empty()).then_some("virtio_blk"));
     wanted.extend(config.entropy.then_some("virtio_rng"));
     wanted.extend(config.balloon.is_some().then_some("virtio_balloon"));
+    wanted.extend(config.session.then_some("virtio_console"));
     let modules = match wanted.is_empty() {
         true => Vec::new(),
         false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
@@ -256,6 +267,8 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
         // A disk may be of any size.
         jail.enter(None);
     }
+    // Each thread from here on has this one's signals.
+    let inbox = if config.session { Some(session::begin()?) } else { None };
     // 3. vCPU
     let most = machine.kvm().get_max_vcpus().min(multiprocessor::MOST_PROCESSORS.into());
     if !(1..=most).contains(&config.processors.into()) {
@@ -300,10 +313,14 @@ pub fn run(config: Config, stages: Stages, output: impl Write + Debug + Send + '
         Some(listener) => Some(Server::start(listener, control).map_err(LinuxError::Control)?),
         None => None,
     };
+    if let Some(inbox) = inbox {
+        add(&mut places, session::device(inbox, memory.clone()))?;
+    }
     let places = places.into_taken();
     // 5. kernel
     let loaded = kernel.load(&memory)?;
-    let initramfs = initramfs(&config.agent, &config.arguments, &modules);
+    let mut initramfs = initramfs(&config.agent, &config.arguments, &modules);
+    initramfs.extend(std::mem::take(&mut config.archive));
     let root = acpi::write(&memory, &places, config.processors)?;
     multiprocessor::write(&memory, config.processors)?;
     let command_line =

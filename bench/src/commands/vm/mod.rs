@@ -28,15 +28,18 @@ pub(super) struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  isobench vm kernel fetch             once: a kernel for Linux guests; nothing is installed
+  isobench vm run -it toolbox sh       a shell in a machine of its own
   isobench vm run -d --name web -p 8080:7000 --unikernel serve     a server without an operating system
   isobench vm ps
   isobench vm logs web
   isobench vm rm -f web
-  isobench vm kernel fetch             a kernel for Linux guests; nothing is installed
 
-Exit status of run, start -a and attach: the guest's own, but
+Exit status of run, start -a and attach: the command's own, but
   101  the guest crashed
   125  isobench failed, or what was asked for is not there
+  126  the command cannot be executed
+  127  there is no such command
 All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
 
 /// For an argument that names one or more virtual machines.

@@ -2,9 +2,15 @@
 
 use crate::commands::container::options::{Mac, absolute, mac, network, port, size, variable};
 use crate::doctor;
-use crate::instances::{Guest, Kind, Limits, Machine, Network, Request, names, now, refuse};
+use crate::instances::{
+    Guest, Kind, Limits, Machine, Network, Request, check_memory, names, now, refuse, rooted, usual_memory,
+};
+use crate::kernels;
 use crate::networks::PortMapping;
+use crate::roots;
 use isobench_microvm::judge::{Verdict, judge};
+use isobench_microvm::linux::initramfs::Tree;
+use isobench_microvm::linux::kernel;
 use isobench_microvm::{layout, sandbox, unikernel};
 use isobench_workload::protocol;
 use std::net::Ipv4Addr;
@@ -92,16 +98,11 @@ impl Options {
         let (machine, directory, command) = match &self.unikernel {
             Some(workload) => (self.unikernel(workload)?, PathBuf::new(), vec![workload.clone()]),
             None => {
-                let verdict = judge();
-                if verdict.runs_linux() {
-                    return refuse("a Linux guest cannot be run by this command yet: give --unikernel");
-                }
-                return refuse(match verdict {
-                    Verdict::None(_) => doctor::kvm().with_remedy(),
-                    _ => format!(
-                        "{verdict}: run the unikernel (--unikernel serve), or take a machine with VT-x or AMD-V"
-                    ),
-                });
+                let root = self.root.as_deref().unwrap_or_default();
+                let (machine, directory) = self.linux(root)?;
+                rooted::account(&directory, self.user.as_deref())?;
+                let command = if self.command.is_empty() { vec!["sh".into()] } else { self.command.clone() };
+                (machine, directory, command)
             }
         };
         let request = Request {
@@ -170,6 +171,30 @@ impl Options {
             Some((_, option, why)) => refuse(format!("{option}: a virtual machine without a network {why}")),
             None => Ok(network),
         }
+    }
+
+    fn linux(&self, root: &str) -> anyhow::Result<(Machine, PathBuf)> {
+        let verdict = judge();
+        if !verdict.runs_linux() {
+            return refuse(match verdict {
+                Verdict::None(_) => doctor::kvm().with_remedy(),
+                _ => format!("{verdict}: run the unikernel (--unikernel serve), or take a machine with VT-x or AMD-V"),
+            });
+        }
+        let kernel = match self.kernel.as_deref() {
+            Some(asked) => kernels::resolve(asked)?,
+            None => match kernel::find_for(self.cpus.try_into().unwrap_or(u8::MAX)) {
+                Some(kernel) => kernel,
+                None => {
+                    return refuse("there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel");
+                }
+            },
+        };
+        let directory = roots::resolve(root)?;
+        let files = Tree::look(&directory)?.size();
+        let memory = self.memory.unwrap_or_else(|| usual_memory(files));
+        check_memory(memory, files, root)?;
+        Ok((Machine { guest: Guest::Linux(kernel), memory, processors: self.cpus }, directory))
     }
 
     fn unikernel(&self, workload: &str) -> anyhow::Result<Machine> {

@@ -17,9 +17,14 @@ pub(super) struct Arguments {
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  isobench vm run -d --name web -p 8080:7000 --unikernel serve
-  isobench vm run --rm --unikernel exit                      how it ends
+  isobench vm run --rm toolbox ip addr                       one command, nothing is left
+  isobench vm run -it --kernel cloud -m 512m toolbox sh      a shell on the distribution's kernel
+  isobench vm run -d --name web -p 8080:80 toolbox httpd -f
+  isobench vm run -d -p 8080:7000 --unikernel serve          a server without an operating system
+  echo one two | isobench vm run --rm -i --network none toolbox wc
 
+The root is never changed: the guest has a copy of it in its memory, which must hold it twice while it begins. Its kernel, its
+network card and its root user are its own; it has no volumes, and ends with its command.
 A virtual machine has a network card of its own: `--network host` and `--network container:NAME`, which share somebody else's
 network, are for containers.";
 

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Memory unless told otherwise: a distribution's kernel unpacks itself in half of it.
 const MEMORY: u64 = 128 << 20;
+/// How the agent begins what goes wrong.
+const AGENT: &str = "isobench-agent: ";
 /// Largest agent that is read.
 const LARGEST_AGENT: u64 = 256 << 20;
 
@@ -28,8 +30,24 @@ pub(crate) fn run(
     words: impl Iterator<Item = OsString>,
     stages: Stages,
 ) -> Result<(Outcome, Vec<String>), Box<dyn std::error::Error>> {
-    let ending = linux::run(parse(words)?, stages, std::io::stdout())?;
-    Ok((ending.outcome, ending.log))
+    let config = parse(words)?;
+    if !config.session {
+        let ending = linux::run(config, stages, std::io::stdout())?;
+        return Ok((ending.outcome, ending.log));
+    }
+    // The standard streams are the program's, and so is the exit status: only how a guest failed is said, in one sentence.
+    let ending = linux::run(config, stages, std::io::sink())?;
+    let said = match panic(&ending.log) {
+        Some(why) => vec![format!("isobench-vmm: the guest's kernel panicked: {why}")],
+        // What the agent could say nowhere else.
+        None => ending.log.into_iter().filter(|line| line.starts_with(AGENT)).collect(),
+    };
+    Ok((ending.outcome, said))
+}
+
+/// Why the guest's kernel panicked, where it did.
+fn panic(log: &[String]) -> Option<&str> {
+    log.iter().rev().find_map(|line| Some(line.split_once("Kernel panic - not syncing: ")?.1))
 }
 
 /// Reads the options after the subcommand.
@@ -41,6 +59,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         append: String::new(),
         network: None,
         disks: Vec::new(),
+        archive: Vec::new(),
+        session: false,
         processors: 1,
         entropy: false,
         pages: Pages::System,
@@ -76,6 +96,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--balloon",
         "--control",
         "--network-namespace",
+        "--agent-fd",
+        "--archive-fd",
+        "--session",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -99,6 +122,23 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                 gateway = Some(router).filter(|router| !router.is_unspecified());
             }
             "--argument" => config.arguments.push(value),
+            "--archive-fd" => {
+                let number = value.parse().map_err(|_| wrong("a file descriptor"))?;
+                let file = File::from(inherited_fd(number).map_err(|_| wrong("an open file descriptor"))?);
+                config.archive = read_archive(file).map_err(|_| wrong("a file that can be read"))?;
+            }
+            "--agent-fd" => {
+                let number = value.parse().map_err(|_| wrong("a file descriptor"))?;
+                let file = File::from(inherited_fd(number).map_err(|_| wrong("an open file descriptor"))?);
+                config.agent = read_archive(file).map_err(|_| wrong("a file that can be read"))?;
+            }
+            "--session" => {
+                config.session = match value.as_str() {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(wrong("yes or no")),
+                }
+            }
             "--cpus" => {
                 let number = value.parse::<u32>().ok().filter(|number| *number > 0);
                 let number = number.ok_or_else(|| wrong("a number of processors, at least 1"))?;
@@ -213,6 +253,14 @@ fn listen(handle: Handle) -> Result<UnixListener, ArgumentError> {
         },
         Handle::File(path) => UnixListener::bind(&path).map_err(|source| ArgumentError::Control { path, source }),
     }
+}
+
+/// Reads a file from its beginning, wherever it was read last; with zeros up to a multiple of 4 bytes, as an archive has them.
+fn read_archive(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0)?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(bytes)
 }
 
 fn read_agent(path: &OsString) -> io::Result<Vec<u8>> {

@@ -34,6 +34,9 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --argument WORD                  one of the agent's arguments, such as `serve` and then `7000`; repeatable
   --append WORDS                   added to the kernel's command line
   --cpus NUMBER                    how many processors it has (default 1)
+  --agent-fd NUMBER                the same as --agent, open already
+  --archive-fd NUMBER              a cpio archive that is a part of the initramfs too
+  --session yes|no                 whether the standard streams are those of the program that the agent runs (default no)
   --disk FILE[:ro|:rw]             a raw disk image or block device, as fd:NUMBER where it is open already; repeatable
   --pages system|small|huge        what pages its memory is made of (default system: the machine's setting)
   --populate on|off                whether all its memory is taken before it runs (default off)
@@ -41,6 +44,9 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --balloon plain|reporting|off    a balloon, which also gives back unused memory by itself (default off)
   --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
 ";
+
+/// The exit status for an error of our own where the guest's program has all the others, as a container's has.
+const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
     let mut stages = Stages::default();
@@ -51,22 +57,29 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     system::end_at_signals();
-    match run(stages) {
+    let session = has_session();
+    match run(stages, session) {
         Ok(code) => code,
         Err(error) => {
             report(&format!("isobench-vmm: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
+            if session { ExitCode::from(OWN_FAILURE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
+/// Whether the standard streams are those of a program in the guest.
+fn has_session() -> bool {
+    let mut words = std::env::args_os().skip_while(|word| word != "--session");
+    words.nth(1).is_some_and(|value| value == "yes")
+}
+
+fn run(stages: Stages, session: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut words = std::env::args_os().skip(1);
     match words.next().as_ref().and_then(|word| word.to_str()) {
         Some("unikernel") => {
             let config = arguments::parse(words)?.into_unikernel()?;
             let outcome = unikernel::run(config, stages, std::io::stdout())?;
-            Ok(ending(&outcome))
+            Ok(ending(&outcome, false))
         }
         Some("process") => {
             let (tap, network) = arguments::parse(words)?.into_process()?;
@@ -77,7 +90,9 @@ fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
             if !matches!(outcome, Outcome::Exited(0)) {
                 log.iter().for_each(|line| report(line));
             }
-            Ok(ending(&outcome))
+            // A program that has ended has said itself what there is to be said.
+            let told = session && (matches!(outcome, Outcome::Exited(_)) || !log.is_empty());
+            Ok(ending(&outcome, told))
         }
         _ => {
             report(USAGE.trim_end());
@@ -100,14 +115,14 @@ pub(crate) fn refused(refused: &Refused) {
 }
 
 /// The exit code: the guest's own status; 101 where it panicked or crashed, as a Rust program does; 124 at the deadline, as
-/// timeout(1) does.
-fn ending(outcome: &Outcome) -> ExitCode {
+/// timeout(1) does. How it ended is said where it has not been told.
+fn ending(outcome: &Outcome, told: bool) -> ExitCode {
     let code = match outcome {
         Outcome::Exited(status) => *status,
         Outcome::Deadline(_) => 124,
         _ => 101,
     };
-    if code != 0 {
+    if code != 0 && !told {
         report(&format!("isobench-vmm: {outcome}"));
     }
     ExitCode::from(code)

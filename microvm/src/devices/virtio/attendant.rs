@@ -31,10 +31,11 @@ pub struct Active {
 }
 
 impl Active {
-    /// Asks the driver to tell when it adds buffers; says whether it has added some already.
-    fn rearm(&mut self) -> Result<bool, BrokenRing> {
+    /// Asks the driver to tell when it adds buffers to queues that are waited for; says whether it has added some already.
+    fn rearm(&mut self, service: &impl Service) -> Result<bool, BrokenRing> {
         let mut more = false;
-        for queue in self.queues.iter_mut().filter(|queue| queue.ready()) {
+        let waited = |(number, queue): &(usize, &mut Queue)| queue.ready() && service.waits_for(*number);
+        for (_, queue) in self.queues.iter_mut().enumerate().filter(waited) {
             more |= queue.enable_notification(&self.memory).map_err(BrokenRing::of("device"))?;
         }
         Ok(more)
@@ -48,6 +49,12 @@ pub trait Service: Debug + Send + 'static {
 
     /// Does a bounded part of what the driver asks for; says whether the driver wants to be told.
     fn serve(&mut self, active: &mut Active) -> Result<bool, BrokenRing>;
+
+    /// Whether buffers in the queue with this number are something to do. Those that a driver has ready for what may come to it
+    /// are not, before it comes.
+    fn waits_for(&self, _queue: usize) -> bool {
+        true
+    }
 }
 
 /// A service's thread.
@@ -141,7 +148,7 @@ fn attend(
         if service.serve(&mut active)? {
             interrupt.used_buffer();
         }
-        if !active.rearm()? {
+        if !active.rearm(service)? {
             let event = system::borrow_event(kick);
             // An interrupted wait is a wait that ended: the loop looks at everything again.
             let _ = poll(&mut [PollFd::from_borrowed_fd(event, PollFlags::IN)], None);

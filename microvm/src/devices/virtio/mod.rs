@@ -7,6 +7,7 @@ pub mod block;
 pub mod card;
 pub mod chain;
 pub mod configuration;
+pub mod console;
 pub mod device;
 pub mod disk;
 pub mod entropy;

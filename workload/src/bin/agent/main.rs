@@ -4,6 +4,7 @@
 //! each; nothing else is written there.
 #![forbid(unsafe_code)]
 
+mod guest_command;
 mod guest_init;
 mod lookup;
 mod probe;
@@ -24,40 +25,44 @@ fn main() -> ExitCode {
         // A closed standard error must not turn the message into a panic.
         let _ = writeln!(std::io::stderr(), "isobench-agent: {error}");
     }
+    let status = result.unwrap_or(1);
     if guest {
-        guest_init::leave(result.is_err().into());
+        guest_init::leave(status);
     }
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    ExitCode::from(status)
 }
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<(), Failure> {
+/// Runs a workload and gives the exit status.
+fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8, Failure> {
     let workload =
         arguments.next().ok_or("no workload given: exit, idle, serve PORT, memory BYTES, drive JSON or probe JSON")?;
     let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
     match workload.as_str() {
-        "exit" => say(&announcement::format(&stages)),
+        "exit" => say(&announcement::format(&stages)).map(|()| 0),
         "idle" => {
             say(&announcement::format(&stages))?;
             rest()
         }
         "serve" => {
             let port = argument("a port")?;
-            serve(&port, stages)
+            serve(&port, stages).map(|()| 0)
         }
         "memory" => {
             let _held = hold(&argument("a number of bytes")?)?;
             say(&announcement::format(&stages))?;
             rest()
         }
+        isobench_workload::guest::RUN if std::process::id() == 1 => guest_command::run(),
+        guest_command::BECOME => guest_command::become_program(&argument("its command as JSON")?),
         "drive" => {
             let drive: Drive = serde_json::from_str(&argument("its traffic as JSON")?)?;
-            say(&(serde_json::to_string(&client::drive(&drive))? + "\n"))
+            say(&(serde_json::to_string(&client::drive(&drive))? + "\n")).map(|()| 0)
         }
         "probe" => {
             let questions: Probe = serde_json::from_str(&argument("its questions as JSON")?)?;
-            say(&(serde_json::to_string(&probe::look(&questions))? + "\n"))
+            say(&(serde_json::to_string(&probe::look(&questions))? + "\n")).map(|()| 0)
         }
         other => Err(format!("unknown workload `{other}`").into()),
     }

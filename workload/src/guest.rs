@@ -1,0 +1,162 @@
+//! What a monitor and the agent in a Linux guest say to each other while the agent runs a program of the user's: a
+//! [`GuestCommand`] in the initramfs says what to run, and frames of a kind, a length and as many bytes carry its streams.
+
+use serde::{Deserialize, Serialize};
+
+/// Where in the initramfs the root lies.
+pub const ROOT: &str = "isobench/root";
+
+/// Where in the initramfs the [`GuestCommand`] lies, as JSON.
+pub const COMMAND: &str = "isobench/command";
+
+/// The agent's argument that has it run that command.
+pub const RUN: &str = "run";
+
+/// The longest payload of a frame: anything longer is no frame of ours.
+pub const LONGEST: usize = 64 << 10;
+
+/// Bytes before the payload.
+const HEADER: usize = 5;
+
+/// What the agent is to run in the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCommand {
+    /// The command with its arguments; the first is looked for in the `PATH` of the environment.
+    pub command: Vec<String>,
+    /// The environment, as `NAME=value`.
+    pub environment: Vec<String>,
+    /// Where it begins.
+    pub directory: String,
+    /// User, group and further groups.
+    pub user: u32,
+    /// See `user`.
+    pub group: u32,
+    /// See `user`.
+    pub groups: Vec<u32>,
+    /// The guest's host name.
+    pub host_name: String,
+    /// Rows and columns of its terminal, where it has one.
+    pub terminal: Option<(u16, u16)>,
+    /// What the root is called, for messages.
+    pub root: String,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// To the guest: bytes for the standard input.
+    Input = b'i',
+    /// To the guest: the standard input ends.
+    EndOfInput = b'e',
+    /// To the guest: rows and columns of the terminal, two bytes each, little-endian.
+    Resize = b'r',
+    /// To the guest: the number of a signal for the program.
+    Signal = b's',
+    /// To the guest: all that it sent has been taken.
+    Taken = b't',
+    /// From the guest, first of all: its end of the console is open, so that what comes from now on arrives.
+    Ready = b'y',
+    /// From the guest, last of all: nothing follows, and it waits for [`Kind::Taken`].
+    Last = b'l',
+    /// From the guest: standard output, or the terminal.
+    Output = b'1',
+    /// From the guest: standard error.
+    Error = b'2',
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Input,
+        Self::EndOfInput,
+        Self::Resize,
+        Self::Signal,
+        Self::Taken,
+        Self::Ready,
+        Self::Last,
+        Self::Output,
+        Self::Error,
+    ];
+}
+
+/// What was received is no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what was received is no frame")]
+pub struct Malformed;
+
+/// Writes a payload down as it is sent; a long one as several frames.
+pub fn encode(kind: Kind, payload: &[u8], into: &mut Vec<u8>) {
+    for piece in payload.chunks(LONGEST).chain(payload.is_empty().then_some(&[][..])) {
+        into.push(kind as u8);
+        into.extend((piece.len() as u32).to_le_bytes());
+        into.extend(piece);
+    }
+}
+
+/// Frames out of bytes that come in pieces. What is not complete yet is kept, at most one frame.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    received: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes bytes and hands on each frame that is complete.
+    ///
+    /// # Errors
+    /// Where the bytes are no frames; nothing after them can be understood.
+    pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(Kind, &[u8])) -> Result<(), Malformed> {
+        self.received.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some([kind, length @ ..]) = self.received[at..].first_chunk::<HEADER>() {
+            let kind = Kind::ALL.into_iter().find(|known| *known as u8 == *kind).ok_or(Malformed)?;
+            let length = u32::from_le_bytes(*length) as usize;
+            if length > LONGEST {
+                return Err(Malformed);
+            }
+            let Some(payload) = self.received.get(at + HEADER..at + HEADER + length) else { break };
+            each(kind, payload);
+            at += HEADER + length;
+        }
+        self.received.drain(..at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_are_read_back_however_they_are_cut(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..8), cut in 1_usize..20) {
+            let mut bytes = Vec::new();
+            payloads.iter().for_each(|payload| encode(Kind::Output, payload, &mut bytes));
+            let (mut decoder, mut read) = (Decoder::default(), Vec::new());
+            for piece in bytes.chunks(cut) {
+                decoder.take(piece, |kind, payload| read.push((kind, payload.to_vec()))).unwrap();
+            }
+            let sent: Vec<_> = payloads.into_iter().map(|payload| (Kind::Output, payload)).collect();
+            prop_assert_eq!(read, sent);
+        }
+
+        #[test]
+        fn nonsense_is_refused_and_never_believed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut decoder = Decoder::default();
+            let mut longest = 0;
+            let _ = decoder.take(&bytes, |_, payload| longest = longest.max(payload.len()));
+            prop_assert!(longest <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
+        let mut bytes = Vec::new();
+        encode(Kind::Error, &vec![7; LONGEST + 1], &mut bytes);
+        let mut lengths = Vec::new();
+        Decoder::default().take(&bytes, |_, payload| lengths.push(payload.len())).unwrap();
+        assert_eq!(lengths, [LONGEST, 1]);
+        assert_eq!(Decoder::default().take(&[b'1', 0xff, 0xff, 0xff, 0xff], |_, _| {}), Err(Malformed));
+        assert_eq!(Decoder::default().take(b"?\0\0\0\0", |_, _| {}), Err(Malformed));
+    }
+}
