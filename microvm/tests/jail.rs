@@ -17,6 +17,7 @@ use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
@@ -51,12 +52,18 @@ fn main() -> ExitCode {
     let users = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
     let closed = users.is_none_or(|most| most.trim() == "0").then(|| "this kernel makes no user namespaces".to_owned());
     let looked_at = kvm.clone().or_else(|| root.clone());
+    let unshare = Command::new("unshare").arg("-V").output().is_err().then(|| "needs the program unshare".to_owned());
     let setpriv = Command::new("setpriv").arg("-V").output().is_err().then(|| "needs the program setpriv".to_owned());
-    let tests: [(&str, Test, Option<String>); 6] = [
+    let tests: [(&str, Test, Option<String>); 7] = [
         ("v17_a_forbidden_call_kills_the_process", a_forbidden_call_kills, None),
         ("v18_a_serving_monitor_is_jailed", a_serving_monitor_is_jailed, looked_at.clone().or(program)),
         ("v18_started_by_root_it_is_jailed", started_by_root_it_is_jailed, looked_at.clone()),
-        ("v18_started_by_a_user_it_is_jailed", started_by_a_user_it_is_jailed, looked_at.clone().or(closed)),
+        ("v18_started_by_a_user_it_is_jailed", started_by_a_user_it_is_jailed, looked_at.clone().or(closed.clone())),
+        (
+            "v18_started_by_a_users_root_it_is_jailed",
+            started_by_a_users_root_it_is_jailed,
+            looked_at.clone().or(closed).or(unshare),
+        ),
         ("it_ends_with_its_launcher", it_ends_with_its_launcher, looked_at.or(setpriv)),
         ("what_is_refused_is_told_once", what_is_refused_is_told_once, kvm.or(root)),
     ];
@@ -118,6 +125,7 @@ fn a_serving_monitor_is_jailed() -> Result<(), Failed> {
         instance.await_ready(PATIENCE)?;
         let monitor = Monitor::new(instance.process().pid());
         monitor.has_no_rights()?;
+        monitor.is_not_dumpable()?;
         monitor.has_namespaces(&["mnt", "pid", "ipc", "uts", "net"])?;
         monitor.has_an_empty_root()?;
         monitor.holds_only(&DESCRIPTORS)?;
@@ -131,37 +139,51 @@ fn a_serving_monitor_is_jailed() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Starts an idle guest from a command line and waits until it is ready.
-fn idle(command: &mut Command) -> Result<Child, Failed> {
-    let mut child =
-        command.args(["unikernel", "--workload", "idle", "--deadline", "600"]).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().ok_or("no pipe")?).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(format!("it ended without a word: {}", child.wait()?).into());
+/// A monitor that ends with its test.
+struct Idle(Child);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
     }
-    Ok(child)
 }
 
-fn ended(mut child: Child) -> Result<(), Failed> {
-    child.kill()?;
-    child.wait()?;
-    Ok(())
+/// Starts an idle guest from a command line and waits until it is ready.
+fn idle(command: &mut Command) -> Result<Idle, Failed> {
+    let mut idle =
+        Idle(command.args(["unikernel", "--workload", "idle", "--deadline", "600"]).stdout(Stdio::piped()).spawn()?);
+    let mut line = String::new();
+    BufReader::new(idle.0.stdout.as_mut().ok_or("no pipe")?).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(format!("it ended without a word: {}", idle.0.wait()?).into());
+    }
+    Ok(idle)
 }
 
 fn started_by_root_it_is_jailed() -> Result<(), Failed> {
     let leaked = inheritable()?;
     let child = idle(Command::new(VMM).stdin(Stdio::null()))?;
-    let monitor = Monitor::new(child.id() as i32);
+    let monitor = Monitor::new(child.0.id() as i32);
     monitor.has_no_rights()?;
+    monitor.is_not_dumpable()?;
     monitor.has_namespaces(&["mnt", "ipc", "uts", "net"])?;
     monitor.has_an_empty_root()?;
     monitor.holds_only(&[&DESCRIPTORS[1..], &["/dev/null"]].concat())?;
     drop(leaked);
-    ended(child)
+    Ok(())
 }
 
 fn started_by_a_user_it_is_jailed() -> Result<(), Failed> {
+    started_by_a_user(&[])
+}
+
+/// As in a testbed of an ordinary user, where he is root and there is no other user to become.
+fn started_by_a_users_root_it_is_jailed() -> Result<(), Failed> {
+    started_by_a_user(&["unshare", "--user", "--map-root-user"])
+}
+
+/// Starts a monitor as a user, by these words before it.
+fn started_by_a_user(words: &[&str]) -> Result<(), Failed> {
     // In mounts of this thread's own: a KVM that everybody may open, as on a machine whose users are in its group, and a copy of
     // the program that everybody may execute, wherever the tests were built.
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
@@ -173,15 +195,21 @@ fn started_by_a_user_it_is_jailed() -> Result<(), Failed> {
     std::fs::copy(VMM, &program)?;
     make_kvm(&device)?;
     mount(Some(&device), "/dev/kvm", none, MsFlags::MS_BIND, none)?;
-    let mut command = Command::new(&program);
+    let words: Vec<&OsStr> = words.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     let mut child = idle(command.uid(SOMEBODY).gid(SOMEBODY).stdin(Stdio::null()).stderr(Stdio::piped()))?;
-    let monitor = Monitor::new(child.id() as i32);
+    let monitor = Monitor::new(child.0.id() as i32);
     monitor.has_no_rights()?;
+    // Where a user is root himself, his are the same.
+    if words.len() == 1 {
+        monitor.is_not_dumpable()?;
+    }
     monitor.has_namespaces(&["user", "mnt", "ipc", "uts", "net"])?;
     monitor.has_an_empty_root()?;
     monitor.holds_only(&[&DESCRIPTORS[1..], &["/dev/null"]].concat())?;
-    let mut errors = child.stderr.take().ok_or("no pipe")?;
-    ended(child)?;
+    let mut errors = child.0.stderr.take().ok_or("no pipe")?;
+    drop(child);
     let text = std::io::read_to_string(&mut errors)?;
     umount2(directory.path(), MntFlags::MNT_DETACH)?;
     check(text.is_empty(), text)

@@ -187,6 +187,7 @@ fn serves_confined_and_leaves_nothing(kernel: &Path) -> Result<(), Failed> {
     instance.await_ready(PATIENCE)?;
     let monitor = Monitor::new(instance.process().pid());
     monitor.has_no_rights()?;
+    monitor.is_not_dumpable()?;
     monitor.has_namespaces(&["mnt", "pid", "ipc", "uts", "net"])?;
     monitor.has_an_empty_root()?;
     monitor.holds_only(&DESCRIPTORS)?;

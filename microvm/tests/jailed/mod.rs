@@ -17,7 +17,7 @@ impl Monitor {
         Ok(std::fs::read_to_string(self.0.join(name)).map_err(|error| format!("{name}: {error}"))?)
     }
 
-    /// It is nobody who may do anything, all its threads are filtered, and no one else of its user reads its memory.
+    /// It is nobody who may do anything, and all its threads are filtered.
     pub(crate) fn has_no_rights(&self) -> Result<(), Failed> {
         for thread in std::fs::read_dir(self.0.join("task"))? {
             let status = std::fs::read_to_string(thread?.path().join("status"))?;
@@ -36,11 +36,16 @@ impl Monitor {
             check(field("NoNewPrivs")? == ["1"], "it may gain privileges")?;
             check(field("Seccomp")? == ["2"], format!("a thread without a filter: {status}"))?;
         }
-        // What is not dumpable belongs to root (proc_pid(5)).
-        check(std::fs::metadata(self.0.join("mem"))?.uid() == 0, "its memory can be read")?;
         let limits = self.text("limits")?;
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
         check(core.split_whitespace().filter(|word| *word == "0").count() == 2, core)
+    }
+
+    /// No other process of its user reads its memory: what is not dumpable belongs to root of the user namespace in which it was
+    /// started (proc_pid(5)).
+    pub(crate) fn is_not_dumpable(&self) -> Result<(), Failed> {
+        let owner = std::fs::metadata(self.0.join("mem"))?.uid();
+        check(owner == 0, format!("its memory belongs to {owner}"))
     }
 
     /// It has these namespaces for itself.
