@@ -76,7 +76,7 @@ pub(super) struct Options {
     /// Let a port of the host lead to it
     #[arg(short, long, value_name = "[[ADDRESS:]HOST:]GUEST[/udp]", value_parser = port)]
     publish: Vec<PortMapping>,
-    /// Run the unikernel in place of Linux: serve[:PORT] (port 7000), idle, or exit
+    /// Run the unikernel in place of Linux: `serve` or `serve:PORT` (else port 7000), `idle`, or `exit`
     #[arg(long, value_name = "WORKLOAD", value_parser = workload, conflicts_with_all = [
         "interactive", "tty", "hostname", "env", "workdir", "user", "kernel", "dns", "root", "command",
     ])]
