@@ -155,6 +155,8 @@ fn command() -> Result<(), Failed> {
     let output = lab.guest(&alone, "echo out; echo err >&2")?;
     is(&output, 0, "out\n")?;
     check(output.stderr.ends_with(b"err\n"), || format!("{output:?}"))?;
+    // Two processors end together; the distribution's kernel runs them.
+    is(&lab.guest(&["--network", "none", "--kernel", "cloud", "--cpus", "2"], "busybox nproc")?, 0, "2\n")?;
     for (words, status, sentence) in
         [(&["nothing"][..], 127, "there is no command `nothing`"), (&["/bin/plain"], 126, "`/bin/plain` in the root")]
     {

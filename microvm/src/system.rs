@@ -295,8 +295,8 @@ unsafe impl Send for Kick {}
 extern "C" fn on_kick(_signal: libc::c_int) {}
 
 impl Kick {
-    /// A signal that nobody else sends.
-    const SIGNAL: libc::c_int = libc::SIGUSR1;
+    /// A real-time signal, which nobody else sends: those that have a meaning may be handed on to a program in the guest.
+    const SIGNAL: libc::c_int = 40;
 
     /// Has the signal interrupt what a thread does, and nothing more. Once a process.
     pub(crate) fn prepare() -> io::Result<()> {
