@@ -9,7 +9,7 @@ use super::lock_file::{Held, LockFile, Sharing};
 use super::netlink::Batch;
 use super::nft::{self, Family, Member, Protocol, Redirection};
 use super::sysctl::{self, Changed};
-use super::{Namespace, Netlink, NetworkError};
+use super::{Namespace, Netlink, NetworkError, conntrack};
 use isobench_workload::Resource;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -253,6 +253,7 @@ impl Table {
                 _ => {}
             }
         }
+        let _ = conntrack::forget(&mut state.netlink, ports);
         Ok(())
     }
 }
@@ -385,7 +386,7 @@ impl Drop for Admission {
     }
 }
 
-/// A published port, or several, until this is released or dropped. Connections that exist go on.
+/// A published port, or several, until this is released or dropped; connections by it are forgotten then.
 #[derive(Debug)]
 pub struct PublishedPort {
     firewall: Firewall,
@@ -411,6 +412,8 @@ impl PublishedPort {
         state.published.retain(|port| !self.ports.contains(port));
         let result =
             transact(&mut state.netlink, "unpublish", &describe(&self.ports), nft::unpublish(&table.name, &self.ports));
+        // Not every kernel tells of connections; what it keeps then goes by itself within the minute.
+        let _ = conntrack::forget(&mut state.netlink, &self.ports);
         // Only now may somebody else have the port.
         drop(reservations);
         result

@@ -17,6 +17,7 @@
 //! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed.
 
 pub mod bridge_network;
+mod conntrack;
 pub mod endpoint;
 mod expression;
 pub mod firewall;

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a full pool is refused until one goes", a_full_pool_is_refused),
     ("an interrupted network is made anew", an_interrupted_network_is_made_anew),
     ("ports are published by number, range and address, by TCP and UDP", ports_are_published_in_every_form),
+    ("a port that is published anew leads its old clients too", a_port_leads_its_old_clients_anew),
     ("a port that another process has is refused with its reason", a_port_of_another_process_is_refused),
     ("range, gateway, address, MAC and MTU are as asked for", a_network_is_as_asked_for),
     ("an internal network has no way out", an_internal_network_has_no_way_out),
@@ -393,6 +394,29 @@ fn ports_are_published_in_every_form() -> Outcome {
     let chosen = firewall.publish_all(vec![to(Protocol::Tcp, None, 0, 7000)])?;
     let number = chosen.ports()[0].port;
     assert!(number > 0 && ask(&outside, (UPLINK, number))?.is_ok());
+    Ok(())
+}
+
+/// From one and the same port of theirs, by which the kernel keeps where they were led.
+fn a_port_leads_its_old_clients_anew() -> Outcome {
+    let (_host, outside) = host_and_outside()?;
+    let state = State::new()?;
+    let network = state.establish(settings())?;
+    let client = outside.enter(|| UdpSocket::bind((OUTSIDE, 40_000)))??;
+    client.connect((UPLINK, 9100))?;
+    let mut received = Vec::new();
+    for _ in 0..2 {
+        let (endpoint, container) = launch(&network, &EndpointSettings::default())?;
+        let server = container.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7000)))??;
+        server.set_read_timeout(Some(SOON))?;
+        let target = SocketAddr::new(endpoint.address().into(), 7000);
+        let port = Redirection { protocol: Protocol::Udp, host: None, port: 9100, target };
+        let published = network.firewall().publish_all(vec![port])?;
+        client.send(b"who are you?")?;
+        received.push(server.recv(&mut [0; 64]).map_err(|error| error.to_string()));
+        drop(published);
+    }
+    assert_eq!(received, [Ok(12), Ok(12)]);
     Ok(())
 }
 
