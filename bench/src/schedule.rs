@@ -8,17 +8,21 @@
 //! [Mytkowicz et al., *Producing wrong data without doing anything obviously wrong*, ASPLOS 2009]: https://doi.org/10.1145/1508244.1508275
 
 use crate::cell::Cell;
+use crate::experiments;
+use isobench_reports::metrics;
 use isobench_reports::record::Plan;
 
-/// The cells of a plan in the order in which they are measured: first one warm-up block of each experiment, numbered 0,
-/// then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer blocks, which
+/// The cells of a plan in the order in which they are measured: first one warm-up block of each experiment that warms up,
+/// numbered 0, then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer blocks, which
 /// are then spread evenly over the experiment's own.
 pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut order = Vec::new();
     for (rank, experiment) in plan.experiments.iter().enumerate() {
         let blocks = plan.blocks.get(experiment).copied().unwrap_or(0);
-        order.push((Time { numerator: 0, denominator: 1 }, 0, rank));
+        if warms_up(experiment) {
+            order.push((Time { numerator: 0, denominator: 1 }, 0, rank));
+        }
         for block in 1..=blocks {
             order.push((Time { numerator: block, denominator: blocks }, block, rank));
         }
@@ -42,6 +46,13 @@ pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> 
         }
     }
     cells
+}
+
+/// Whether an experiment measures anything that a first time could colour. A fact that is only seen does not depend on what is in
+/// a cache, and to see that something is not reached takes seconds.
+fn warms_up(experiment: &str) -> bool {
+    let fact = |metric: &&str| metrics::find(metric).is_some_and(|metric| metric.is_fact());
+    experiments::named(experiment).is_none_or(|experiment| !experiment.metrics.iter().all(fact))
 }
 
 /// Whether a sandbox takes part in a block: in each one, or in as many of them as the plan says.
@@ -143,6 +154,16 @@ mod tests {
             let gaps = blocks.windows(2).map(|pair| pair[1] - pair[0]);
             prop_assert!(gaps.max().unwrap_or(0) <= all.div_ceil(wanted.clamp(1, all)));
         }
+    }
+
+    #[test]
+    fn what_is_only_seen_has_no_warm_up() {
+        assert!(warms_up("startup") && warms_up("reservation"));
+        assert!(!warms_up("hosts") && !warms_up("names"));
+        let mut plan = plan(1, &[2]);
+        plan.experiments = vec!["names".to_owned()];
+        plan.blocks = [("names".to_owned(), 2)].into();
+        assert!(cells(&plan, names(3)).iter().all(|cell| cell.block > 0 && !cell.warm_up));
     }
 
     #[test]

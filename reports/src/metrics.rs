@@ -301,6 +301,13 @@ pub const METRICS: &[Definition] = &[
     machine("machine.steal", "Time that a hypervisor took from this machine's CPUs during a cell."),
 ];
 
+impl Definition {
+    /// Whether it is something that is only seen, and no amount of anything.
+    pub const fn is_fact(&self) -> bool {
+        matches!(self.kind, Kind::Boolean | Kind::Texts)
+    }
+}
+
 /// The metric of a name.
 pub fn find(name: &str) -> Option<&'static Definition> {
     METRICS.iter().find(|metric| metric.name == name)

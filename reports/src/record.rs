@@ -78,7 +78,8 @@ pub struct Plan {
     pub suite: String,
     /// The seed of the order of cells.
     pub seed: u64,
-    /// Measured randomised blocks by experiment; a warm-up block comes before them. A run that was stopped has fewer.
+    /// Measured randomised blocks by experiment; a warm-up block comes before those that time something. A run that was stopped
+    /// has fewer.
     pub blocks: BTreeMap<String, u32>,
     /// Fewer blocks of an experiment (0 for none) for those sandboxes that take long to launch, by experiment and sandbox.
     #[serde(default)]

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "network",
     text: "looks from inside at interfaces, addresses and routes, and tries to connect, to listen and to be reached",
-    quick_blocks: 3,
+    quick_blocks: 2,
     takes_program: false,
     metrics: &[
         "network.interfaces",

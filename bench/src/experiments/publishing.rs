@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "publishing",
     text: "tries each way from outside into a container, publishes its port, and asks for the same port once more",
-    quick_blocks: 2,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &[ANSWER, REACHED, REFUSED, LEFT],
     points,

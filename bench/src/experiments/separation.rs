@@ -9,7 +9,7 @@ use isobench_workload::{Family, Finding, Probe, Workload, protocol::PORT};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "separation",
     text: "tries from each of two networks to reach a server in either",
-    quick_blocks: 2,
+    quick_blocks: 1,
     takes_program: false,
     metrics: &[CONNECTS],
     points,

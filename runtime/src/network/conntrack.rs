@@ -117,7 +117,7 @@ mod tests {
         let client = ("198.51.100.2", 40_000);
         let entry = |asked: (&str, u16), answered: (&str, u16), protocol: Number| {
             let attributes = vec![
-                ConntrackAttribute::CtaTupleOrig(direction(client, asked, protocol.clone())),
+                ConntrackAttribute::CtaTupleOrig(direction(client, asked, protocol)),
                 ConntrackAttribute::CtaTupleReply(direction(answered, client, protocol)),
             ];
             let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
