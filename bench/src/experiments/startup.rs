@@ -9,7 +9,7 @@ use isobench_workload::{Instance, OutputError, Stage, Workload, clock, protocol:
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "startup",
     text: "launches one instance, waits until it is ready, ends it and waits until nothing of it is left",
-    quick_blocks: 24,
+    quick_blocks: 20,
     takes_program: true,
     metrics: &[STAGES, READY, GONE],
     points: |_| [STAGES, READY, GONE].map(Point::plain).into(),
