@@ -92,25 +92,13 @@ impl Request {
         self.sandboxes.is_empty() || self.sandboxes.iter().any(|name| name == sandbox)
     }
 
-    /// Blocks of those sandboxes that an engine launches, each of which takes half a second: in the quick suite they have few,
-    /// unless they or a number of blocks were asked for.
-    fn engine_blocks(&self, experiment: &Experiment) -> BTreeMap<String, u32> {
+    /// Blocks of those sandboxes that have few in the quick suite, unless they or a number of blocks were asked for.
+    fn fewer_blocks(&self, experiment: &Experiment) -> BTreeMap<String, u32> {
         if self.suite == Suite::Full || self.blocks.is_some() || !self.sandboxes.is_empty() {
             return BTreeMap::new();
         }
-        let engines = KINDS.iter().filter(|kind| Engine::of(kind.name).is_some());
-        let engines = engines.map(|kind| (kind.name.to_owned(), quick_engine_blocks(experiment.name, kind)));
-        let machines = KINDS.iter().filter(|kind| kind.is_qemu());
-        let machines = machines.map(|kind| (kind.name.to_owned(), quick_qemu_blocks(kind)));
-        // Whole lives of other projects' containers, and eight of them at once, take seconds a block and decide no claim.
-        let fewer = match experiment.name {
-            "lifecycle" => Some(0),
-            "memory" => Some(2),
-            _ => None,
-        };
-        let others =
-            fewer.into_iter().flat_map(|blocks| ["runc", "crun", "bubblewrap"].map(|name| (name.to_owned(), blocks)));
-        engines.chain(machines).chain(others).collect()
+        let fewer = KINDS.iter().filter_map(|kind| Some((kind.name.to_owned(), quick_blocks(experiment.name, kind)?)));
+        fewer.collect()
     }
 
     /// The plan, with experiments in the order of the report.
@@ -127,7 +115,7 @@ impl Request {
         let blocks_of = |experiment: &Experiment| self.blocks.unwrap_or(self.suite.blocks(experiment).max(1));
         let blocks: BTreeMap<String, u32> =
             chosen.iter().map(|experiment| (experiment.name.to_owned(), blocks_of(experiment))).collect();
-        let fewer = chosen.iter().map(|experiment| (experiment.name.to_owned(), self.engine_blocks(experiment)));
+        let fewer = chosen.iter().map(|experiment| (experiment.name.to_owned(), self.fewer_blocks(experiment)));
         let sandbox_blocks = fewer.filter(|(_, sandboxes)| !sandboxes.is_empty()).collect();
         let narrowed = self.blocks.is_some()
             || self.program.is_some()
@@ -147,6 +135,23 @@ impl Request {
     /// Those sandboxes that were asked for, in the order of every table.
     pub fn choose(&self, all: &[SandboxRecord]) -> Vec<SandboxRecord> {
         all.iter().filter(|sandbox| self.wants(&sandbox.name)).cloned().collect()
+    }
+}
+
+/// How many blocks of an experiment a sandbox has in the quick suite, where it is one that takes long: an engine's container takes
+/// half a second, and a machine of QEMU's seconds.
+fn quick_blocks(experiment: &str, kind: &Kind) -> Option<u32> {
+    if Engine::of(kind.name).is_some() {
+        return Some(quick_engine_blocks(experiment, kind));
+    }
+    if kind.is_qemu() {
+        return Some(quick_qemu_blocks(kind));
+    }
+    // Whole lives of other projects' containers, and eight of them at once, take seconds a block and decide no claim.
+    match (kind.name, experiment) {
+        ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
+        ("runc" | "crun" | "bubblewrap", "memory") => Some(2),
+        _ => None,
     }
 }
 

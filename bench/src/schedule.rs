@@ -13,8 +13,8 @@ use isobench_reports::metrics;
 use isobench_reports::record::Plan;
 
 /// The cells of a plan in the order in which they are measured: first one warm-up block of each experiment that warms up,
-/// numbered 0, then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer blocks, which
-/// are then spread evenly over the experiment's own.
+/// numbered 0, then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer
+/// blocks, which are then spread evenly over the experiment's own.
 pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut order = Vec::new();
