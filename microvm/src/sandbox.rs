@@ -185,6 +185,7 @@ fn words(workload: &Workload) -> Result<String, Unsupported> {
         Workload::Idle => Ok("idle".into()),
         Workload::Serve { port } => Ok(format!("serve:{port}")),
         Workload::Memory { bytes } => Ok(format!("memory:{bytes}")),
+        Workload::Freed { .. } => unsupported("giving memory back from the unikernel", "it has no balloon"),
         Workload::Drive(_) => unsupported("driving traffic from the unikernel", "its server only answers"),
         Workload::Probe(_) => unsupported("probing from the unikernel", "it has no operating system to look at"),
         Workload::Program { .. } => {

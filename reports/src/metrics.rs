@@ -167,6 +167,11 @@ pub const METRICS: &[Definition] = &[
         Kind::Boolean,
         "Whether writing to memory inside took at least half as much of the host's.",
     ),
+    fact(
+        "reservation.given-back",
+        Kind::Boolean,
+        "Whether the host held less afterwards, by at least half of what was freed inside.",
+    ),
     Definition {
         name: "density.instances",
         unit: "",

@@ -21,6 +21,11 @@ pub enum Workload {
         /// Bytes of memory.
         bytes: u64,
     },
+    /// Writes to so much memory once, gives it back to the kernel inside, says that it is ready, and waits to be ended.
+    Freed {
+        /// Bytes of memory.
+        bytes: u64,
+    },
     /// Drives a server elsewhere and prints one [`DriveOutcome`] as a line of JSON.
     Drive(Drive),
     /// Looks at what can be seen and reached from inside and prints the finding as a line of JSON.
@@ -41,6 +46,7 @@ impl Workload {
             Self::Idle => vec!["idle".into()],
             Self::Serve { port } => vec!["serve".into(), port.to_string()],
             Self::Memory { bytes } => vec!["memory".into(), bytes.to_string()],
+            Self::Freed { bytes } => vec!["freed".into(), bytes.to_string()],
             Self::Drive(drive) => vec!["drive".into(), json(drive)],
             Self::Probe(probe) => vec!["probe".into(), json(probe)],
             Self::Program { arguments } => arguments.clone(),

@@ -23,16 +23,19 @@ pub(crate) use networks::Networks;
 pub(crate) use spawn::spawn;
 
 use crate::doctor;
+use crate::experiments::Ground;
 use crate::programs::Program;
 use crate::testbed::Settings;
 use crate::testbed::network::OwnNetworks;
+use anyhow::Context;
 use isobench_microvm::judge::{Verdict, judge};
-use isobench_microvm::linux::kernel;
+use isobench_microvm::linux::{BalloonKind, kernel};
 use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
 use isobench_runtime::{ContainerSandbox, SandboxNetwork};
 use isobench_workload::{Family, Sandbox};
 use obstacles::Obstacles;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// What network a sandbox has, as far as an experiment must know.
@@ -220,6 +223,13 @@ pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, networks: &OwnNe
         _ => Housing::Process,
     };
     Box::new(virtual_machine::unikernel(housing, vmm, networks).with_wire_packets())
+}
+
+/// Linux with a balloon, which is set on a control socket at this path.
+pub(crate) fn with_balloon(ground: &Ground, socket: PathBuf) -> anyhow::Result<Box<dyn Sandbox>> {
+    let kernel = ground.settings.kernel.clone().or_else(kernel::find).context(NO_GUEST_KERNEL)?;
+    let sandbox = virtual_machine::linux(&kernel, &ground.vmm, &ground.agent, ground.networks.own()?)?;
+    Ok(Box::new(sandbox.with_balloon(BalloonKind::Plain).with_control(socket)))
 }
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, networks: &OwnNetworks) -> Found {

@@ -52,6 +52,8 @@ const SUBJECTS: [Subject; 5] = [
         blocks: &[
             ("reservation.memory", &[("when", "boot")]),
             ("reservation.memory", &[("when", "touched")]),
+            ("reservation.memory", &[("when", "freed")]),
+            ("reservation.memory", &[("when", "ballooned")]),
             ("reservation.memory", &[("when", "assigned")]),
         ],
     },

@@ -43,10 +43,10 @@ fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_te
 #[test]
 fn the_claims_are_whole() {
     let mut ids: Vec<_> = claims().iter().map(|claim| &claim.id).collect();
-    assert_eq!(ids.len(), 43);
+    assert_eq!(ids.len(), 44);
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 43, "an id stands twice");
+    assert_eq!(ids.len(), 44, "an id stands twice");
     for claim in claims() {
         assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
         let tested = !claim.rules.is_empty();
@@ -318,6 +318,34 @@ fn what_a_machine_takes_at_its_start_is_held_against_what_it_was_assigned() {
             assert_eq!((verdict.answer, verdict.reason), (Answer::Inconclusive, Some(broken)), "{id}");
         }
     }
+}
+
+#[test]
+fn what_a_machine_keeps_is_held_against_what_it_had_touched() {
+    let of = |freed: f64, ballooned: f64, given_back: bool| {
+        let mut records = Synthetic::new();
+        let mut generator = fastrand::Rng::with_seed(8);
+        for block in 1..=10 {
+            for (when, mebibytes) in [("touched", 98.0), ("freed", freed), ("ballooned", ballooned)] {
+                let bytes = mebibytes * noise(&mut generator, 0.02) * 1_048_576.0;
+                records.number("vm-linux", block, "reservation.memory", &owned(&[("when", when)]), bytes);
+            }
+            let place = ("reservation", "vm-linux");
+            records.add(place, block, "reservation.taken", &[("when", "touched")], Value::Boolean(true));
+            let place = ("reservation", "container-bridge");
+            records.add(place, block, "reservation.given-back", &[("when", "freed")], Value::Boolean(given_back));
+        }
+        records.verdict("vm.prealloc.kept")
+    };
+    let confirmed = of(97.0, 97.0, true);
+    assert_eq!((confirmed.answer, &confirmed.reason), (Answer::Confirmed, &None), "{confirmed:#?}");
+    let split = of(97.0, 35.0, true);
+    assert_eq!(split.answer, Answer::Split, "{split:#?}");
+    // The guest's own freeing is held apart from the balloon.
+    let answers: Vec<Answer> = split.figures.iter().map(|figure| figure.answer).collect();
+    assert_eq!(answers, [Answer::Confirmed, Answer::Refuted]);
+    let broken = Reason::ControlBroken { metric: "reservation.given-back".into(), sandbox: "container-bridge".into() };
+    assert_eq!(of(97.0, 35.0, false).reason, Some(broken));
 }
 
 #[test]

@@ -36,8 +36,9 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs a workload and gives the exit status.
 fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8, Failure> {
-    let workload =
-        arguments.next().ok_or("no workload given: exit, idle, serve PORT, memory BYTES, drive JSON or probe JSON")?;
+    let workload = arguments
+        .next()
+        .ok_or("no workload given: exit, idle, serve PORT, memory BYTES, freed BYTES, drive JSON or probe JSON")?;
     let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
     match workload.as_str() {
         "exit" => say(&announcement::format(&stages)).map(|()| 0),
@@ -51,6 +52,12 @@ fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8
         }
         "memory" => {
             let _held = hold(&argument("a number of bytes")?)?;
+            say(&announcement::format(&stages))?;
+            rest()
+        }
+        "freed" => {
+            // More than the allocator keeps for itself: it goes back to the kernel at once.
+            drop(hold(&argument("a number of bytes")?)?);
             say(&announcement::format(&stages))?;
             rest()
         }
