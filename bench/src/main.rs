@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use isobench::commands::{self, Arguments};
-use isobench::{doctor, instances, networks, selftest, testbed};
+use isobench::{doctor, networks, selftest, testbed};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,7 +12,6 @@ fn main() -> ExitCode {
         Some(word) if word == testbed::enter::SUBCOMMAND => testbed::enter::main(),
         Some(word) if word == doctor::SUBCOMMAND => doctor::trial::main(),
         Some(word) if word == networks::server::SUBCOMMAND => networks::server::main(),
-        Some(word) if word == instances::SUBCOMMAND => instances::supervisor::main(),
         Some(word) if word == selftest::SUBCOMMAND => selftest::main(),
         _ => {
             commands::complete();

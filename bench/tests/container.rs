@@ -504,12 +504,10 @@ fn terminal() -> Outcome {
     session.type_in(b"\x03echo in''terrupted\r")?;
     session.expect("interrupted")?;
     rustix::termios::tcsetwinsize(&session.controlling, size(40, 120))?;
-    // The terminal tells all of its foreground group; here is none, so the one that runs inside is told.
+    // The terminal tells all of its foreground group; here is none, so the one that runs inside is told: the last to be made.
     let number = session.child.id();
     let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children"))?;
-    let inside =
-        |child: &&str| fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains("__inside"));
-    let inner = children.split_ascii_whitespace().find(inside).ok_or("nothing runs inside")?;
+    let inner = children.split_ascii_whitespace().next_back().ok_or("nothing runs inside")?;
     kill_process(Pid::from_raw(inner.parse()?).ok_or("no process")?, Signal::WINCH)?;
     until("the other size", || {
         session.type_in(b"stty size\r")?;
@@ -662,11 +660,11 @@ fn bad_input() -> Outcome {
 
 /// The supervisor of a container, as the machine numbers it.
 fn supervisor(lab: &Lab, name: &str) -> Result<Pid, Failed> {
-    let wanted = format!("/containers/{name}");
+    let wanted = format!("containers/{name}");
     for entry in fs::read_dir("/proc")?.flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&line);
-        if !text.contains("__supervise") || !text.contains(&wanted) {
+        let is_one = fs::read(entry.path().join("comm")).is_ok_and(|name| name == b"isobench-keeper\n");
+        let directory = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+        if !is_one || !directory.ends_with(&wanted) {
             continue;
         }
         // Other tests have containers of that name in testbeds of their own.

@@ -97,7 +97,8 @@ impl Lab {
     /// All of the host that a machine could leave behind.
     fn footprint(&self) -> Result<BTreeSet<String>, Failed> {
         let script = "cut -d: -f1 /proc/net/dev; ls -a /run/isobench/containers; \
-                      for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each 2>/dev/null | grep -e '[v]mm' -e '__[s]upervise'; done; \
+                      for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each 2>/dev/null | grep -e '[v]mm'; done; \
+                      cat /proc/[0-9]*/comm 2>/dev/null | grep isobench-keeper; \
                       find /sys/fs/cgroup -maxdepth 3 -name 'vm-*'; grep -c . /proc/self/mountinfo";
         let output = self.shell("default", script)?;
         Ok(String::from_utf8(output.stdout)?.lines().map(|line| line.trim().to_owned()).collect())
@@ -280,7 +281,7 @@ fn leaves_nothing() -> Outcome {
     let mut before = BTreeSet::new();
     until("the end of the first", || {
         before = lab.footprint()?;
-        Ok(!before.iter().any(|line| line.contains("vmm") || line.contains("__supervise")))
+        Ok(!before.iter().any(|line| line.contains("vmm") || line.contains("isobench-keeper")))
     })?;
     lab.serve("one", &["-p", "8080:7000"])?;
     lab.serve("two", &["--rm"])?;

@@ -237,6 +237,52 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     unsafe { system_call(libc::SYS_close_range, arguments) }.map(drop)
 }
 
+/// Divides this process in two ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)): `None` in the new one, its
+/// number in the old one.
+///
+/// # Errors
+/// `EINVAL` where this process has more than one thread: the others' locks would stay locked in the copy.
+pub fn fork() -> Result<Option<Pid>, Errno> {
+    // SAFETY: CLONE_THREAD changes nothing; the kernel refuses it to a process with several threads (unshare(2)).
+    unsafe { system_call(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0])? };
+    // SAFETY: with one thread, the copy is as good as the original: nobody holds a lock or is in the middle of anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        number => Ok(Pid::from_raw(number)),
+    }
+}
+
+/// Does `work` in a process of its own, which has one descriptor and the standard streams and nothing else that is open here;
+/// it ends with the status that `work` gives. What `work` captures must not be a descriptor: it is closed.
+///
+/// # Errors
+/// As [`fork`] has them.
+pub fn fork_apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) -> i32) -> Result<Pid, Errno> {
+    if let Some(number) = fork()? {
+        return Ok(number);
+    }
+    // A panic must not unwind into what was called before: those frames have descriptors that are closed now.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let kept = alone(kept)?;
+        Ok::<_, Errno>(work(kept))
+    }));
+    exit(outcome.unwrap_or(Ok(101)).unwrap_or(1))
+}
+
+/// Closes all but the standard streams and one more.
+fn alone(kept: OwnedFd) -> Result<OwnedFd, Errno> {
+    let number = kept.as_raw_fd() as usize;
+    let close = |first: usize, last: usize| {
+        // SAFETY: only `fork_apart` calls this, in a process that never comes back to whoever has these descriptors.
+        unsafe { system_call(libc::SYS_close_range, [first, last, 0, 0, 0, 0]) }.map(drop)
+    };
+    if number > 3 {
+        close(3, number - 1)?;
+    }
+    close(number.max(2) + 1, u32::MAX as usize)?;
+    Ok(kept)
+}
+
 /// Makes all flags of a mount tree read-only
 /// ([mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html)).
 pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {

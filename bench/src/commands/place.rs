@@ -20,11 +20,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// Runs a command's work at the place: at once where this process is there already, else by this program started again
-    /// inside with the same words. In `work`, [`home::state`] is the right state directory, and the working directory is the
+    /// Runs a command's work at the place: at once where this process is there already, else by a copy of it that goes inside,
+    /// for whose end it waits. In `work`, [`home::state`] is the right state directory, and the working directory is the
     /// caller's where it is seen there.
     ///
-    /// Call it before anything else is done, while this process has one thread: all that comes before is done twice.
+    /// Call it while this process has one thread.
     ///
     /// # Errors
     /// Where there is no such place, or as `work` fails.
@@ -42,7 +42,8 @@ impl Place {
                 format!("{target} is an outside client, which runs no containers: only `testbed enter` goes there");
             return Err(BadInput(sentence).into());
         }
-        enter::join(&target, &there(&target, self.testbed.is_none())?)?.again()
+        let inside = enter::join(&target, &there(&target, self.testbed.is_none())?)?;
+        inside.divide()?.map_or_else(work, Ok)
     }
 
     /// The testbed that is asked for.

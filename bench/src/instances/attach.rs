@@ -3,8 +3,9 @@
 use super::connection::Connection;
 use super::protocol::{Answer, Frame, Kind, Order};
 use super::store::{CONTROL, Container};
-use super::{SUBCOMMAND, refuse};
+use super::{refuse, supervisor};
 use anyhow::{Context, bail};
+use isobench_runtime::launch::fork_apart;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -14,23 +15,17 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 
 /// Starts the supervisor of a container, which launches it; the order says what this side wants of it.
+///
+/// The supervisor is a copy of this process, which must have one thread: starting the program anew would take twice as long.
 pub(crate) fn start(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
-    // What a script has open must not stay open as long as the container lives.
-    isobench_runtime::launch::keep_descriptors()?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the supervisor")?;
-    Command::new("/proc/self/exe")
-        .arg(SUBCOMMAND)
-        .arg(container.path())
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start a supervisor from /proc/self/exe")?;
+    // What a script has open must not stay open as long as the container lives: it gets the socket alone.
+    fork_apart(theirs.into(), |socket| supervisor::main(container.path(), socket.into()))
+        .context("start a supervisor")?;
     Frame::of(Kind::Order, order).send(&ours).context("give the supervisor its first order")?;
     Ok(ours)
 }

@@ -40,7 +40,7 @@ mod request;
 pub(crate) mod rooted;
 mod state;
 mod store;
-pub mod supervisor;
+mod supervisor;
 mod task;
 
 pub(crate) use crate::networks::{Refusal, refuse};
@@ -50,9 +50,6 @@ pub(crate) use machine::{Guest, Machine, check_memory, usual_memory};
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
 pub(crate) use store::{Container, Store, kind_of};
-
-/// The hidden subcommand of a supervisor; [`supervisor::main`] answers it.
-pub const SUBCOMMAND: &str = "__supervise";
 
 /// Exit status for an error of our own, as Docker has it.
 pub(crate) const OWN_FAILURE: i32 = 125;

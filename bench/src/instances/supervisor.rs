@@ -1,8 +1,7 @@
 //! The process that looks after one container: it launches it, keeps its log, carries streams, takes orders, and ends with it.
 //!
-//! It has one thread and waits in one place ([poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)). It is started in no
-//! container's directory but with it as its argument, and with a socket as its standard input, on which its starter says the
-//! first [`Order`].
+//! It has one thread and waits in one place ([poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)). It is a copy of its
+//! starter, which says the first [`Order`] over a socket; its working directory is the container's, its name `isobench-keeper`.
 
 use super::connection::{Connection, Role};
 use super::execution::Executing;
@@ -21,41 +20,46 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
-use std::fs::File;
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What the process is called in lists of processes.
+const NAME: &CStr = c"isobench-keeper";
 
 /// How long the kernel may take to remove a control group whose processes have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The hidden subcommand; the container's directory follows.
-pub fn main() -> ExitCode {
-    match supervise() {
-        Ok(()) => ExitCode::SUCCESS,
+/// The supervisor of the container that lies in a directory, in a process of its own; gives the exit status. The socket is that
+/// of its starter.
+pub(super) fn main(directory: &Path, socket: UnixStream) -> i32 {
+    match supervise(directory, socket) {
+        Ok(()) => 0,
         // Whoever started it has been told, as far as anybody can be.
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => 1,
     }
 }
 
-fn supervise() -> anyhow::Result<()> {
-    let directory =
-        std::env::args_os().nth(2).context("a supervisor is a part of `isobench container` and no command")?;
+fn supervise(directory: &Path, socket: UnixStream) -> anyhow::Result<()> {
     // No terminal and no group of the starter's: Ctrl-C there is meant for the starter alone.
     rustix::process::setsid().context("begin a session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::thread::set_name(NAME).context("take a name")?;
     // An ordinary user's first process has to map its user, by files that then would be root's.
     let root = rustix::process::geteuid().is_root();
     if root {
         refuse_looks()?;
     }
-    std::env::set_current_dir(&directory).context("enter the container's directory")?;
-    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().context("keep the first socket")?);
-    let null = File::open("/dev/null").context("open /dev/null")?;
+    std::env::set_current_dir(directory).context("enter the container's directory")?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("detach the standard input")?;
+    rustix::stdio::dup2_stdout(&null).context("detach the standard output")?;
+    rustix::stdio::dup2_stderr(&null).context("detach the standard error")?;
+    drop(null);
     let Some(frame) = Frame::receive(&socket)? else { return Ok(()) };
     let order: Order = frame.value()?;
     let mut first = Connection::new(socket)?;

@@ -1,19 +1,19 @@
 //! Going into a testbed: this process joins the namespaces of one of its hosts, and starts a program there.
 //!
 //! A process can leave its pid namespace only through a child ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)),
-//! so it is this program again that runs inside, with the same words and the same standard streams, while this process
-//! hands signals on and then ends as it did. Of a command that is given by its words, the second half finds out by
-//! [`crate::home::inside`] that it has arrived.
+//! so it is a copy of this process or another program that works inside, with the same standard streams, while this process
+//! hands signals on and then ends as it did.
 
 use super::kept::{CLIENT_NAMESPACE, second};
 use super::namespaces;
 use super::record::Record;
 use super::view::{self, LinkView};
-use crate::commands::{self, Arguments, BadInput, Status};
+use crate::commands::{self, BadInput, Status};
 use anyhow::{Context, anyhow, bail};
-use clap::Parser;
+use isobench_runtime::launch::fork;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fd::OwnedFd;
-use rustix::process::{Signal, getpgrp, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, WaitOptions, getpgrp, kill_process, set_parent_process_death_signal, waitpid};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -23,16 +23,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::str::FromStr;
 
 /// The hidden subcommand of what runs inside; [`main`] answers it.
 pub const SUBCOMMAND: &str = "__inside";
-
-/// Its argument where the words of an `isobench` command follow.
-const COMMAND: &str = "command";
 
 /// Its argument where any program with its arguments follows.
 const PROGRAM: &str = "program";
@@ -148,11 +145,24 @@ fn enter(pidfd: &OwnedFd, its_user: &str) -> anyhow::Result<()> {
 }
 
 impl Inside {
-    /// Runs this very command again, inside; gives its status.
-    pub(crate) fn again(self) -> anyhow::Result<Status> {
-        let mut command = self.command(COMMAND);
-        command.args(std::env::args_os().skip(1));
-        run(command)
+    /// Goes on as two processes, of which the new one is inside: `None` there, and its exit status here, once it has ended.
+    /// Must be called while this process has one thread.
+    pub(crate) fn divide(self) -> anyhow::Result<Option<Status>> {
+        // From before the child is there until this process can hand on what it gets.
+        let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).context("hold signals back")?;
+        let child = fork().context("go on as a process inside");
+        let free = || blocked.thread_set_mask().context("take signals again");
+        match child {
+            Ok(None) => {
+                free()?;
+                ties_to_outside()?;
+                // Another process of the testbed may have no such directory.
+                let _ = std::env::set_current_dir(self.start());
+                Ok(None)
+            }
+            Ok(Some(child)) => attend(child, free).map(Some),
+            Err(error) => free().and(Err(error)),
+        }
     }
 
     /// Runs a program inside; gives its status, or 126 and 127 as shells do where it is none or not there. It is looked for in
@@ -177,50 +187,67 @@ impl Inside {
     fn command(&self, kind: &str) -> Command {
         // The child looks the path up, in its own /proc.
         let mut command = Command::new("/proc/self/exe");
-        command.args([SUBCOMMAND, kind]).current_dir(if self.directory.is_dir() {
-            &*self.directory
-        } else {
-            "/".as_ref()
-        });
+        command.args([SUBCOMMAND, kind]).current_dir(self.start());
         command
+    }
+
+    /// Where to begin: in the caller's working directory where it is seen here.
+    fn start(&self) -> &Path {
+        if self.directory.is_dir() { &self.directory } else { Path::new("/") }
     }
 }
 
 /// Runs what runs inside to its end; gives its status.
 fn run(mut command: Command) -> anyhow::Result<Status> {
     // From before the child is there, so that its end is never missed.
-    let mut signals =
-        Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watch for signals")?;
-    let mut child = command.spawn().context("start this program inside")?;
+    let signals = watch()?;
+    let child = command.spawn().context("start this program inside")?;
+    await_end(Pid::from_child(&child), signals)
+}
+
+/// Waits for the end of a child that was made while signals were held back; gives its status.
+fn attend(child: Pid, free: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Status> {
+    let signals = watch()?;
+    free()?;
+    await_end(child, signals)
+}
+
+fn watch() -> anyhow::Result<Signals> {
+    Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watch for signals")
+}
+
+fn await_end(child: Pid, mut signals: Signals) -> anyhow::Result<Status> {
     loop {
-        if let Some(status) = child.try_wait().context("wait for what runs inside")? {
-            return Ok(Status::Program(status.code().unwrap_or(128 + status.signal().unwrap_or(0)) as u8));
+        if let Some((_, status)) = waitpid(Some(child), WaitOptions::NOHANG).context("wait for what runs inside")? {
+            let signal = status.terminating_signal().unwrap_or(0);
+            return Ok(Status::Program(status.exit_status().unwrap_or(128 + signal) as u8));
         }
-        signals.wait().filter(|signal| *signal != SIGCHLD).for_each(|signal| hand_on(signal, &child));
+        signals.wait().filter(|signal| *signal != SIGCHLD).for_each(|signal| hand_on(signal, child));
     }
 }
 
 /// Hands a signal on, but for what the terminal has sent to both, as it does to a whole group.
-fn hand_on(signal: i32, child: &Child) {
+fn hand_on(signal: i32, child: Pid) {
     let own = rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp());
     if own && matches!(signal, SIGINT | SIGQUIT) {
         return;
     }
     if let Some(signal) = Signal::from_named_raw(signal) {
-        let _ = kill_process(rustix::process::Pid::from_child(child), signal);
+        let _ = kill_process(child, signal);
     }
 }
 
-/// The hidden subcommand: what runs inside ends with the process that waits for it outside.
+/// What runs inside ends with the process that waits for it outside.
+fn ties_to_outside() -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the process outside")
+}
+
+/// The hidden subcommand.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    let own = words.next().unwrap_or_default();
-    let kind = words.nth(1).unwrap_or_default();
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        return commands::fail(&anyhow!(error).context("ask to die with the process outside"));
-    }
-    if kind == COMMAND {
-        return commands::main(Arguments::parse_from([own].into_iter().chain(words)));
+    let kind = words.nth(2).unwrap_or_default();
+    if let Err(error) = ties_to_outside() {
+        return commands::fail(&error);
     }
     if kind == LINKS {
         let told = view::links().and_then(|links| Ok(serde_json::to_writer(std::io::stdout(), &links)?));
