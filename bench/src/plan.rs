@@ -151,6 +151,9 @@ fn quick_blocks(experiment: &str, kind: &Kind) -> Option<u32> {
     match (kind.name, experiment) {
         ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
         ("runc" | "crun" | "bubblewrap", "memory") => Some(2),
+        // It boots for a second.
+        ("user-mode-linux", "startup") => Some(6),
+        ("user-mode-linux", "memory") => Some(0),
         _ => None,
     }
 }

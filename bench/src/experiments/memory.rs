@@ -1,7 +1,7 @@
 //! What one more idle instance costs: memory of the whole host over the number of instances, and its parts.
 
 use super::{Experiment, Ground, Point, Scene, Sheet, ended};
-use crate::sandboxes::{Engine, Network};
+use crate::sandboxes::{Engine, Kind, Network};
 use crate::testbed::memory::{self, Snapshot};
 use isobench_reports::record::Value;
 use isobench_workload::{Instance, Sandbox, Workload, protocol::PORT};
@@ -14,7 +14,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     metrics: &["memory.host", "memory.pss", "memory.cgroup", "memory.vmm-overhead", "memory.engine"],
     points: |kind| {
         let host = COUNTS.map(|instances| point("memory.host", instances));
-        let held = COUNTS.into_iter().filter(|instances| *instances > 0);
+        let held = COUNTS.into_iter().filter(|instances| *instances > 0 && !kind.is_user_mode());
         let points = host.into_iter().chain(held.map(|instances| point("memory.pss", instances)));
         match Engine::of(kind.name) {
             Some(_) => points.chain(COUNTS.map(|instances| point("memory.engine", instances))).collect(),
@@ -39,7 +39,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let mut instances: Vec<Instance> = Vec::new();
     // One that serves is idle as long as nobody asks; those that share a port cannot all serve.
     let workload = if kind.network == Network::Bridged { Workload::Serve { port: PORT } } else { Workload::Idle };
-    let filled = fill(ground, sandbox, &workload, sheet, &before, &mut instances);
+    let filled = fill((ground, kind), sandbox, &workload, sheet, &before, &mut instances);
     let mut errors = Vec::new();
     for instance in instances.into_iter().rev() {
         errors.extend(instance.destroy().err().unwrap_or_default());
@@ -49,7 +49,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 }
 
 fn fill(
-    ground: &Ground,
+    (ground, kind): (&Ground, &Kind),
     sandbox: &mut dyn Sandbox,
     workload: &Workload,
     sheet: &mut Sheet,
@@ -71,6 +71,9 @@ fn fill(
             sheet.value(&point("memory.engine", count), Value::Integer(held));
         }
         if count == 0 {
+            continue;
+        }
+        if kind.is_user_mode() {
             continue;
         }
         let processes = memory::processes_of(before, &now)?;

@@ -104,9 +104,10 @@ impl Experiment {
         Kind::named(&sandbox.name).is_some_and(|kind| !self.points(kind).is_empty())
     }
 
-    /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone.
+    /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone, user-mode Linux in memory too.
     fn points(&self, kind: &Kind) -> Vec<Point> {
-        if kind.is_qemu() && self.name != startup::EXPERIMENT.name {
+        let (start, memory) = (self.name == startup::EXPERIMENT.name, self.name == memory::EXPERIMENT.name);
+        if (kind.is_qemu() && !start) || (kind.is_user_mode() && !start && !memory) {
             return Vec::new();
         }
         (self.points)(kind)

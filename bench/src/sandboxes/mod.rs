@@ -5,6 +5,7 @@ mod client;
 mod container;
 mod docker;
 mod engine;
+mod guest_archive;
 mod networks;
 mod obstacles;
 mod oci;
@@ -14,6 +15,7 @@ mod qemu;
 mod root_directory;
 mod shield;
 mod spawn;
+mod user_mode_linux;
 mod virtual_machine;
 
 pub(crate) use container::NAMED_PORT;
@@ -66,6 +68,9 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
     Kind { name, family, network }
 }
 
+/// The peer whose guest kernel is a program of the host's.
+const USER_MODE_LINUX: &str = "user-mode-linux";
+
 /// Every sandbox that this program knows, in the order of every table and chart.
 pub const KINDS: &[Kind] = &[
     kind("process", Family::Process, Network::Host),
@@ -82,6 +87,7 @@ pub const KINDS: &[Kind] = &[
     kind("bubblewrap", Family::Peer, Network::None),
     kind("qemu-microvm", Family::Peer, Network::None),
     kind("qemu-q35", Family::Peer, Network::None),
+    kind(USER_MODE_LINUX, Family::Peer, Network::None),
     kind("docker-host", Family::Peer, Network::Host),
     kind("docker-container", Family::Peer, Network::Joined),
     kind("docker-none", Family::Peer, Network::None),
@@ -103,6 +109,12 @@ impl Kind {
     /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated and have no network.
     pub fn is_qemu(&self) -> bool {
         self.name.starts_with("qemu-")
+    }
+
+    /// Whether it is user-mode Linux, whose processes share one address space, so that a sum over them counts its memory anew with
+    /// each.
+    pub fn is_user_mode(&self) -> bool {
+        self.name == USER_MODE_LINUX
     }
 
     /// Whether it is on the network that its runtime has by default.
@@ -196,6 +208,7 @@ pub(crate) fn find(
                 let kernel = settings.kernel.clone().or_else(kernel::find);
                 found(qemu::Qemu::find(kind.name, kernel.as_deref(), agent, kvm.runs_linux()))
             }
+            USER_MODE_LINUX => found(user_mode_linux::UserModeLinux::find(agent)),
             other => Err(format!("nothing makes the sandbox `{other}`")),
         }
     };

@@ -1,13 +1,12 @@
 //! The peer QEMU: the Linux guest of our own machine on two of QEMU's, by KVM where that runs Linux, else by QEMU's own emulation
 //! of the processor (TCG), and then labelled so everywhere.
 
+use super::guest_archive::GuestArchive;
 use super::spawn::{find_program, spawn, version};
 use crate::programs::Program;
 use crate::testbed::directory;
-use anyhow::Context;
-use isobench_microvm::linux::{initramfs::Archive, sandbox::MEMORY};
-use isobench_workload::{Family, Instance, LaunchError, Sandbox, Unsupported, Workload};
-use std::fs;
+use isobench_microvm::linux::sandbox::MEMORY;
+use isobench_workload::{Family, Instance, LaunchError, Sandbox, Workload};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,8 +24,7 @@ pub(super) struct Qemu {
     program: PathBuf,
     accelerator: &'static str,
     kernel: PathBuf,
-    agent: &'static [u8],
-    directory: PathBuf,
+    archive: GuestArchive,
     launched: u64,
 }
 
@@ -44,23 +42,8 @@ impl Qemu {
         let version = version(&program);
         let accelerator = if hardware { "kvm" } else { "tcg" };
         let directory = directory(name).map_err(|error| format!("{error:#}"))?;
-        Ok((Self { name, program, accelerator, kernel, agent: agent.bytes(), directory, launched: 0 }, version))
-    }
-
-    /// The agent as /init with its arguments: what our own monitor puts into the guest's memory, less the modules of devices, of
-    /// which this guest has none.
-    fn initramfs(&self, workload: &Workload) -> anyhow::Result<PathBuf> {
-        let mut archive = Archive::new();
-        for directory in ["dev", "proc", "sys", "tmp", "isobench", "isobench/modules"] {
-            archive.directory(directory);
-        }
-        archive.character_device("dev/console", 5, 1);
-        archive.character_device("dev/null", 1, 3);
-        archive.program("init", self.agent);
-        archive.file("isobench/arguments", workload.arguments().join("\0").as_bytes());
-        let path = self.directory.join("initramfs");
-        fs::write(&path, archive.finish()).with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
+        let archive = GuestArchive::new(agent, &directory);
+        Ok((Self { name, program, accelerator, kernel, archive, launched: 0 }, version))
     }
 }
 
@@ -74,17 +57,9 @@ impl Sandbox for Qemu {
     }
 
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
-        if matches!(workload, Workload::Program { .. }) {
-            let what = "a program of your own in QEMU's guest".into();
-            return Err(Unsupported { what, why: "its initramfs holds the agent alone".into() }.into());
-        }
         self.launched += 1;
         let instance = format!("{}-{}", self.name, self.launched);
-        let initramfs = self.initramfs(workload).map_err(|error| LaunchError::Step {
-            sandbox: instance.clone(),
-            step: "make its initramfs".into(),
-            source: error.into(),
-        })?;
+        let initramfs = self.archive.write(&instance, workload)?;
         let machine = self.name.strip_prefix("qemu-").unwrap_or(self.name);
         let mut command = Command::new(&self.program);
         command.args(["-machine", machine, "-accel", self.accelerator, "-m", &format!("{}M", MEMORY >> 20)]);

@@ -1,0 +1,66 @@
+//! Peers whose guests boot on any machine, each in a short run of its own.
+
+use isobench_reports::reader;
+use isobench_reports::record::{Outcome, Value};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let installed = |program: &str| {
+        std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|place| place.join(program).exists()))
+    };
+    let obstacle = match rustix::process::geteuid().is_root() {
+        _ if !installed("linux.uml") => Some("needs linux.uml: apt-get install user-mode-linux"),
+        false => Some("needs root"),
+        true => None,
+    };
+    let trials = vec![trial("user_mode_linux_starts_and_ends_with_all_of_its_processes", user_mode_linux, obstacle)];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &str, test: fn() -> Result<(), Failed>, obstacle: Option<&str>) -> Trial {
+    let name = obstacle.map_or_else(|| name.to_owned(), |reason| format!("{name} (ignored: {reason})"));
+    Trial::test(name, test).with_ignored_flag(obstacle.is_some())
+}
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what().into()) }
+}
+
+/// A run of one experiment in one sandbox, all of whose samples are values.
+fn run(place: &Path, sandbox: &str, experiment: &str) -> Result<reader::Records, Failed> {
+    let directory = place.join(experiment);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+    command.args(["run", "--only", experiment, "--sandbox", sandbox, "--require", sandbox, "--reps", "1", "--out"]);
+    let output = command.arg(&directory).env("XDG_RUNTIME_DIR", place).output()?;
+    check(output.status.success(), || format!("{output:?}"))?;
+    let records = reader::read(&directory)?;
+    for sample in &records.samples {
+        check(matches!(sample.outcome, Outcome::Value(_)), || format!("a failed sample: {sample:?}"))?;
+    }
+    Ok(records)
+}
+
+fn user_mode_linux() -> Result<(), Failed> {
+    let place = tempfile::tempdir()?;
+    // A process of the guest's that stayed behind would be a leak, which is a failed sample.
+    let records = run(place.path(), "user-mode-linux", "startup")?;
+    let ready = records.samples.iter().filter(|sample| sample.metric == "start.ready");
+    check(ready.count() == 2, || format!("not a warm-up and a launch: {:?}", records.samples))?;
+    let records = run(place.path(), "user-mode-linux", "memory")?;
+    // Its processes share their memory, so that no sum over them is told.
+    check(records.samples.iter().all(|sample| sample.metric != "memory.pss"), || "a sum was told".into())?;
+    let at = |instances: &str| {
+        let found = records.samples.iter().find(|sample| {
+            sample.metric == "memory.host" && sample.parameters.get("instances").is_some_and(|found| found == instances)
+        });
+        match found.map(|sample| &sample.outcome) {
+            Some(Outcome::Value(Value::Integer(bytes))) => Ok(*bytes),
+            other => Err(Failed::from(format!("no memory for {instances} instances: {other:?}"))),
+        }
+    };
+    let (none, eight) = (at("0")?, at("8")?);
+    check(eight > none, || format!("{none} bytes without a guest and {eight} with eight"))
+}
