@@ -94,11 +94,15 @@ impl Request {
 
     /// Blocks of those sandboxes that have few in the quick suite, unless they or a number of blocks were asked for.
     fn fewer_blocks(&self, experiment: &Experiment) -> BTreeMap<String, u32> {
-        if self.suite == Suite::Full || self.blocks.is_some() || !self.sandboxes.is_empty() {
+        if self.blocks.is_some() || !self.sandboxes.is_empty() {
             return BTreeMap::new();
         }
-        let fewer = KINDS.iter().filter_map(|kind| Some((kind.name.to_owned(), quick_blocks(experiment.name, kind)?)));
-        fewer.collect()
+        let fewer = |kind: &Kind| match self.suite {
+            Suite::Quick => quick_blocks(experiment.name, kind),
+            // A complete distribution boots for a minute where it is emulated.
+            Suite::Full => (kind.is_distribution() && experiment.name == "startup").then_some(FEWEST),
+        };
+        KINDS.iter().filter_map(|kind| Some((kind.name.to_owned(), fewer(kind)?))).collect()
     }
 
     /// The plan, with experiments in the order of the report.
@@ -276,7 +280,8 @@ mod tests {
         assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
         assert!(!quick["startup"].contains_key("container-bridge"));
         assert_eq!((quick["startup"]["qemu-microvm"], quick["startup"]["qemu-q35"]), (6, 0));
-        assert!(blocks(&Request { suite: Suite::Full, ..Request::default() }).is_empty());
+        let full = blocks(&Request { suite: Suite::Full, ..Request::default() });
+        assert_eq!(full, [("startup".to_owned(), [("qemu-distribution".to_owned(), FEWEST)].into())].into());
         assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());
         assert!(blocks(&Request { blocks: Some(9), ..Request::default() }).is_empty());
     }

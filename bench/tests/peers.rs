@@ -16,7 +16,12 @@ fn main() -> ExitCode {
         false => Some("needs root"),
         true => None,
     };
-    let trials = vec![trial("user_mode_linux_starts_and_ends_with_all_of_its_processes", user_mode_linux, obstacle)];
+    let without_root = (!rustix::process::geteuid().is_root()).then_some("needs root");
+    let unbuilt = (!installed("qemu-system-x86_64")).then_some("needs qemu-system-x86");
+    let trials = vec![
+        trial("user_mode_linux_starts_and_ends_with_all_of_its_processes", user_mode_linux, obstacle),
+        trial("a_missing_disk_is_told_with_the_command_that_builds_it", missing_disk, without_root.or(unbuilt)),
+    ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -63,4 +68,16 @@ fn user_mode_linux() -> Result<(), Failed> {
     };
     let (none, eight) = (at("0")?, at("8")?);
     check(eight > none, || format!("{none} bytes without a guest and {eight} with eight"))
+}
+
+fn missing_disk() -> Result<(), Failed> {
+    let place = tempfile::tempdir()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+    command.args(["run", "--only", "startup", "--sandbox", "qemu-distribution", "--require", "qemu-distribution"]);
+    command.arg("--out").arg(place.path().join("run"));
+    // A cache in which nothing was built.
+    let output = command.env("XDG_RUNTIME_DIR", place.path()).env("XDG_CACHE_HOME", place.path()).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    let right = !output.status.success() && told.contains("build one by `isobench vm image`");
+    check(right, || format!("{output:?}"))
 }

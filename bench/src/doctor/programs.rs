@@ -17,13 +17,14 @@ const DEADLINE: Duration = Duration::from_millis(1200);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A peer: the program, and the Debian package that it comes with.
-const PEERS: [(&str, &str); 6] = [
+const PEERS: [(&str, &str); 7] = [
     ("runc", "runc"),
     ("crun", "crun"),
     ("bwrap", "bubblewrap"),
     ("docker", "docker.io"),
     ("podman", "podman"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("linux.uml", "user-mode-linux"),
 ];
 
 /// Executes the agent from memory, as every run does.

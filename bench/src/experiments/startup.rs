@@ -23,7 +23,12 @@ const GONE: &str = "start.gone";
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, cell, sheet } = scene;
     // A machine whose processor is emulated boots for seconds, on a busy host for many.
-    let deadline = ground.settings.deadline * if kind.is_qemu() { 12 } else { 1 };
+    let patience = match kind.is_qemu() {
+        true if kind.is_distribution() => 24,
+        true => 12,
+        false => 1,
+    };
+    let deadline = ground.settings.deadline * patience;
     let workload = match &cell.program {
         Some(program) => Workload::Program { arguments: program.clone() },
         None if kind.network == Network::None => Workload::Idle,

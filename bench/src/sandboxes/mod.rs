@@ -12,6 +12,7 @@ mod oci;
 mod podman;
 mod process;
 mod qemu;
+mod qemu_distribution;
 mod root_directory;
 mod shield;
 mod spawn;
@@ -68,6 +69,9 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
     Kind { name, family, network }
 }
 
+/// The peer that boots a complete distribution.
+const QEMU_DISTRIBUTION: &str = "qemu-distribution";
+
 /// The peer whose guest kernel is a program of the host's.
 const USER_MODE_LINUX: &str = "user-mode-linux";
 
@@ -87,6 +91,7 @@ pub const KINDS: &[Kind] = &[
     kind("bubblewrap", Family::Peer, Network::None),
     kind("qemu-microvm", Family::Peer, Network::None),
     kind("qemu-q35", Family::Peer, Network::None),
+    kind(QEMU_DISTRIBUTION, Family::Peer, Network::Bridged),
     kind(USER_MODE_LINUX, Family::Peer, Network::None),
     kind("docker-host", Family::Peer, Network::Host),
     kind("docker-container", Family::Peer, Network::Joined),
@@ -106,9 +111,14 @@ impl Kind {
         self.family == Family::Unikernel || self.name == "unikernel-process"
     }
 
-    /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated and have no network.
+    /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated.
     pub fn is_qemu(&self) -> bool {
         self.name.starts_with("qemu-")
+    }
+
+    /// Whether it boots a complete distribution, which takes a minute where it is emulated.
+    pub fn is_distribution(&self) -> bool {
+        self.name == QEMU_DISTRIBUTION
     }
 
     /// Whether it is user-mode Linux, whose processes share one address space, so that a sum over them counts its memory anew with
@@ -208,6 +218,7 @@ pub(crate) fn find(
                 let kernel = settings.kernel.clone().or_else(kernel::find);
                 found(qemu::Qemu::find(kind.name, kernel.as_deref(), agent, kvm.runs_linux()))
             }
+            QEMU_DISTRIBUTION => found(qemu_distribution::QemuDistribution::find(agent, networks, kvm.runs_linux())),
             USER_MODE_LINUX => found(user_mode_linux::UserModeLinux::find(agent)),
             other => Err(format!("nothing makes the sandbox `{other}`")),
         }

@@ -28,7 +28,7 @@ impl Obstacles {
     /// What stands in the way of a kind of sandbox.
     pub(super) fn to(&self, kind: &Kind) -> Option<String> {
         let by_clone3 = kind.family == Family::Container || kind.name == "process";
-        let on_a_tap = kind.is_unikernel() || kind.family == Family::Linux;
+        let on_a_tap = kind.is_unikernel() || kind.family == Family::Linux || kind.is_distribution();
         match (&self.launch, &self.tap) {
             (Some(sentence), _) if by_clone3 => Some(sentence.clone()),
             (_, Some(sentence)) if on_a_tap => Some(sentence.clone()),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The program, and Debian's package that has it.
-const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+pub(super) const PACKAGE: &str = "qemu-system-x86";
 
 /// What emulates the guest where KVM does not run it.
 pub(super) const EMULATION: &str = "software emulation (QEMU TCG)";

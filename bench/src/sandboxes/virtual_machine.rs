@@ -43,7 +43,7 @@ pub(super) fn linux(
 }
 
 /// A place for one machine on the network. It is given up when the tap has gone with the last process that holds it.
-fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
+pub(super) fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
     let (tap, endpoint) = network.tap(Offload::Segmentation)?;
     let settings = network.settings();
     Ok(Attachment {

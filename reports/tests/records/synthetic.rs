@@ -45,6 +45,7 @@ impl Synthetic {
             ("vm-unikernel", Family::Unikernel),
             ("vm-linux", Family::Linux),
             ("qemu-microvm", Family::Peer),
+            ("qemu-distribution", Family::Peer),
         ];
         let sandboxes = names.map(|(name, family)| SandboxRecord {
             name: name.into(),

@@ -1,5 +1,6 @@
 //! `isobench vm`: virtual machines by the words of `isobench container`, of which they share the verbs.
 
+mod image;
 mod kernel;
 mod options;
 mod run;
@@ -97,6 +98,7 @@ enum Command {
     #[command(visible_alias = "remove", mut_arg("names", machines))]
     Rm(remove::Arguments),
     Kernel(kernel::Arguments),
+    Image(image::Arguments),
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
@@ -104,6 +106,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let command = match command {
         // The cache is the same everywhere.
         Command::Kernel(arguments) => return kernel::run(arguments),
+        Command::Image(arguments) => return image::run(arguments),
         other => other,
     };
     let stands_for_command = matches!(command, Command::Run(_) | Command::Start(_) | Command::Attach(_));
@@ -141,5 +144,6 @@ fn work(command: Command) -> anyhow::Result<Status> {
         Command::Port(arguments) => port::run(arguments, KIND),
         Command::Rm(arguments) => remove::run(arguments, KIND),
         Command::Kernel(arguments) => kernel::run(arguments),
+        Command::Image(arguments) => image::run(arguments),
     }
 }
