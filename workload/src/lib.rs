@@ -24,6 +24,8 @@ pub mod clock;
 #[cfg(feature = "std")]
 pub mod guest;
 #[cfg(feature = "std")]
+mod input;
+#[cfg(feature = "std")]
 mod instance;
 #[cfg(feature = "std")]
 mod output;
@@ -40,6 +42,7 @@ mod workload;
 
 #[cfg(feature = "std")]
 pub use {
+    input::Input,
     instance::{Instance, InstanceError, Located, Locator, Resource, ResourceError},
     output::{Output, OutputError},
     process::{Exit, Process, ProcessError},

@@ -4,6 +4,7 @@ mod compare;
 mod container;
 mod doctor;
 mod gc;
+mod instance_options;
 mod lab;
 mod list;
 mod network;

@@ -4,16 +4,13 @@ use super::log::Source;
 use anyhow::Context;
 use isobench_runtime::terminal::{Console, Terminal};
 use isobench_runtime::{Specification, Stream};
-use isobench_workload::Process;
+use isobench_workload::{Input, Process};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::Winsize;
-
-/// So much input may wait for the process before no more is taken.
-pub(super) const ENOUGH: usize = 64 << 10;
 
 /// What of a task a descriptor that is waited for stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,7 @@ pub(super) enum Part {
 /// The supervisor's ends of a process's streams, before there is a process.
 #[derive(Debug)]
 pub(super) struct Ends {
-    input: Option<OwnedFd>,
+    input: Input,
     outputs: Vec<(Source, OwnedFd)>,
     console: Option<Console>,
 }
@@ -41,7 +38,7 @@ impl Ends {
         terminal: Option<(u16, u16)>,
         input: bool,
     ) -> anyhow::Result<Self> {
-        let mut ends = Self { input: None, outputs: Vec::new(), console: None };
+        let mut ends = Self { input: Input::default(), outputs: Vec::new(), console: None };
         if let Some((rows, columns)) = terminal {
             let (terminal, console) = Terminal::new(rows, columns)?;
             specification.terminal = Some(terminal);
@@ -51,7 +48,7 @@ impl Ends {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).context("make a pipe");
         specification.input = Stream::Descriptor(if input {
             let (read, write) = pipe()?;
-            ends.input = Some(non_blocking(write)?);
+            ends.input = input_by(write)?;
             read
         } else {
             null(OFlags::RDONLY)?
@@ -71,14 +68,14 @@ impl Ends {
         specification.input = Stream::Descriptor(null(OFlags::RDONLY)?);
         specification.output = Stream::Descriptor(null(OFlags::WRONLY)?);
         specification.error = Stream::Descriptor(null(OFlags::WRONLY)?);
-        Ok(Self { input: None, outputs: Vec::new(), console: None })
+        Ok(Self { input: Input::default(), outputs: Vec::new(), console: None })
     }
 
     /// The task, once its process is launched.
     pub(super) fn task(mut self, process: Process) -> anyhow::Result<Task> {
         if let Some(console) = self.console.take() {
             let controlling = non_blocking(console.receive()?)?;
-            self.input = Some(controlling.try_clone().context("keep the terminal")?);
+            self.input = input_by(controlling.try_clone().context("keep the terminal")?)?;
             self.outputs.push((Source::Stdout, controlling));
             return Ok(Task { is_terminal: true, ..Task::new(process, self) });
         }
@@ -96,16 +93,16 @@ fn non_blocking(descriptor: OwnedFd) -> anyhow::Result<OwnedFd> {
     Ok(descriptor)
 }
 
+fn input_by(descriptor: OwnedFd) -> anyhow::Result<Input> {
+    Input::new(descriptor).context("make a process's input non-blocking")
+}
+
 /// A process with its streams.
 #[derive(Debug)]
 pub(super) struct Task {
     /// The process.
     pub(super) process: Process,
-    input: Option<OwnedFd>,
-    /// Input that the process has not taken yet.
-    waiting: Vec<u8>,
-    /// Whether no more input follows.
-    input_ends: bool,
+    input: Input,
     outputs: Vec<(Source, OwnedFd)>,
     is_terminal: bool,
 }
@@ -113,7 +110,7 @@ pub(super) struct Task {
 impl Task {
     fn new(process: Process, ends: Ends) -> Self {
         let Ends { input, outputs, .. } = ends;
-        Self { process, input, waiting: Vec::new(), input_ends: false, outputs, is_terminal: false }
+        Self { process, input, outputs, is_terminal: false }
     }
 
     /// What is to be waited for; outputs only where somebody can take what is read.
@@ -123,48 +120,30 @@ impl Task {
             let outputs = self.outputs.iter().enumerate();
             all.extend(outputs.map(|(number, (_, output))| (Part::Output(number), output.as_fd(), PollFlags::IN)));
         }
-        if let Some(input) = self.input.as_ref().filter(|_| !self.waiting.is_empty()) {
-            all.push((Part::Input, input.as_fd(), PollFlags::OUT));
-        }
+        all.extend(self.input.blocked().map(|input| (Part::Input, input, PollFlags::OUT)));
         all
     }
 
     /// Whether more input can be taken.
     pub(super) fn takes_input(&self) -> bool {
-        self.waiting.len() < ENOUGH
+        self.input.has_room()
     }
 
     /// Takes input for the process.
     pub(super) fn give(&mut self, bytes: &[u8]) {
-        if self.input.is_some() && !self.input_ends {
-            self.waiting.extend_from_slice(bytes);
-            self.write_input();
-        }
+        self.input.give(bytes);
     }
 
     /// The input ends once the process has taken all so far. A terminal's does not: it ends by a character.
     pub(super) fn end_input(&mut self) {
-        self.input_ends |= !self.is_terminal;
-        self.write_input();
+        if !self.is_terminal {
+            self.input.end();
+        }
     }
 
     /// Writes as much input as the process takes now.
     pub(super) fn write_input(&mut self) {
-        while let Some(input) = self.input.as_ref().filter(|_| !self.waiting.is_empty()) {
-            match rustix::io::write(input, &self.waiting) {
-                Ok(written) => drop(self.waiting.drain(..written)),
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
-                // The process has closed it: nobody will ever read the rest.
-                Err(_) => {
-                    self.waiting.clear();
-                    self.input = None;
-                }
-            }
-        }
-        if self.input_ends {
-            self.input = None;
-        }
+        self.input.write();
     }
 
     /// Reads from an output once; `None` where there is nothing now. An output that has ended is forgotten.

@@ -2,6 +2,7 @@
 
 use super::run::{fail, finish};
 use crate::commands::Status;
+use crate::commands::instance_options::{absolute, variable};
 use crate::instances::attach::{self, Part};
 use crate::instances::protocol::{Answer, Order};
 use crate::instances::{Execution, Kind, Status as Stage, Store, refuse};
@@ -18,16 +19,16 @@ pub(in crate::commands) struct Arguments {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Set a variable beyond the container's
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = super::options::variable)]
+    /// Set a further variable
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<String>,
     /// Where the command begins
-    #[arg(short, long, value_name = "DIRECTORY", value_parser = super::options::absolute)]
+    #[arg(short, long, value_name = "DIRECTORY", value_parser = absolute)]
     workdir: Option<String>,
     /// The user and group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// The container's name or id
+    /// Its name or id
     #[arg(value_name = "CONTAINER", add = super::completer())]
     name: String,
     /// The command with its arguments

@@ -1,22 +1,23 @@
 //! `isobench container`: containers by Docker's words, without a daemon.
 
-pub(super) mod attach;
+mod attach;
 pub(super) mod complete;
-pub(super) mod exec;
-pub(super) mod inspect;
+mod exec;
+mod inspect;
 mod listing;
-pub(super) mod logs;
-pub(super) mod options;
-pub(super) mod port;
-pub(super) mod ps;
-pub(super) mod remove;
-pub(super) mod rename;
+mod logs;
+mod options;
+mod port;
+mod ps;
+mod remove;
+mod rename;
 pub(super) mod run;
-pub(super) mod signals;
-pub(super) mod start;
-pub(super) mod stats;
+mod signals;
+mod start;
+mod stats;
 mod template;
 mod top;
+mod verbs;
 
 use super::place::Place;
 use super::{BadInput, Status, status};
@@ -24,6 +25,7 @@ use crate::instances::{Kind, OWN_FAILURE};
 use crate::networks;
 use crate::roots;
 use complete::completer;
+pub(super) use verbs::Verb;
 
 const KIND: Kind = Kind::Container;
 
@@ -59,41 +61,10 @@ enum Command {
     Run(run::Arguments),
     /// Make a container without starting it
     Create(options::Options),
-    /// Start containers that have been made or have ended
-    Start(start::Arguments),
-    /// List containers
-    #[command(visible_alias = "ls", alias = "list")]
-    Ps(ps::Arguments),
-    /// Show all that is known of containers, as JSON
-    #[command(after_long_help = inspect::EXAMPLES)]
-    Inspect(inspect::Arguments),
-    /// Show what a container wrote
-    Logs(logs::Arguments),
-    /// Run a further command in a running container
-    Exec(exec::Arguments),
-    /// Take part in a running container's input and output; Ctrl-P Ctrl-Q leaves it running
-    Attach(attach::Arguments),
-    /// Show what containers use, renewed every second
-    Stats(stats::Arguments),
+    #[command(flatten)]
+    Verb(Verb),
     /// Show the processes of a container
     Top(top::Arguments),
-    /// Stop containers: SIGTERM, and SIGKILL for those that do not end in time
-    Stop(signals::Stop),
-    /// Send a signal to the first process of containers
-    Kill(signals::Kill),
-    /// Stop all processes of containers where they are
-    Pause(signals::Names),
-    /// Let all processes of paused containers go on
-    Unpause(signals::Names),
-    /// Wait until containers end, and print their exit codes
-    Wait(signals::Names),
-    /// Give a container another name
-    Rename(rename::Arguments),
-    /// Show the ports of the host that lead to a container
-    Port(port::Arguments),
-    /// Remove containers
-    #[command(visible_alias = "remove")]
-    Rm(remove::Arguments),
 }
 
 /// For a verb that ends as a container's command does: 125 tells a failure of ours from one of the command's.
@@ -111,8 +82,11 @@ pub(super) fn as_bad_input(error: anyhow::Error) -> anyhow::Error {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let Arguments { command, place } = arguments;
-    let stands_for_command =
-        matches!(command, Command::Run(_) | Command::Start(_) | Command::Exec(_) | Command::Attach(_));
+    let stands_for_command = match &command {
+        Command::Run(_) => true,
+        Command::Verb(verb) => verb.stands_for_command(),
+        Command::Create(_) | Command::Top(_) => false,
+    };
     // What a root needs may be had outside the testbed only.
     let prepared = match &command {
         Command::Run(run::Arguments { options, .. }) | Command::Create(options) => roots::prepare(&options.root),
@@ -126,22 +100,8 @@ fn work(command: Command) -> anyhow::Result<Status> {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Create(arguments) => run::create(arguments),
-        Command::Start(arguments) => start::run(arguments, KIND),
-        Command::Ps(arguments) => ps::run(arguments, KIND),
-        Command::Inspect(arguments) => inspect::run(arguments, KIND),
-        Command::Logs(arguments) => logs::run(arguments, KIND),
-        Command::Exec(arguments) => exec::run(arguments, KIND),
-        Command::Attach(arguments) => attach::run(arguments, KIND),
-        Command::Stats(arguments) => stats::run(arguments, KIND),
+        Command::Verb(verb) => verb.run(KIND),
         Command::Top(arguments) => top::run(arguments, KIND),
-        Command::Stop(arguments) => signals::stop(arguments, KIND),
-        Command::Kill(arguments) => signals::kill(arguments, KIND),
-        Command::Pause(arguments) => signals::pause(arguments, KIND),
-        Command::Unpause(arguments) => signals::unpause(arguments, KIND),
-        Command::Wait(arguments) => signals::wait(arguments, KIND),
-        Command::Rename(arguments) => rename::run(arguments, KIND),
-        Command::Port(arguments) => port::run(arguments, KIND),
-        Command::Rm(arguments) => remove::run(arguments, KIND),
     }
 }
 

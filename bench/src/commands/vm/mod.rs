@@ -6,9 +6,7 @@ mod options;
 mod run;
 
 use super::container::complete::completer_of;
-use super::container::{
-    as_bad_input, attach, inspect, logs, port, ps, remove, rename, signals, stand_for_command, start, stats,
-};
+use super::container::{Verb, as_bad_input, stand_for_command};
 use super::place::Place;
 use super::{Status, output};
 use crate::instances::{Kind, Store};
@@ -19,7 +17,7 @@ const KIND: Kind = Kind::Machine;
 
 /// Run virtual machines and look after them, by the words of `isobench container`
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, mut_subcommands(for_machines))]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -43,11 +41,6 @@ Exit status of run, start -a and attach: the command's own, but
   127  there is no such command
 All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
 
-/// For an argument that names one or more virtual machines.
-fn machines(argument: clap::Arg) -> clap::Arg {
-    argument.value_name(KIND.label()).add(completer_of(KIND))
-}
-
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Run a command in a new virtual machine
@@ -55,48 +48,8 @@ enum Command {
     Run(run::Arguments),
     /// Make a virtual machine without starting it
     Create(options::Options),
-    /// Start virtual machines that have been made or have ended
-    #[command(mut_arg("names", machines))]
-    Start(start::Arguments),
-    /// List virtual machines
-    #[command(visible_alias = "ls", alias = "list")]
-    Ps(ps::Arguments),
-    /// Show all that is known of virtual machines, as JSON
-    #[command(mut_arg("names", machines))]
-    Inspect(inspect::Arguments),
-    /// Show what a virtual machine wrote
-    #[command(mut_arg("name", machines))]
-    Logs(logs::Arguments),
-    /// Take part in a running virtual machine's input and output; Ctrl-P Ctrl-Q leaves it running
-    #[command(mut_arg("name", machines))]
-    Attach(attach::Arguments),
-    /// Show what virtual machines use, renewed every second
-    #[command(mut_arg("names", machines))]
-    Stats(stats::Arguments),
-    /// Stop virtual machines: SIGTERM, and SIGKILL for those that do not end in time
-    #[command(mut_arg("names", machines))]
-    Stop(signals::Stop),
-    /// Send a signal to virtual machines
-    #[command(mut_arg("names", machines))]
-    Kill(signals::Kill),
-    /// Stop virtual machines where they are
-    #[command(mut_arg("names", machines))]
-    Pause(signals::Names),
-    /// Let paused virtual machines go on
-    #[command(mut_arg("names", machines))]
-    Unpause(signals::Names),
-    /// Wait until virtual machines end, and print their exit codes
-    #[command(mut_arg("names", machines))]
-    Wait(signals::Names),
-    /// Give a virtual machine another name
-    #[command(mut_arg("old", |argument| machines(argument).index(1)), mut_arg("new", |argument| argument.index(2)))]
-    Rename(rename::Arguments),
-    /// Show the ports of the host that lead to a virtual machine
-    #[command(mut_arg("name", |argument| machines(argument).index(1)), mut_arg("port", |argument| argument.index(2)))]
-    Port(port::Arguments),
-    /// Remove virtual machines
-    #[command(visible_alias = "remove", mut_arg("names", machines))]
-    Rm(remove::Arguments),
+    #[command(flatten)]
+    Verb(Verb),
     Kernel(kernel::Arguments),
     Image(image::Arguments),
 }
@@ -109,7 +62,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Image(arguments) => return image::run(arguments),
         other => other,
     };
-    let stands_for_command = matches!(command, Command::Run(_) | Command::Start(_) | Command::Attach(_));
+    let stands_for_command = match &command {
+        Command::Run(_) => true,
+        Command::Verb(verb) => verb.stands_for_command(),
+        Command::Create(_) | Command::Image(_) | Command::Kernel(_) => false,
+    };
     // What a root needs may be had outside the testbed only.
     let root = match &command {
         Command::Run(run::Arguments { options, .. }) | Command::Create(options) => options.root.as_deref(),
@@ -129,21 +86,27 @@ fn work(command: Command) -> anyhow::Result<Status> {
             output::print(&format!("{}\n", machine.request.id))?;
             Ok(Status::Success)
         }
-        Command::Start(arguments) => start::run(arguments, KIND),
-        Command::Ps(arguments) => ps::run(arguments, KIND),
-        Command::Inspect(arguments) => inspect::run(arguments, KIND),
-        Command::Logs(arguments) => logs::run(arguments, KIND),
-        Command::Attach(arguments) => attach::run(arguments, KIND),
-        Command::Stats(arguments) => stats::run(arguments, KIND),
-        Command::Stop(arguments) => signals::stop(arguments, KIND),
-        Command::Kill(arguments) => signals::kill(arguments, KIND),
-        Command::Pause(arguments) => signals::pause(arguments, KIND),
-        Command::Unpause(arguments) => signals::unpause(arguments, KIND),
-        Command::Wait(arguments) => signals::wait(arguments, KIND),
-        Command::Rename(arguments) => rename::run(arguments, KIND),
-        Command::Port(arguments) => port::run(arguments, KIND),
-        Command::Rm(arguments) => remove::run(arguments, KIND),
+        Command::Verb(verb) => verb.run(KIND),
         Command::Kernel(arguments) => kernel::run(arguments),
         Command::Image(arguments) => image::run(arguments),
     }
+}
+
+/// The help of a verb that is shared with `isobench container`, in words for virtual machines.
+fn for_machines(verb: clap::Command) -> clap::Command {
+    let about = match verb.get_name() {
+        "kill" => Some("Send a signal to virtual machines".into()),
+        "pause" => Some("Stop virtual machines where they are".into()),
+        "unpause" => Some("Let paused virtual machines go on".into()),
+        _ => verb.get_about().map(|text| text.to_string().replace("container", "virtual machine")),
+    };
+    let examples = verb.get_after_long_help().map(|text| text.to_string().replace("isobench container", "isobench vm"));
+    let verb = verb.mut_args(|argument| match argument.get_value_names() {
+        Some([name]) if name.as_str() == Kind::Container.label() => {
+            argument.value_name(KIND.label()).add(completer_of(KIND))
+        }
+        _ => argument,
+    });
+    let verb = about.into_iter().fold(verb, clap::Command::about);
+    examples.into_iter().fold(verb, clap::Command::after_long_help)
 }

@@ -1,19 +1,15 @@
 //! What `vm run` and `vm create` take, and the request that it becomes.
 
-use crate::commands::container::options::{Mac, absolute, mac, network, port, size, variable};
+use crate::commands::instance_options::{CommandOptions, PlaceOptions, command_or_shell, network, size};
 use crate::doctor;
-use crate::instances::{
-    Guest, Kind, Limits, Machine, Network, Request, check_memory, names, now, refuse, rooted, usual_memory,
-};
+use crate::instances::{Guest, Kind, Machine, Network, Request, check_memory, refuse, rooted, usual_memory};
 use crate::kernels;
-use crate::networks::PortMapping;
 use crate::roots;
 use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::linux::initramfs::Tree;
 use isobench_microvm::linux::kernel;
 use isobench_microvm::{layout, sandbox, unikernel};
 use isobench_workload::protocol;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// The network of whoever names none.
@@ -25,30 +21,8 @@ const STEP: u64 = 2 << 20;
 /// The options of a new virtual machine.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Keep the standard input open
-    #[arg(short, long)]
-    pub(super) interactive: bool,
-    /// Give it a terminal
-    #[arg(short, long)]
-    pub(super) tty: bool,
-    /// Remove it when it ends
-    #[arg(long)]
-    rm: bool,
-    /// Its name; one is made up where none is given
-    #[arg(long)]
-    name: Option<String>,
-    /// Its host name; the beginning of its id where none is given
-    #[arg(long)]
-    hostname: Option<String>,
-    /// Set a variable; NAME alone hands the caller's on
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
-    env: Vec<String>,
-    /// Where the command begins
-    #[arg(short, long, value_name = "DIRECTORY", value_parser = absolute)]
-    workdir: Option<String>,
-    /// The user and group, by name in the root's own files or by number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    pub(super) own: CommandOptions,
     /// The guest's kernel, by a name that `isobench vm kernel ls` shows, or a file [default: the one marked there]
     #[arg(long, value_name = "KERNEL", add = super::kernel_completer())]
     kernel: Option<String>,
@@ -61,21 +35,8 @@ pub(super) struct Options {
     /// Its network: bridge, none, or one that `isobench network create` made [default: bridge]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
     network: Option<Network>,
-    /// Another name that leads to it on its network
-    #[arg(long, value_name = "NAME")]
-    network_alias: Vec<String>,
-    /// Its address on a network of one's own
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<Ipv4Addr>,
-    /// Its link-layer address
-    #[arg(long, value_name = "ADDRESS", value_parser = mac)]
-    mac_address: Option<Mac>,
-    /// Its name server
-    #[arg(long, value_name = "ADDRESS")]
-    dns: Vec<Ipv4Addr>,
-    /// Let a port of the host lead to it
-    #[arg(short, long, value_name = "[[ADDRESS:]HOST:]GUEST[/udp]", value_parser = port)]
-    publish: Vec<PortMapping>,
+    #[command(flatten)]
+    place: PlaceOptions,
     /// Run the unikernel in place of Linux: `serve` or `serve:PORT` (else port 7000), `idle`, or `exit`
     #[arg(long, value_name = "WORKLOAD", value_parser = workload, conflicts_with_all = [
         "interactive", "tty", "hostname", "env", "workdir", "user", "kernel", "dns", "root", "command",
@@ -92,45 +53,24 @@ pub(super) struct Options {
 impl Options {
     /// The virtual machine's name and what it is to be. Whatever is wrong with it is said before anything is made.
     pub(super) fn request(self, foreground: bool) -> anyhow::Result<(String, Request)> {
-        let name = self.name.clone().unwrap_or_else(names::random);
-        names::check(Kind::Machine, &name)?;
+        let name = self.own.checked_name(Kind::Machine)?;
         let network = self.network()?;
         let (machine, directory, command) = match &self.unikernel {
             Some(workload) => (self.unikernel(workload)?, PathBuf::new(), vec![workload.clone()]),
             None => {
                 let root = self.root.as_deref().unwrap_or_default();
                 let (machine, directory) = self.linux(root)?;
-                rooted::account(&directory, self.user.as_deref())?;
-                let command = if self.command.is_empty() { vec!["sh".into()] } else { self.command.clone() };
-                (machine, directory, command)
+                rooted::account(&directory, self.own.user.as_deref())?;
+                (machine, directory, command_or_shell(self.command.clone()))
             }
         };
         let request = Request {
-            id: names::id(),
-            created: now(),
             root: self.root.unwrap_or_else(|| "unikernel".into()),
             directory,
             command,
-            environment: self.env,
-            user: self.user,
-            working_directory: self.workdir.unwrap_or_else(|| "/".into()),
-            host_name: self.hostname,
-            terminal: self.tty,
-            input: self.interactive,
-            input_once: self.interactive && foreground && !self.tty,
-            remove: self.rm,
-            read_only: false,
-            volumes: Vec::new(),
-            limits: Limits::default(),
-            added_capabilities: Vec::new(),
-            dropped_capabilities: Vec::new(),
             network,
-            aliases: self.network_alias,
-            address: self.ip,
-            mac: self.mac_address,
-            name_servers: self.dns,
-            ports: self.publish,
             machine: Some(machine),
+            ..self.own.request(self.place, foreground)
         };
         Ok((name, request))
     }
@@ -162,10 +102,10 @@ impl Options {
         };
         let has_link = matches!(network, Network::Named(_));
         let refused = [
-            (!self.publish.is_empty(), "-p", "has no address to which a port could lead"),
-            (self.ip.is_some(), "--ip", "has no address"),
-            (self.mac_address.is_some(), "--mac-address", "has no link"),
-            (!self.network_alias.is_empty(), "--network-alias", "has no names"),
+            (!self.place.publish.is_empty(), "-p", "has no address to which a port could lead"),
+            (self.place.ip.is_some(), "--ip", "has no address"),
+            (self.place.mac_address.is_some(), "--mac-address", "has no link"),
+            (!self.place.network_alias.is_empty(), "--network-alias", "has no names"),
         ];
         match refused.iter().find(|(wrong, ..)| *wrong && !has_link) {
             Some((_, option, why)) => refuse(format!("{option}: a virtual machine without a network {why}")),

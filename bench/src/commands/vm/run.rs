@@ -30,7 +30,7 @@ network, are for containers.";
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let Arguments { detach, options } = arguments;
-    let part = Part { terminal: options.tty, input: options.interactive && !detach, signals: true };
+    let part = Part { terminal: options.own.tty, input: options.own.interactive && !detach, signals: true };
     attach::check_terminal(part.terminal, part.input)?;
     let (name, request) = options.request(!detach)?;
     begin(&name, &request, part, detach)

@@ -2,13 +2,14 @@
 //! its streams over a port of the guest's virtio console, and ends the guest with the program's exit status.
 
 use crate::Failure;
+use isobench_workload::Input;
 use isobench_workload::guest::{COMMAND, Decoder, GuestCommand, Kind, ROOT, encode};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -28,9 +29,6 @@ const PORT: &[u8] = b"/dev/vport";
 
 /// Seconds that the monitor and the kernel may take for something.
 const PATIENCE: i64 = 30;
-
-/// So much input may wait for the program before no more is taken.
-const ENOUGH: usize = 64 << 10;
 
 /// Exit statuses as a shell has them.
 const NOT_EXECUTABLE: u8 = 126;
@@ -147,17 +145,14 @@ fn switch_root() -> Result<(), Failure> {
 /// The program with its streams.
 struct Task {
     pid: i32,
-    input: Option<OwnedFd>,
-    /// Input that the program has not taken yet.
-    waiting: Vec<u8>,
-    input_ends: bool,
+    input: Input,
     outputs: Vec<(Kind, OwnedFd)>,
     terminal: Option<OwnedFd>,
 }
 
 impl Task {
     fn start(mut program: Command, terminal: Option<(u16, u16)>) -> Result<Self, Failure> {
-        let (mut input, mut outputs, mut controlling) = (None, Vec::new(), None);
+        let (mut input, mut outputs, mut controlling) = (Input::default(), Vec::new(), None);
         if let Some((rows, columns)) = terminal {
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let master = rustix::pty::openpt(flags).map_err(|error| format!("make a terminal: {error}"))?;
@@ -166,7 +161,7 @@ impl Task {
             let name = rustix::pty::ptsname(&master, Vec::new())?;
             let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
             program.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-            input = Some(non_blocking(master.try_clone()?)?);
+            input = Input::new(master.try_clone()?)?;
             outputs.push((Kind::Output, non_blocking(master.try_clone()?)?));
             controlling = Some(master);
         } else {
@@ -176,22 +171,22 @@ impl Task {
         // Its ends of the terminal must not stay open here.
         drop(program);
         if let Some(pipe) = child.stdin.take() {
-            input = Some(non_blocking(pipe.into())?);
+            input = Input::new(pipe.into())?;
         }
         if let (Some(output), Some(error)) = (child.stdout.take(), child.stderr.take()) {
             outputs.push((Kind::Output, non_blocking(output.into())?));
             outputs.push((Kind::Error, non_blocking(error.into())?));
         }
         let pid = child.id() as i32;
-        Ok(Self { pid, input, waiting: Vec::new(), input_ends: false, outputs, terminal: controlling })
+        Ok(Self { pid, input, outputs, terminal: controlling })
     }
 
     /// Does what a frame asks for.
     fn obey(&mut self, kind: Kind, payload: &[u8]) {
         match (kind, payload) {
-            (Kind::Input, bytes) if self.input.is_some() && !self.input_ends => self.waiting.extend_from_slice(bytes),
+            (Kind::Input, bytes) => self.input.give(bytes),
             // A terminal's input ends by a character.
-            (Kind::EndOfInput, _) => self.input_ends = self.terminal.is_none(),
+            (Kind::EndOfInput, _) if self.terminal.is_none() => self.input.end(),
             (Kind::Resize, &[rows, more_rows, columns, more_columns]) => {
                 if let Some(terminal) = &self.terminal {
                     let (rows, columns) = ([rows, more_rows], [columns, more_columns]);
@@ -205,26 +200,6 @@ impl Task {
                 }
             }
             _ => {}
-        }
-        self.write_input();
-    }
-
-    /// Writes as much input as the program takes now.
-    fn write_input(&mut self) {
-        while let Some(input) = self.input.as_ref().filter(|_| !self.waiting.is_empty()) {
-            match rustix::io::write(input, &self.waiting) {
-                Ok(written) => drop(self.waiting.drain(..written)),
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
-                // The program has closed it: nobody will ever read the rest.
-                Err(_) => {
-                    self.waiting.clear();
-                    self.input = None;
-                }
-            }
-        }
-        if self.input_ends {
-            self.input = None;
         }
     }
 
@@ -252,14 +227,12 @@ impl Task {
 /// Carries the program's streams until it has ended; gives its exit status.
 fn carry(channel: &OwnedFd, decoder: &mut Decoder, children: &SignalFd, mut task: Task) -> Result<u8, Failure> {
     loop {
-        let takes = task.waiting.len() < ENOUGH;
+        let takes = task.input.has_room();
         let mut waited = vec![PollFd::new(children, PollFlags::IN)];
         waited.extend(task.outputs.iter().map(|(_, output)| PollFd::new(output, PollFlags::IN)));
         let outputs = task.outputs.len();
         waited.push(PollFd::new(channel, if takes { PollFlags::IN } else { PollFlags::empty() }));
-        if let Some(input) = task.input.as_ref().filter(|_| !task.waiting.is_empty()) {
-            waited.push(PollFd::from_borrowed_fd(input.as_fd(), PollFlags::OUT));
-        }
+        waited.extend(task.input.blocked().map(|input| PollFd::from_borrowed_fd(input, PollFlags::OUT)));
         match poll(&mut waited, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(format!("wait for the program: {error}").into()),
@@ -275,7 +248,7 @@ fn carry(channel: &OwnedFd, decoder: &mut Decoder, children: &SignalFd, mut task
             let length = rustix::io::read(channel, &mut buffer).unwrap_or(0);
             decoder.take(&buffer[..length], |kind, payload| task.obey(kind, payload))?;
         }
-        task.write_input();
+        task.input.write();
         if ready[0] {
             while let Ok(Some(_)) = children.read_signal() {}
             if let Some(status) = reap(task.pid)? {

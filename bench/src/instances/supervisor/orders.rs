@@ -1,0 +1,101 @@
+//! What a supervisor is told to do.
+
+use super::{Supervisor, own_name};
+use crate::instances::connection::Role;
+use crate::instances::execution::Executing;
+use crate::instances::protocol::{Answer, Order};
+use crate::instances::request::Execution;
+use crate::instances::state::Status;
+use crate::instances::store::{self, STATE};
+use crate::instances::{files, launching, pause, refuse};
+use anyhow::Context;
+use rustix::process::Signal;
+use std::path::Path;
+
+impl Supervisor {
+    /// Does what is asked; no answer where it comes later.
+    pub(super) fn obey(&mut self, index: usize, order: Order) -> anyhow::Result<Option<Answer>> {
+        self.connections[index].role = Role::Answered;
+        match order {
+            Order::Attach { input, output, .. } => {
+                self.connections[index].role = Role::Attached { input, output };
+                return Ok(Some(Answer::Started));
+            }
+            Order::Execute(asked) => return self.execute(index, &asked).map(Some),
+            Order::Signal(number) => {
+                let signal = Signal::from_named_raw(number).with_context(|| format!("there is no signal {number}"))?;
+                self.task.process.signal(signal)?;
+            }
+            Order::Pause | Order::Unpause => self.pause(order == Order::Pause)?,
+            Order::Statistics => {
+                let used = self.cgroup.as_ref().map(|cgroup| cgroup.statistics()).unwrap_or_default();
+                return Ok(Some(Answer::Statistics { memory: used.memory, cpu: used.cpu, pids: used.pids }));
+            }
+            Order::Connect { .. } | Order::Disconnect { .. } if self.request.machine.is_some() => {
+                return refuse(format!(
+                    "the {} keeps the network that it began with: give --network when it is made",
+                    self.title()?
+                ));
+            }
+            Order::Connect { network, aliases, address } => {
+                let first = self.task.process.pid();
+                self.attachment.connect(&own_name()?, first, &network, &aliases, address)?;
+                // In place, so that what is mounted inside has it at once.
+                files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
+                self.note_networks()?;
+            }
+            Order::Disconnect { network } => {
+                self.attachment.disconnect(&own_name()?, &network)?;
+                self.note_networks()?;
+            }
+            Order::Renamed => self.attachment.rename(&own_name()?)?,
+        }
+        Ok(Some(Answer::Done))
+    }
+
+    /// What it is and its name now.
+    fn title(&self) -> anyhow::Result<String> {
+        Ok(format!("{} {}", self.request.kind().noun(), own_name()?))
+    }
+
+    fn note_networks(&mut self) -> anyhow::Result<()> {
+        self.state.places = self.attachment.places().to_vec();
+        self.state.ports = self.attachment.ports();
+        store::write(Path::new(STATE), &self.state)
+    }
+
+    fn execute(&mut self, index: usize, asked: &Execution) -> anyhow::Result<Answer> {
+        if self.state.status == Status::Paused {
+            return refuse(format!("the {} is paused: unpause it first", self.title()?));
+        }
+        if self.request.machine.is_some() {
+            return refuse(format!("nothing more can be run in the {}", self.title()?));
+        }
+        let task = launching::launch_further(&self.request, self.task.process.pid(), self.cgroup.as_ref(), asked)?;
+        let number = self.next_further;
+        self.next_further += 1;
+        self.further.push(Executing { number, task });
+        if !asked.detached {
+            self.connections[index].role = Role::Executing(number);
+        }
+        Ok(Answer::Started)
+    }
+
+    fn pause(&mut self, pause: bool) -> anyhow::Result<()> {
+        let (from, to) = if pause { (Status::Running, Status::Paused) } else { (Status::Paused, Status::Running) };
+        if self.state.status != from {
+            let word = if pause { "is paused already" } else { "is not paused" };
+            return refuse(format!("the {} {word}", self.title()?));
+        }
+        match &self.request.machine {
+            // The monitor is one process among others of its namespace.
+            Some(_) => self.task.process.signal(if pause { Signal::STOP } else { Signal::CONT })?,
+            None => {
+                let (first, cgroup) = (self.task.process.pid(), self.cgroup.as_deref());
+                if pause { pause::pause(first, cgroup) } else { pause::resume(first, cgroup) }?;
+            }
+        }
+        self.state.status = to;
+        store::write(Path::new(STATE), &self.state)
+    }
+}
