@@ -2,6 +2,7 @@
 
 mod compare;
 mod container;
+mod deferred;
 mod doctor;
 mod gc;
 mod instance_options;
@@ -23,6 +24,7 @@ mod vm;
 pub use status::{BadInput, Status};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use deferred::Deferred;
 use isobench_reports::messages::Language;
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,18 +59,24 @@ Exit status:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Arguments),
+    /// Measure, then write the report
+    Run(Deferred<run::Arguments>),
     Report(report::Arguments),
     Compare(compare::Arguments),
     List(list::Arguments),
     Doctor(doctor::Arguments),
-    Lab(lab::Arguments),
+    /// Work through a lab sheet: predict, build by hand, measure, compare
+    Lab(Deferred<lab::Arguments>),
     Selftest(selftest::Arguments),
-    Container(Box<container::Arguments>),
-    Vm(Box<vm::Arguments>),
-    Testbed(testbed::Arguments),
+    /// Run containers and look after them, by Docker's words: no daemon, one small supervisor a container
+    Container(Deferred<container::Arguments>),
+    /// Run virtual machines and look after them, by the words of `isobench container`
+    Vm(Deferred<vm::Arguments>),
+    /// Make, show, enter and remove a simulated host with its outside client
+    Testbed(Deferred<testbed::Arguments>),
     Toolbox(toolbox::Arguments),
-    Network(network::Arguments),
+    /// Make, list, show and remove networks for containers and virtual machines
+    Network(Deferred<network::Arguments>),
     Gc(gc::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -84,18 +92,18 @@ pub fn complete() {
 pub fn main(arguments: Arguments) -> ExitCode {
     log_to_stderr();
     let status = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(*arguments.0),
         Command::Report(arguments) => report::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::List(arguments) => list::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
-        Command::Lab(arguments) => lab::run(arguments),
+        Command::Lab(arguments) => lab::run(*arguments.0),
         Command::Selftest(arguments) => selftest::run(arguments),
-        Command::Container(arguments) => container::run(*arguments),
-        Command::Vm(arguments) => vm::run(*arguments),
-        Command::Testbed(arguments) => testbed::run(arguments),
+        Command::Container(arguments) => container::run(*arguments.0),
+        Command::Vm(arguments) => vm::run(*arguments.0),
+        Command::Testbed(arguments) => testbed::run(*arguments.0),
         Command::Toolbox(arguments) => toolbox::run(arguments),
-        Command::Network(arguments) => network::run(arguments),
+        Command::Network(arguments) => network::run(*arguments.0),
         Command::Gc(arguments) => gc::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),
@@ -141,6 +149,16 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_list_of_commands_says_what_each_says_of_itself() {
+        let listed: Vec<_> = Arguments::command().get_subcommands().map(|one| one.get_about().cloned()).collect();
+        let mut root = Arguments::command();
+        root.build();
+        for (command, listed) in root.get_subcommands().zip(listed) {
+            assert_eq!(command.get_about().map(ToString::to_string), listed.map(|text| text.to_string()));
+        }
     }
 
     #[test]
