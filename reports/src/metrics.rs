@@ -289,6 +289,16 @@ pub const METRICS: &[Definition] = &[
     fact("publishing.reached", Kind::Boolean, "Whether a container's server is reached that way."),
     fact("publishing.refused", Kind::Boolean, "Whether a second container is refused a port of the host."),
     fact("publishing.left-behind", Kind::Texts, "What a container that was refused its port left behind."),
+    time(
+        "publishing.ready",
+        Kind::Integer,
+        "From just before the process was created to the first answer, with a published port.",
+    ),
+    time(
+        "publishing.gone",
+        Kind::Integer,
+        "From the order to end until nothing of a container with a published port was left.",
+    ),
     fact("views.seen", Kind::Boolean, "Whether a file or a process is seen from inside."),
     fact("views.namespace-is-host", Kind::Boolean, "Whether a namespace inside is the host's."),
     fact("attachment.interfaces", Kind::Texts, "Interfaces of a running container to which a network card was added."),

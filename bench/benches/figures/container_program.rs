@@ -29,32 +29,49 @@ pub(crate) fn published_against_crun() -> anyhow::Result<Pair> {
     let mut number = 0;
     Ok(Box::new(move || {
         number += 1;
-        both(|| ours(&lab, &bundle), || crun(&bundle, number))
+        both(|| ours(&lab, &bundle).map(|times| times.ready), || crun(&bundle, number))
     }))
 }
 
-/// The same beside docker's container on its bridge, from the client's start until the agent's ready line; no port of it is
-/// published, which spares docker a process.
+/// The same beside docker's container on its bridge with a published port, from the client's start to the agent's first answer.
 pub(crate) fn published_against_docker() -> anyhow::Result<Pair> {
-    let bundle = Bundle::serving(PORT)?;
-    let lab = Lab::new()?;
-    let mut docker = cells::docker()?;
-    Ok(Box::new(move || both(|| ours(&lab, &bundle), &mut docker)))
+    against_docker("publishing.ready", |times| times.ready)
 }
 
-fn ours(lab: &Lab, bundle: &Bundle) -> anyhow::Result<f64> {
+/// From the order to kill until both programs and the container are gone.
+pub(crate) fn gone_against_docker() -> anyhow::Result<Pair> {
+    against_docker("publishing.gone", |times| times.gone)
+}
+
+fn against_docker(metric: &'static str, which: fn(Times) -> f64) -> anyhow::Result<Pair> {
+    let bundle = Bundle::serving(PORT)?;
+    let lab = Lab::new()?;
+    let mut docker = cells::docker(metric)?;
+    Ok(Box::new(move || both(|| ours(&lab, &bundle).map(which), &mut docker)))
+}
+
+/// Nanoseconds of one life.
+struct Times {
+    /// From the start of the program to the first answer.
+    ready: f64,
+    /// From the start of the program that kills it to the end of the one that ran it, with which everything has gone.
+    gone: f64,
+}
+
+fn ours(lab: &Lab, bundle: &Bundle) -> anyhow::Result<Times> {
     let root = bundle.path().join("rootfs");
     let mut command = lab.command(&["container", "run", "--rm", "--name", "figure", "-p"]);
     command.arg(format!("{PUBLISHED}:{PORT}")).arg(root).args(["/agent", "serve", &PORT.to_string()]);
-    let taken = lab.network.enter(|| -> anyhow::Result<f64> {
+    let taken = lab.network.enter(|| -> anyhow::Result<Times> {
         let begun = clock::now();
         let mut child = Ready::wait(&mut command)?;
         let published = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 1), PUBLISHED));
         client::hello(published, PATIENCE).context("get an answer through the published port")?;
-        let taken = (clock::now() - begun) as f64;
-        lab.well(&["container", "rm", "-f", "figure"])?;
+        let ready = (clock::now() - begun) as f64;
+        let begun = clock::now();
+        lab.well(&["container", "kill", "figure"])?;
         child.0.wait().context("wait for isobench")?;
-        Ok(taken)
+        Ok(Times { ready, gone: (clock::now() - begun) as f64 })
     });
     taken?
 }

@@ -69,10 +69,18 @@ const FIGURES: &[Figure] = &[
     Figure {
         name: "container.docker",
         text: "isobench container run on the bridge with a published port, program start to the first answer through the port",
-        against: "docker run of the same agent on its bridge, no port published, client start to the agent's ready line",
+        against: "docker run of the same agent on its bridge with a published port, client start to the first answer",
         unit: "ratio of ns",
         goal: Goal::AtMost(0.02),
         measure: container_program::published_against_docker,
+    },
+    Figure {
+        name: "container.docker-gone",
+        text: "the same container, from the order to kill until the program that ran it has ended and nothing is left",
+        against: "docker's container with a published port, from the order to kill until nothing is left",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.05),
+        measure: container_program::gone_against_docker,
     },
     Figure {
         name: "container.library",

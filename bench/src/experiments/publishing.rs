@@ -9,7 +9,7 @@ use crate::testbed::network::{HOST, PUBLISHED};
 use anyhow::{Context, ensure};
 use isobench_reports::record::Value;
 use isobench_runtime::network::Namespace;
-use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, protocol::PORT};
+use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Stage, Workload, protocol::PORT};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "tries each way from outside into a container, publishes its port, and asks for the same port once more",
     quick_blocks: 1,
     takes_program: false,
-    metrics: &[ANSWER, REACHED, REFUSED, LEFT],
+    metrics: &[ANSWER, REACHED, REFUSED, LEFT, READY, GONE],
     points,
     measure,
 };
@@ -27,6 +27,8 @@ const ANSWER: &str = "publishing.answer";
 const REACHED: &str = "publishing.reached";
 const REFUSED: &str = "publishing.refused";
 const LEFT: &str = "publishing.left-behind";
+const READY: &str = "publishing.ready";
+const GONE: &str = "publishing.gone";
 
 /// A port of the simulated host's own, by which the bridge's address is tried.
 const GATEWAY_PORT: u16 = 7001;
@@ -43,7 +45,7 @@ fn points(kind: &Kind) -> Vec<Point> {
         Network::Bridged if kind.is_default_bridge() => {
             let ways = ["unpublished", "routed", "gateway", "from-host", "published"].map(reached);
             let ports = ["taken", "other", "freed"].map(refused);
-            [Point::plain(ANSWER), Point::plain(LEFT)].into_iter().chain(ways).chain(ports).collect()
+            [ANSWER, LEFT, READY, GONE].map(Point::plain).into_iter().chain(ways).chain(ports).collect()
         }
         _ => Vec::new(),
     }
@@ -136,7 +138,7 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
     }
     let [published] = from(ground, ground.network.outside(), [SocketAddr::from((HOST, PUBLISHED))])?;
     let other = is_refused(ground, elsewhere.as_mut(), OTHER)?;
-    first.destroy().map_err(ended)?;
+    let stages = first.destroy().map_err(ended)?;
     let freed = is_refused(ground, publishing.as_mut(), PUBLISHED)?;
 
     sheet.value(&Point::plain(ANSWER), Value::Texts(vec![if published { "published" } else { "ignored" }.into()]));
@@ -145,6 +147,10 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
         sheet.value(&refused(port), Value::Boolean(seen));
     }
     sheet.value(&Point::plain(LEFT), Value::Texts(left));
+    let ready = stages.since_start(Stage::Answered).context("it was never seen to be ready")?;
+    let gone = stages.since_start(Stage::Gone).zip(stages.since_start(Stage::Ending)).context("it never went")?;
+    sheet.value(&Point::plain(READY), Value::Integer(ready));
+    sheet.value(&Point::plain(GONE), Value::Integer(gone.0 - gone.1));
     Ok(())
 }
 
