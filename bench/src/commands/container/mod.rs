@@ -19,6 +19,7 @@ mod template;
 mod top;
 mod verbs;
 
+use super::deferred::Deferred;
 use super::place::Place;
 use super::{BadInput, Status, status};
 use crate::instances::{Kind, OWN_FAILURE};
@@ -58,9 +59,9 @@ All others: 0, 2 for something that is not there or cannot be, 3 for a failure."
 enum Command {
     /// Run a command in a new container
     #[command(after_long_help = run::EXAMPLES)]
-    Run(run::Arguments),
+    Run(Deferred<run::Arguments>),
     /// Make a container without starting it
-    Create(options::Options),
+    Create(Deferred<options::Options>),
     #[command(flatten)]
     Verb(Verb),
     /// Show the processes of a container
@@ -89,7 +90,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     };
     // What a root needs may be had outside the testbed only.
     let prepared = match &command {
-        Command::Run(run::Arguments { options, .. }) | Command::Create(options) => roots::prepare(&options.root),
+        Command::Run(arguments) => roots::prepare(&arguments.0.options.root),
+        Command::Create(arguments) => roots::prepare(&arguments.0.root),
         _ => Ok(()),
     };
     let result = prepared.and_then(|()| place.inside(|| work(command).map_err(as_bad_input)));
@@ -98,8 +100,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
 
 fn work(command: Command) -> anyhow::Result<Status> {
     match command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::Create(arguments) => run::create(arguments),
+        Command::Run(arguments) => run::run(*arguments.0),
+        Command::Create(arguments) => run::create(*arguments.0),
         Command::Verb(verb) => verb.run(KIND),
         Command::Top(arguments) => top::run(arguments, KIND),
     }
