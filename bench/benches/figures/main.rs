@@ -1,7 +1,7 @@
 //! The speeds that the project promises, each measured here and now beside its peer.
 //!
 //! `scripts/figures` runs all, `scripts/figures NAME...` some. Each prints one line of JSON. Both sides of a figure do the
-//! same work, one after the other in each of [`PAIRS`] pairs, in an order that is drawn for each pair, so that drift hits
+//! same work, one after the other in pairs ([`PAIRS`] of them), in an order that is drawn for each pair, so that drift hits
 //! both alike. A goal is *met* only where the whole 95 % interval of the median paired ratio lies inside it; where the
 //! interval lies wholly outside it is not, and else the figure is *undecided*.
 
@@ -20,10 +20,15 @@ use anyhow::Context;
 use isobench::testbed;
 use isobench_reports::statistics::paired::Pairs;
 use serde::Serialize;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-/// Pairs of each figure, fixed before any measurement.
-const PAIRS: usize = 30;
+/// The least and the most pairs of a figure, and for how long pairs are taken between those: 30 of those that take seconds, more
+/// of the short ones, whose interval is narrower for it. How many there are is fixed by how long the uncounted pair took,
+/// before any that counts.
+const PAIRS: RangeInclusive<usize> = 30..=300;
+const TIME: Duration = Duration::from_secs(15);
 
 /// One speed that is promised.
 struct Figure {
@@ -320,11 +325,11 @@ fn measured(figure: &Figure) -> Line {
         error: None,
     };
     match estimate(figure) {
-        Ok((value, low, high)) => {
+        Ok(Estimate { value, low, high, pairs }) => {
             line.value = Some(value);
             line.low = Some(low);
             line.high = Some(high);
-            line.n = PAIRS;
+            line.n = pairs;
             line.met = figure.goal.met(low, high);
         }
         Err(error) => line.error = Some(format!("{error:#}")),
@@ -332,15 +337,25 @@ fn measured(figure: &Figure) -> Line {
     line
 }
 
-fn estimate(figure: &Figure) -> anyhow::Result<(f64, f64, f64)> {
+struct Estimate {
+    value: f64,
+    low: f64,
+    high: f64,
+    pairs: usize,
+}
+
+fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
     let mut pair = (figure.measure)()?;
     // The first pair warms caches and neighbour tables and is not counted.
+    let begun = Instant::now();
     pair()?;
-    let pairs = (0..PAIRS).map(|_| pair()).collect::<anyhow::Result<Vec<_>>>()?;
+    let affordable = TIME.as_nanos() / begun.elapsed().as_nanos().max(1);
+    let number = (affordable as usize).clamp(*PAIRS.start(), *PAIRS.end());
+    let pairs = (0..number).map(|_| pair()).collect::<anyhow::Result<Vec<_>>>()?;
     let estimate =
         Pairs::ratios(&pairs).and_then(|pairs| pairs.estimate(0.95)).context("a measured value is not above zero")?;
     let (low, high) = estimate.interval.context("too few pairs for an interval")?;
-    Ok((estimate.value, low, high))
+    Ok(Estimate { value: estimate.value, low, high, pairs: number })
 }
 
 impl Goal {
