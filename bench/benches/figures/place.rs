@@ -3,12 +3,17 @@
 
 use anyhow::{Context, bail};
 use isobench_runtime::network::Namespace;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a client may take: some ten times what it is told to.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which side of the traffic a program is: each has a CPU of its own, as in the product's own measurements. Left to the
 /// scheduler both share one by chance, and the two sides of a pair would differ by where they happened to run.
@@ -124,17 +129,34 @@ fn script(place: &Namespace, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a client to its end; gives its output.
+/// Runs a client to its end; gives its output. One that does not end is ended.
 pub(crate) fn run(place: &Namespace, program: &str, arguments: &[String]) -> anyhow::Result<Vec<u8>> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = place.enter(|| command.spawn())?.with_context(|| format!("start {program}"))?;
+    let mut child = place.enter(|| command.spawn())?.with_context(|| format!("start {program}"))?;
     pin(&child, Side::Client)?;
-    Ok(child.wait_with_output().with_context(|| format!("wait for {program}"))?.stdout)
+    let mut output = child.stdout.take().context("the client has no output")?;
+    let (begun, mut said) = (Instant::now(), Vec::new());
+    loop {
+        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        if poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&timeout))? == 0 {
+            child.kill().and_then(|()| child.wait()).with_context(|| format!("end {program}"))?;
+            bail!("{program} did not end within {PATIENCE:?}");
+        }
+        let mut buffer = [0; 4096];
+        match output.read(&mut buffer).with_context(|| format!("read what {program} says"))? {
+            0 => break,
+            length => said.extend_from_slice(&buffer[..length]),
+        }
+    }
+    child.wait().with_context(|| format!("wait for {program}"))?;
+    Ok(said)
 }
 
-/// A server, ended when it is dropped. Its output stays open: one whose output is closed may end.
-pub(crate) struct Server(Child, Option<BufReader<ChildStdout>>);
+/// A server, ended when it is dropped. Its output is read on: one whose output is full waits, and one whose output is closed may
+/// end.
+pub(crate) struct Server(Child);
 
 impl Server {
     /// Starts a server and waits for the line in which it says that it listens.
@@ -142,10 +164,9 @@ impl Server {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = place.enter(|| command.spawn())?.with_context(|| format!("start {program}"))?;
-        let mut server = Self(child, None);
+        let mut server = Self(child);
         pin(&server.0, Side::Server)?;
-        let output = server.0.stdout.take().context("the server has no output")?;
-        let output = server.1.insert(BufReader::new(output));
+        let mut output = BufReader::new(server.0.stdout.take().context("the server has no output")?);
         let mut line = String::new();
         while !line.contains(listens) {
             line.clear();
@@ -153,6 +174,7 @@ impl Server {
                 bail!("{program} ended before it listened");
             }
         }
+        std::thread::spawn(move || io::copy(&mut output, &mut io::sink()));
         Ok(server)
     }
 }
