@@ -11,7 +11,6 @@ use isobench_reports::record::Value;
 use isobench_runtime::network::Namespace;
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Stage, Workload, protocol::PORT};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "publishing",
@@ -132,7 +131,7 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
     let before = (Inventory::take()?, ground.networks.leased()?);
 
     let taken = is_refused(ground, publishing.as_mut(), PUBLISHED)?;
-    let mut left = beyond(&before.0)?;
+    let mut left = Inventory::settled_beyond(&before.0)?;
     if ground.networks.leased()? > before.1 {
         left.push("an address".into());
     }
@@ -197,17 +196,4 @@ fn from<const N: usize>(ground: &Ground, place: &Namespace, servers: [SocketAddr
     let seen: Finding = answer(ground.agent_in(place, &Workload::Probe(question))?, ground.settings.deadline)?;
     ensure!(seen.connects.len() == N, "the probe tried {} ways of {N}", seen.connects.len());
     Ok(std::array::from_fn(|index| seen.connects[index].is_ok()))
-}
-
-/// What is there that was not there before, once the kernel has had its time to clean up.
-fn beyond(before: &Inventory) -> anyhow::Result<Vec<String>> {
-    const CLEAN_UP: Duration = Duration::from_secs(2);
-    let begun = Instant::now();
-    loop {
-        let left = Inventory::take()?.beyond(before);
-        if left.is_empty() || begun.elapsed() > CLEAN_UP {
-            return Ok(left);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

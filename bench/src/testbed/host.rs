@@ -26,7 +26,6 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 /// The argument of the process that leaves the machine's namespaces; the run's name follows.
 pub(super) const OUTER: &str = "outer";
@@ -198,7 +197,8 @@ impl Host {
         let before = Inventory::take()?;
         rustix::fs::ftruncate(&self.complaints, 0).context("empty the standard error")?;
         let mut measurements = experiment.measure(&mut self.ground, candidate, cell);
-        settle(&before)?;
+        // The kernel removes the links of a network namespace some 40 ms after its last process, and the next cell must not pay.
+        Inventory::settled_beyond(&before)?;
         let complaint = tail(&self.complaints);
         if !complaint.is_empty() {
             for measurement in &mut measurements {
@@ -208,25 +208,6 @@ impl Host {
             }
         }
         Ok(measurements)
-    }
-}
-
-/// How long the kernel may go on cleaning up after a cell before what is left counts as a leak.
-const CLEAN_UP: Duration = Duration::from_secs(2);
-
-/// Waits until nothing is there that was not there before: the kernel removes the links of a network namespace some 40 ms
-/// after its last process, and the next cell must not pay for that.
-///
-/// It looks again by the clock because the kernel tells of no event for half of what must be gone: links have one, mounts and
-/// groups of version 1 have none. It happens between two cells, where nothing is measured.
-fn settle(before: &Inventory) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    loop {
-        reap_orphans();
-        if Inventory::take()?.beyond(before).is_empty() || begun.elapsed() > CLEAN_UP {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

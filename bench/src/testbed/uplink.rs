@@ -55,7 +55,7 @@ impl Uplink {
 }
 
 /// Joins two namespaces by a veth pair that has the same name at both ends, each with its address.
-pub(super) fn connect(
+pub(crate) fn connect(
     name: &str,
     (one, one_address): (&mut Netlink, Ipv4Addr),
     (other, other_address): (&mut Netlink, Ipv4Addr),
