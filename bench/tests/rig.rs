@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         trial("every_kind_of_sandbox_starts_in_one_run_and_is_reported", run, obstacle),
         trial("a_command_in_a_machine_behaves_as_in_a_container", command, obstacle.or(busybox)),
         trial("a_machine_has_a_terminal_and_takes_signals", terminal_and_signals, obstacle.or(busybox)),
+        trial("further_programs_run_in_a_machine_as_in_a_container", further, obstacle.or(busybox)),
         trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
     ];
@@ -199,6 +200,76 @@ fn terminal_and_signals() -> Result<(), Failed> {
     check(stopped.status.success(), || format!("{stopped:?}"))?;
     is(&lab.isobench(&["vm", "wait", "one"]).output()?, 0, "3\n")?;
     is(&lab.isobench(&["vm", "logs", "one"]).output()?, 0, "ready\ntold\n")
+}
+
+/// What is asked by `exec` is answered alike by either; several run at once, beside the first program, and hold up none.
+fn further() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let root = lab.root().display().to_string();
+    let script = "trap 'exit 3' TERM; echo ready; while :; do sleep 1; done";
+    let alone = ["--network", "none", "-e", "A=1", "-u", "web", "-w", "/srv"];
+    for (kind, name) in [("vm", "guest"), ("container", "box")] {
+        let words = [&[kind, "run", "-d", "--name", name], &alone[..], &[&root, "sh", "-c", script]].concat();
+        let started = lab.isobench(&words).output()?;
+        check(started.status.success(), || format!("{started:?}"))?;
+    }
+    let exec = |kind: &str, options: &[&str], command: &[&str]| {
+        let name = if kind == "vm" { "guest" } else { "box" };
+        lab.isobench(&[&[kind, "exec"], options, &[name], command].concat())
+    };
+    // The first may come before the guest is there: it waits for it.
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["sh", "-c", "id; pwd; echo $A $B; echo err >&2; exit 7"]),
+        (&["-u", "root", "-w", "/", "-e", "B=2"], &["sh", "-c", "id; pwd; echo $A $B"]),
+        (&["-t"], &["sh", "-c", "test -t 0 && test -t 2 && stty size"]),
+        (&[], &["sh", "-c", "kill -KILL $$"]),
+        (&[], &["nothing"]),
+        (&[], &["/bin/plain"]),
+    ];
+    for (options, command) in cases {
+        let (guest, container) =
+            (exec("vm", options, command).output()?, exec("container", options, command).output()?);
+        let alike = guest.stdout == container.stdout && guest.status.code() == container.status.code();
+        check(alike, || format!("{command:?}: {guest:?} is not {container:?}"))?;
+    }
+    let output = exec("vm", &[], &["sh", "-c", "echo err >&2; exit 7"]).output()?;
+    check(output.status.code() == Some(7) && output.stderr.ends_with(b"err\n"), || format!("{output:?}"))?;
+    // One whose output nobody reads holds up neither another nor the first.
+    let mut flood = exec("vm", &[], &["cat", "/dev/zero"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+    let mut child =
+        exec("vm", &["-i"], &["cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().ok_or("no pipe")?;
+    let bytes = sent.clone();
+    let writer = std::thread::spawn(move || input.write_all(&bytes));
+    let output = child.wait_with_output()?;
+    writer.join().map_err(|_| "the writer panicked")??;
+    check(output.status.success() && output.stdout == sent, || {
+        format!("{} bytes came back of {}: {:?}", output.stdout.len(), sent.len(), output.stderr)
+    })?;
+    // A signal is handed on, and what is detached goes on by itself.
+    let signal = i32::try_from(flood.id())?;
+    let pid = rustix::process::Pid::from_raw(signal).ok_or("no process")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    let mut rest = flood.stdout.take().ok_or("no pipe")?;
+    std::io::copy(&mut rest, &mut std::io::sink())?;
+    is(&flood.wait_with_output()?, 143, "")?;
+    let detached = exec("vm", &["-d", "-u", "root"], &["sh", "-c", "echo done >/detached"]).output()?;
+    is(&detached, 0, "")?;
+    until("the detached program", || Ok(exec("vm", &[], &["cat", "/detached"]).output()?.stdout == b"done\n"))?;
+    // With the first one all others end.
+    let child = exec("vm", &[], &["sleep", "1000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    until("the sleeper", || {
+        let listed = exec("vm", &["-u", "root"], &["sh", "-c", "cat /proc/[0-9]*/cmdline"]).output()?;
+        Ok(String::from_utf8_lossy(&listed.stdout).contains("sleep\u{0}1000"))
+    })?;
+    let stopped = lab.isobench(&["vm", "stop", "-t", "60", "guest"]).output()?;
+    check(stopped.status.success(), || format!("{stopped:?}"))?;
+    is(&lab.isobench(&["vm", "wait", "guest"]).output()?, 0, "3\n")?;
+    is(&child.wait_with_output()?, 137, "")?;
+    let late = exec("vm", &[], &["true"]).output()?;
+    check(late.status.code() == Some(125), || format!("{late:?}"))?;
+    is(&lab.isobench(&["vm", "logs", "guest"]).output()?, 0, "ready\n")
 }
 
 fn networks() -> Result<(), Failed> {

@@ -255,6 +255,8 @@ fn refusals() -> Outcome {
         same(lab.run(&[&["run"], words].concat())?.status.code(), Some(2))?;
     }
     lab.serve("web", &[])?;
+    lab.refused(&["exec", "web", "sh"], 125, "the unikernel is one program and has no exec")?;
+    lab.refused(&["exec", "nobody", "sh"], 125, "`nobody`")?;
     let output = lab.command(&["network", "disconnect", "bridge", "web"]).output()?;
     one_sentence(&output, 2, "the virtual machine web keeps the network that it began with")?;
     same(lab.well(&["ps", "-aq"])?.lines().count(), 1)

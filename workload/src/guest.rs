@@ -1,5 +1,10 @@
-//! What a monitor and the agent in a Linux guest say to each other while the agent runs a program of the user's: a
-//! [`GuestCommand`] in the initramfs says what to run, and frames of a kind, a length and as many bytes carry its streams.
+//! What a monitor and the agent in a Linux guest say to each other while the agent runs programs of the user's: a
+//! [`GuestCommand`] in the initramfs says what to run first, and frames of a kind, a stream, a length and as many bytes carry the
+//! streams of it and of the further programs that are begun meanwhile.
+//!
+//! Each program has a stream, a number, and each direction of a stream has a [`WINDOW`]: so many bytes may be under way before the
+//! other side has said by [`Kind::Credit`] that they arrived. So neither side ever has to stop listening, a program whose output
+//! nobody reads holds up no other, and what either side must keep for the other is bounded.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +20,20 @@ pub const RUN: &str = "run";
 /// The longest payload of a frame: anything longer is no frame of ours.
 pub const LONGEST: usize = 64 << 10;
 
+/// The stream of the first program, which there is from the beginning; the guest ends with it.
+pub const FIRST: u32 = 0;
+
+/// Bytes of a stream that may be under way in one direction.
+pub const WINDOW: usize = 64 << 10;
+
+/// More programs than these at once are not run in a guest.
+pub const MOST_PROGRAMS: usize = 64;
+
+/// So many bytes are taken before the other side is told, so that it is not told of each.
+pub const TOLD_AT_ONCE: usize = WINDOW / 4;
+
 /// Bytes before the payload.
-const HEADER: usize = 5;
+const HEADER: usize = 9;
 
 /// What the agent is to run in the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +62,10 @@ pub struct GuestCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
+    /// To the guest: a [`GuestCommand`] as JSON, to be run beside the first one, by a stream that is not in use.
+    Start = b'b',
+    /// Either way: so many bytes of the stream have been taken, four bytes, little-endian.
+    Credit = b'c',
     /// To the guest: bytes for the standard input.
     Input = b'i',
     /// To the guest: the standard input ends.
@@ -63,10 +84,15 @@ pub enum Kind {
     Output = b'1',
     /// From the guest: standard error.
     Error = b'2',
+    /// From the guest: a program beside the first one has ended, with this exit status, one byte. Nothing follows on its stream.
+    Exited = b'x',
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
+        Self::Start,
+        Self::Credit,
+        Self::Exited,
         Self::Input,
         Self::EndOfInput,
         Self::Resize,
@@ -85,9 +111,10 @@ impl Kind {
 pub struct Malformed;
 
 /// Writes a payload down as it is sent; a long one as several frames.
-pub fn encode(kind: Kind, payload: &[u8], into: &mut Vec<u8>) {
+pub fn encode(kind: Kind, stream: u32, payload: &[u8], into: &mut Vec<u8>) {
     for piece in payload.chunks(LONGEST).chain(payload.is_empty().then_some(&[][..])) {
         into.push(kind as u8);
+        into.extend(stream.to_le_bytes());
         into.extend((piece.len() as u32).to_le_bytes());
         into.extend(piece);
     }
@@ -104,17 +131,17 @@ impl Decoder {
     ///
     /// # Errors
     /// Where the bytes are no frames; nothing after them can be understood.
-    pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(Kind, &[u8])) -> Result<(), Malformed> {
+    pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(Kind, u32, &[u8])) -> Result<(), Malformed> {
         self.received.extend_from_slice(bytes);
         let mut at = 0;
-        while let Some([kind, length @ ..]) = self.received[at..].first_chunk::<HEADER>() {
-            let kind = Kind::ALL.into_iter().find(|known| *known as u8 == *kind).ok_or(Malformed)?;
-            let length = u32::from_le_bytes(*length) as usize;
+        while let Some(&[kind, s0, s1, s2, s3, l0, l1, l2, l3]) = self.received[at..].first_chunk::<HEADER>() {
+            let kind = Kind::ALL.into_iter().find(|known| *known as u8 == kind).ok_or(Malformed)?;
+            let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
             if length > LONGEST {
                 return Err(Malformed);
             }
             let Some(payload) = self.received.get(at + HEADER..at + HEADER + length) else { break };
-            each(kind, payload);
+            each(kind, u32::from_le_bytes([s0, s1, s2, s3]), payload);
             at += HEADER + length;
         }
         self.received.drain(..at);
@@ -131,12 +158,12 @@ mod tests {
         #[test]
         fn frames_are_read_back_however_they_are_cut(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..8), cut in 1_usize..20) {
             let mut bytes = Vec::new();
-            payloads.iter().for_each(|payload| encode(Kind::Output, payload, &mut bytes));
+            payloads.iter().for_each(|payload| encode(Kind::Output, 77, payload, &mut bytes));
             let (mut decoder, mut read) = (Decoder::default(), Vec::new());
             for piece in bytes.chunks(cut) {
-                decoder.take(piece, |kind, payload| read.push((kind, payload.to_vec()))).unwrap();
+                decoder.take(piece, |kind, stream, payload| read.push((kind, stream, payload.to_vec()))).unwrap();
             }
-            let sent: Vec<_> = payloads.into_iter().map(|payload| (Kind::Output, payload)).collect();
+            let sent: Vec<_> = payloads.into_iter().map(|payload| (Kind::Output, 77, payload)).collect();
             prop_assert_eq!(read, sent);
         }
 
@@ -144,7 +171,7 @@ mod tests {
         fn nonsense_is_refused_and_never_believed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Decoder::default();
             let mut longest = 0;
-            let _ = decoder.take(&bytes, |_, payload| longest = longest.max(payload.len()));
+            let _ = decoder.take(&bytes, |_, _, payload| longest = longest.max(payload.len()));
             prop_assert!(longest <= bytes.len());
         }
     }
@@ -152,11 +179,11 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
         let mut bytes = Vec::new();
-        encode(Kind::Error, &vec![7; LONGEST + 1], &mut bytes);
+        encode(Kind::Error, FIRST, &vec![7; LONGEST + 1], &mut bytes);
         let mut lengths = Vec::new();
-        Decoder::default().take(&bytes, |_, payload| lengths.push(payload.len())).unwrap();
+        Decoder::default().take(&bytes, |_, _, payload| lengths.push(payload.len())).unwrap();
         assert_eq!(lengths, [LONGEST, 1]);
-        assert_eq!(Decoder::default().take(&[b'1', 0xff, 0xff, 0xff, 0xff], |_, _| {}), Err(Malformed));
-        assert_eq!(Decoder::default().take(b"?\0\0\0\0", |_, _| {}), Err(Malformed));
+        assert_eq!(Decoder::default().take(&[b'1', 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], |_, _, _| {}), Err(Malformed));
+        assert_eq!(Decoder::default().take(b"?\0\0\0\0\0\0\0\0", |_, _, _| {}), Err(Malformed));
     }
 }

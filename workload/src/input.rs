@@ -32,6 +32,11 @@ impl Input {
         self.waiting.len() < Self::ENOUGH
     }
 
+    /// How many bytes the program has not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// What to wait for until something can be written, where something is to be written.
     pub fn blocked(&self) -> Option<BorrowedFd<'_>> {
         self.descriptor.as_ref().filter(|_| !self.waiting.is_empty()).map(AsFd::as_fd)

@@ -88,12 +88,7 @@ pub(super) fn launch_further(
     let account = rooted::account(&request.directory, asked.user.as_deref().or(request.user.as_deref()))?;
     let capabilities = capabilities::chosen(&request.added_capabilities, &request.dropped_capabilities)?;
     let mut specification = Specification::container(program(&asked.command)?, asked.command.clone());
-    let mut environment = environment(request, &account);
-    if asked.terminal {
-        set(&mut environment, "TERM=xterm", false);
-    }
-    asked.environment.iter().for_each(|variable| set(&mut environment, variable, true));
-    specification.environment = environment;
+    specification.environment = further_environment(request, &account, asked);
     specification.working_directory = asked.working_directory.clone().unwrap_or(request.working_directory.clone());
     specification.user = account.user;
     specification.capabilities = Some(capabilities::sets(capabilities));
@@ -123,6 +118,16 @@ pub(super) fn environment(request: &Request, account: &Account) -> Vec<String> {
     }
     request.environment.iter().for_each(|variable| set(&mut environment, variable, true));
     set(&mut environment, &format!("HOME={}", account.home), false);
+    environment
+}
+
+/// The same for a further process.
+pub(super) fn further_environment(request: &Request, account: &Account, asked: &Execution) -> Vec<String> {
+    let mut environment = environment(request, account);
+    if asked.terminal {
+        set(&mut environment, "TERM=xterm", false);
+    }
+    asked.environment.iter().for_each(|variable| set(&mut environment, variable, true));
     environment
 }
 

@@ -3,20 +3,26 @@
 use super::attachment::Attachment;
 use super::launching::{self, Running};
 use super::machine::{self, Guest, Machine};
-use super::request::Request;
-use super::task::Ends;
-use super::{files, rooted};
+use super::request::{Execution, Request};
+use super::rooted::{self, Account};
+use super::task::{Ends, Task};
+use super::{files, refuse};
 use crate::programs;
 use anyhow::Context;
 use isobench_microvm::linux::initramfs::{Archive, Tree};
+use isobench_runtime::cgroup::Cgroup;
 use isobench_runtime::{Launched, Namespaces, Plan, Program, Specification, launch};
 use isobench_workload::guest::{COMMAND, GuestCommand, ROOT, RUN};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The socket on which the monitor takes further programs.
+const PROGRAMS: &str = "programs";
 
 /// The monitor's command line, and the descriptors that it is handed.
 #[derive(Debug, Default)]
@@ -28,6 +34,11 @@ struct Line {
 impl Line {
     fn option(&mut self, option: &str, value: impl ToString) {
         self.words.extend([option.to_owned(), value.to_string()]);
+    }
+
+    fn inherited(&mut self, option: &str, descriptor: OwnedFd) {
+        self.option(option, format!("fd:{}", descriptor.as_raw_fd()));
+        self.kept.push(descriptor);
     }
 
     fn descriptor(&mut self, option: &str, descriptor: OwnedFd) {
@@ -61,6 +72,9 @@ pub(super) fn launch_machine(
             line.option("--session", "yes");
             line.option("--cpus", machine.processors);
             line.descriptor("--archive-fd", archive(request, machine, &attachment, size)?);
+            let _ = std::fs::remove_file(PROGRAMS);
+            let programs = UnixListener::bind(PROGRAMS).context("make the socket for further programs")?;
+            line.inherited("--exec", programs.into());
         }
     }
     line.option("--memory", machine.memory);
@@ -122,19 +136,69 @@ fn archive(request: &Request, machine: &Machine, attachment: &Attachment, size: 
 
 fn command(request: &Request, size: (u16, u16)) -> anyhow::Result<GuestCommand> {
     let account = rooted::account(&request.directory, request.user.as_deref())?;
+    let environment = launching::environment(request, &account);
+    Ok(GuestCommand {
+        command: request.command.clone(),
+        directory: request.working_directory.clone(),
+        terminal: request.terminal.then_some(size),
+        ..of_account(request, &account, environment)
+    })
+}
+
+/// What two commands in one guest have alike.
+fn of_account(request: &Request, account: &Account, environment: Vec<String>) -> GuestCommand {
     let (user, group, groups) = match &account.user {
         Some(user) => (user.user, user.group, user.groups.clone()),
         None => (0, 0, Vec::new()),
     };
-    Ok(GuestCommand {
-        command: request.command.clone(),
-        environment: launching::environment(request, &account),
-        directory: request.working_directory.clone(),
+    GuestCommand {
+        environment,
         user,
         group,
         groups,
         host_name: request.host_name().into(),
-        terminal: request.terminal.then_some(size),
         root: request.root.clone(),
-    })
+        ..GuestCommand::default()
+    }
+}
+
+/// Launches a further program in a virtual machine; the working directory is the machine's own. On this side it is a process that
+/// carries the program's streams, takes its signals, and ends as it does; the program is killed with it.
+pub(super) fn launch_further(
+    request: &Request,
+    machine: &Machine,
+    cgroup: Option<&Arc<Cgroup>>,
+    asked: &Execution,
+) -> anyhow::Result<Task> {
+    if let Guest::Unikernel(_) = machine.guest {
+        return refuse("the unikernel is one program and has no exec: run Linux (`isobench vm run ROOT`) for that");
+    }
+    let account = rooted::account(&request.directory, asked.user.as_deref().or(request.user.as_deref()))?;
+    let terminal = asked.terminal.then_some(asked.size);
+    let command = GuestCommand {
+        command: asked.command.clone(),
+        directory: asked.working_directory.clone().unwrap_or(request.working_directory.clone()),
+        terminal,
+        ..of_account(request, &account, launching::further_environment(request, &account, asked))
+    };
+    let mut file = File::from(memfd_create("command", MemfdFlags::CLOEXEC).context("make a file in memory")?);
+    file.write_all(&serde_json::to_vec(&command)?).context("write the command down")?;
+    let socket = UnixStream::connect(PROGRAMS).context("reach the machine's monitor")?;
+    let monitor = programs::Program::vmm(Path::new("."))?;
+    let program = monitor.file().try_clone_to_owned().context("keep the monitor's descriptor")?;
+    let mut line = Line { words: vec!["isobench-vmm".to_owned(), "exec".to_owned()], ..Line::default() };
+    line.inherited("--socket", socket.into());
+    line.inherited("--command", file.into());
+    let mut specification = Specification::bare(Program::Descriptor(Arc::new(program)), line.words);
+    specification.environment = Vec::new();
+    specification.no_new_privileges = true;
+    specification.dies_with_parent = true;
+    specification.kept = line.kept;
+    specification.cgroup = cgroup.cloned();
+    let ends = match (asked.detached, terminal) {
+        (true, None) => Ends::nowhere(&mut specification)?,
+        _ => Ends::prepare(&mut specification, terminal, asked.input)?,
+    };
+    let Launched { process, .. } = Plan::validate(specification).and_then(launch)?;
+    ends.task(process)
 }

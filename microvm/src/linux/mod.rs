@@ -18,7 +18,7 @@ pub mod multiprocessor;
 mod ports;
 mod processor;
 pub mod sandbox;
-mod session;
+pub mod session;
 mod topology;
 
 use crate::bus::{Bus, Overlap};
@@ -45,6 +45,7 @@ use isobench_workload::{Stage, Stages};
 use kernel::{Kernel, KernelError};
 use kvm_ioctls::{VcpuFd, VmFd};
 use modules::{Modules, ModulesError};
+use session::Session;
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -80,6 +81,8 @@ pub struct Config {
     /// Whether the standard streams and signals of this process are those of a program in the guest
     /// ([`isobench_workload::guest`]). Then the agent's lines go nowhere.
     pub session: bool,
+    /// The socket on which a session takes further programs ([`session::program`]), where it does.
+    pub exec: Option<UnixListener>,
     /// How many processors it has.
     pub processors: u8,
     /// Whether it has a device that gives random numbers.
@@ -268,7 +271,7 @@ pub fn run(
         jail.enter(None);
     }
     // Each thread from here on has this one's signals.
-    let inbox = if config.session { Some(session::begin()?) } else { None };
+    let session = if config.session { Some(Session::begin(config.exec.take())?) } else { None };
     // 3. vCPU
     let most = machine.kvm().get_max_vcpus().min(multiprocessor::MOST_PROCESSORS.into());
     if !(1..=most).contains(&config.processors.into()) {
@@ -313,8 +316,8 @@ pub fn run(
         Some(listener) => Some(Server::start(listener, control).map_err(LinuxError::Control)?),
         None => None,
     };
-    if let Some(inbox) = inbox {
-        add(&mut places, session::device(inbox, memory.clone()))?;
+    if let Some(session) = &session {
+        add(&mut places, session.device(memory.clone()))?;
     }
     let places = places.into_taken();
     // 5. kernel
@@ -340,6 +343,9 @@ pub fn run(
     let shift = Shift { ports: &ports, registers: &registers, deadline: config.deadline, confined: config.confined };
     let ready = || transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
     let (stop, vcpu) = crew::run(Vcpu::new(first), vcpus.map(Vcpu::new).collect(), shift, ready)?;
+    if let Some(session) = session {
+        session.finish();
+    }
     let status = transcript.with(|transcript| transcript.status());
     let log = transcript.with(|transcript| transcript.log().map(str::to_owned).collect());
     Ok(Ending { outcome: outcome(stop, status, vcpu.fd(), &machine)?, log })

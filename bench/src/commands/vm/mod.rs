@@ -30,11 +30,12 @@ Examples:
   isobench vm kernel fetch             once: a kernel for Linux guests; nothing is installed
   isobench vm run -it toolbox sh       a shell in a machine of its own
   isobench vm run -d --name web -p 8080:7000 --unikernel serve     a server without an operating system
+  isobench vm exec -it guest sh        a further command in a running Linux guest
   isobench vm ps
   isobench vm logs web
   isobench vm rm -f web
 
-Exit status of run, start -a and attach: the command's own, but
+Exit status of run, start -a, attach and exec: the command's own, but
   101  the guest crashed
   125  isobench failed, or what was asked for is not there
   126  the command cannot be executed

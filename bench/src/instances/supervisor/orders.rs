@@ -7,7 +7,7 @@ use crate::instances::protocol::{Answer, Order};
 use crate::instances::request::Execution;
 use crate::instances::state::Status;
 use crate::instances::store::{self, STATE};
-use crate::instances::{files, launching, pause, refuse};
+use crate::instances::{files, launching, monitor, pause, refuse};
 use anyhow::Context;
 use rustix::process::Signal;
 use std::path::Path;
@@ -68,10 +68,10 @@ impl Supervisor {
         if self.state.status == Status::Paused {
             return refuse(format!("the {} is paused: unpause it first", self.title()?));
         }
-        if self.request.machine.is_some() {
-            return refuse(format!("nothing more can be run in the {}", self.title()?));
-        }
-        let task = launching::launch_further(&self.request, self.task.process.pid(), self.cgroup.as_ref(), asked)?;
+        let task = match &self.request.machine {
+            Some(machine) => monitor::launch_further(&self.request, machine, self.cgroup.as_ref(), asked)?,
+            None => launching::launch_further(&self.request, self.task.process.pid(), self.cgroup.as_ref(), asked)?,
+        };
         let number = self.next_further;
         self.next_further += 1;
         self.further.push(Executing { number, task });

@@ -43,8 +43,8 @@ pub(crate) enum ArgumentError {
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The control socket can't be made.
-    #[error("make the control socket {}", path.display())]
+    /// A socket can't be made.
+    #[error("make the socket {}", path.display())]
     Control {
         /// Where.
         path: PathBuf,

@@ -61,6 +61,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         disks: Vec::new(),
         archive: Vec::new(),
         session: false,
+        exec: None,
         processors: 1,
         entropy: false,
         pages: Pages::System,
@@ -75,7 +76,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     };
     let mut network_namespace = NetworkNamespace::Own;
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
-    let (mut disks, mut control) = (Vec::new(), None);
+    let (mut disks, mut control, mut exec) = (Vec::new(), None, None);
     let options = [
         "--kernel",
         "--agent",
@@ -99,6 +100,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--agent-fd",
         "--archive-fd",
         "--session",
+        "--exec",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -138,6 +140,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
                     "no" => false,
                     _ => return Err(wrong("yes or no")),
                 }
+            }
+            "--exec" => {
+                exec = Some(Handle::parse(raw.as_bytes()).ok_or_else(|| wrong("a path or an open file descriptor"))?);
             }
             "--cpus" => {
                 let number = value.parse::<u32>().ok().filter(|number| *number > 0);
@@ -184,7 +189,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     }
     config.jail = Some(Jail { network: network_namespace, refused: crate::refused });
     // Last, so that a number that was given is not one of a file that was opened for a path.
-    config.control = control.map(listen).transpose()?;
+    config.control = control.map(|handle| listen("--control", handle)).transpose()?;
+    config.exec = exec.map(|handle| listen("--exec", handle)).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
     config.network = match (tap, card, place) {
         (Some(tap), Some(mac), Some((address, prefix))) => Some((tap, Network { mac, address, prefix, gateway })),
@@ -203,13 +209,13 @@ fn switch(value: &str) -> Option<bool> {
 }
 
 /// A file as the command line names it: `FILE`, or `fd:NUMBER` where it is open already.
-enum Handle {
+pub(crate) enum Handle {
     Inherited(OwnedFd, String),
     File(PathBuf),
 }
 
 impl Handle {
-    fn parse(name: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         let number = name.strip_prefix(b"fd:").map(|number| std::str::from_utf8(number).ok()?.parse().ok());
         match number {
             Some(number) => Some(Self::Inherited(inherited_fd(number?).ok()?, String::from_utf8_lossy(name).into())),
@@ -245,11 +251,11 @@ impl DiskWords {
 }
 
 /// A socket on which requests come.
-fn listen(handle: Handle) -> Result<UnixListener, ArgumentError> {
+fn listen(option: &'static str, handle: Handle) -> Result<UnixListener, ArgumentError> {
     match handle {
         Handle::Inherited(fd, name) => match rustix::net::sockopt::socket_acceptconn(&fd) {
             Ok(true) => Ok(fd.into()),
-            _ => Err(ArgumentError::Value { option: "--control", value: name, wanted: "a socket that listens" }),
+            _ => Err(ArgumentError::Value { option, value: name, wanted: "a socket that listens" }),
         },
         Handle::File(path) => UnixListener::bind(&path).map_err(|source| ArgumentError::Control { path, source }),
     }

@@ -5,6 +5,7 @@
 //! all that it made, since the kernel frees what only file descriptors hold.
 
 mod arguments;
+mod exec;
 mod linux;
 
 use isobench_microvm::jail::Refused;
@@ -37,12 +38,17 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --agent-fd NUMBER                the same as --agent, open already
   --archive-fd NUMBER              a cpio archive that is a part of the initramfs too
   --session yes|no                 whether the standard streams are those of the program that the agent runs (default no)
+  --exec PATH|fd:NUMBER            with a session: takes further programs on this socket, as --control is made
   --disk FILE[:ro|:rw]             a raw disk image or block device, as fd:NUMBER where it is open already; repeatable
   --pages system|small|huge        what pages its memory is made of (default system: the machine's setting)
   --populate on|off                whether all its memory is taken before it runs (default off)
   --rng on|off                     whether it has a device that gives random numbers (default off)
   --balloon plain|reporting|off    a balloon, which also gives back unused memory by itself (default off)
   --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
+isobench-vmm exec [OPTIONS]        runs a further program in a Linux guest; its streams and exit status are this process's
+  --socket PATH|fd:NUMBER          the socket that the machine was given by --exec (needed)
+  --command PATH|fd:NUMBER         what to run, as JSON: command, environment, directory, user, group, groups, host_name,
+                                   terminal, root (needed)
 ";
 
 /// The exit status for an error of our own where the guest's program has all the others, as a container's has.
@@ -57,7 +63,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     system::end_at_signals();
-    let session = has_session();
+    let session = has_session() || std::env::args_os().nth(1).is_some_and(|word| word == "exec");
     match run(stages, session) {
         Ok(code) => code,
         Err(error) => {
@@ -85,6 +91,7 @@ fn run(stages: Stages, session: bool) -> Result<ExitCode, Box<dyn std::error::Er
             let (tap, network) = arguments::parse(words)?.into_process()?;
             match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
         }
+        Some("exec") => Ok(ExitCode::from(exec::run(words)?)),
         Some("linux") => {
             let (outcome, log) = linux::run(words, stages)?;
             if !matches!(outcome, Outcome::Exited(0)) {

@@ -19,6 +19,8 @@ const QUEUE_SIZE: u16 = 64;
 const BATCH: usize = 64;
 /// So many bytes are taken of the guest at once.
 const PIECE: usize = 16 << 10;
+/// A longer buffer is taken of no guest: Linux writes 32 KiB at most, and a chain may name the same memory many times.
+const LONGEST: usize = 1 << 20;
 /// So many bytes may wait for the guest before no more should be given.
 const ENOUGH: usize = 64 << 10;
 /// The queues (5.3.2): of the port, and for messages about it.
@@ -204,7 +206,8 @@ impl<S: Sink> Console<S> {
         while done < BATCH {
             let Some(chain) = queue.iter(memory).map_err(broken)?.next() else { break };
             let head = chain.head_index();
-            if let Some(mut buffers) = Buffers::gather(memory, chain) {
+            let buffers = Buffers::gather(memory, chain).filter(|buffers| chain::length(&buffers.readable) <= LONGEST);
+            if let Some(mut buffers) = buffers {
                 let mut piece = [0; PIECE];
                 loop {
                     let length = chain::take(&mut buffers.readable, &mut piece);

@@ -6,6 +6,7 @@
 
 mod guest_command;
 mod guest_init;
+mod guest_tasks;
 mod lookup;
 mod probe;
 
