@@ -7,6 +7,7 @@
 
 mod cells;
 mod container_program;
+mod exits;
 mod generator;
 mod library;
 mod networks;
@@ -214,6 +215,14 @@ const FIGURES: &[Figure] = &[
         unit: "MiB",
         goal: Goal::AtMost(1.5),
         measure: cells::monitor_memory,
+    },
+    Figure {
+        name: "linux.exits",
+        text: "exits of a Linux guest's processor from its start until /init says its line; in scripts/rig a count on an emulated machine",
+        against: "QEMU's -M microvm,accel=kvm with the same kernel and initramfs",
+        unit: "ratio of exits",
+        goal: Goal::AtMost(0.6),
+        measure: exits::linux_against_qemu,
     },
     Figure {
         name: "generator.loopback.agreement",

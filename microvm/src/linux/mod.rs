@@ -11,6 +11,7 @@ mod crew;
 pub mod devices;
 pub mod identity;
 pub mod initramfs;
+mod interrupts;
 pub mod kernel;
 pub mod layout;
 pub mod modules;
@@ -254,7 +255,7 @@ pub fn run(
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
-    create_interrupt_controllers(machine.vm())?;
+    create_interrupt_controllers(machine.vm(), config.processors)?;
     // The last files that are opened.
     let mut wanted = Vec::new();
     wanted.extend(config.network.is_some().then_some("virtio_net"));
@@ -362,10 +363,11 @@ fn regions(size: u64) -> Vec<(GuestAddress, usize)> {
 }
 
 /// KVM's own local and I/O interrupt controllers. No timer chip: the local controller's timer needs no calibration by it.
-fn create_interrupt_controllers(vm: &VmFd) -> Result<(), LinuxError> {
+fn create_interrupt_controllers(vm: &VmFd, processors: u8) -> Result<(), LinuxError> {
     let failed = |operation| move |source: kvm_ioctls::Error| LinuxError::System { operation, source: source.into() };
     vm.set_tss_address(layout::KVM_TSS as usize).map_err(failed("set the task state address"))?;
-    vm.create_irq_chip().map_err(failed("create the interrupt controllers"))
+    vm.create_irq_chip().map_err(failed("create the interrupt controllers"))?;
+    interrupts::begin_in_virtual_wire_mode(vm, processors).map_err(failed("set the I/O interrupt controller"))
 }
 
 /// An event that raises an interrupt line.
