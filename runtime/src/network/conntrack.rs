@@ -8,7 +8,7 @@
 use super::NetworkError;
 use super::netlink::{Batch, Netlink};
 use super::nft::{Protocol, Redirection};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Nla};
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NetlinkSerializable, Nla};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Tuple,
 };
@@ -22,13 +22,33 @@ const AT_ONCE: usize = 256;
 const STATISTICS: u8 = 5;
 const ENTRIES: u16 = 1;
 
+/// `CTA_FILTER` of the same header: by which parts of the two tuples entries are picked, as flags for either
+/// (`CTA_FILTER_ORIG_FLAGS`, `CTA_FILTER_REPLY_FLAGS`), which are those of net/netfilter/nf_internals.h.
+const FILTER: u16 = 25;
+/// Its header, and two attributes of 8 bytes.
+const FILTER_LENGTH: usize = 20;
+const BY_SOURCE_ADDRESS: u32 = 1 << 0;
+const BY_DESTINATION_ADDRESS: u32 = 1 << 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_SOURCE_PORT: u32 = 1 << 4;
+const BY_DESTINATION_PORT: u32 = 1 << 5;
+
 /// Forgets every connection that was led by one of these ports to where it led. The socket is one for netfilter, and its
 /// namespace is meant.
 ///
 /// # Errors
 /// Where the kernel does not tell what it keeps. An entry that has gone by itself meanwhile is none.
 pub(super) fn forget(netlink: &mut Netlink, ports: &[Redirection]) -> Result<(), NetworkError> {
-    // A dump walks the whole table, of which most are empty: 10 ms for the 262,144 lists that a machine of some size has.
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    ports.iter().for_each(|port| batch.push(0, all_led_by(port)));
+    if netlink.transact(batch).is_ok() {
+        return Ok(());
+    }
+    // A kernel before 6.12. Its dump walks the whole table and locks each list, empty or not: 10 ms for the 262,144 lists that a
+    // machine of some size has.
     if remembered(netlink) == Some(0) {
         return Ok(());
     }
@@ -48,6 +68,59 @@ pub(super) fn forget(netlink: &mut Netlink, ports: &[Redirection]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The order to forget all that a port has led to its target, which the kernel picks itself.
+fn all_led_by(port: &Redirection) -> Filtered {
+    let number = ProtoTuple::Protocol(match port.protocol {
+        Protocol::Tcp => Number::Tcp,
+        Protocol::Udp => Number::Udp,
+    });
+    let mut asked = vec![Tuple::Proto(vec![number.clone(), ProtoTuple::DestinationPort(port.port)])];
+    let mut asked_flags = BY_PROTOCOL | BY_DESTINATION_PORT;
+    if let Some(host) = port.host {
+        asked.push(Tuple::Ip(vec![IPTuple::DestinationAddress(host)]));
+        asked_flags |= BY_DESTINATION_ADDRESS;
+    }
+    let answered = vec![
+        Tuple::Ip(vec![IPTuple::SourceAddress(port.target.ip())]),
+        Tuple::Proto(vec![number, ProtoTuple::SourcePort(port.target.port())]),
+    ];
+    let answered_flags = BY_PROTOCOL | BY_SOURCE_ADDRESS | BY_SOURCE_PORT;
+    let mut filter = Vec::with_capacity(FILTER_LENGTH);
+    let head = |length: usize, kind: u16| [(length as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+    filter.extend(head(FILTER_LENGTH, FILTER | NLA_F_NESTED));
+    for (kind, flags) in [(1, asked_flags), (2, answered_flags)] {
+        filter.extend(head(8, kind));
+        filter.extend(flags.to_ne_bytes());
+    }
+    let attributes = vec![ConntrackAttribute::CtaTupleOrig(asked), ConntrackAttribute::CtaTupleReply(answered)];
+    let version = if port.target.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+    // By version 0 the family would not count (ctnetlink_del_conntrack).
+    let header = NetfilterHeader::new(version, 1, 0);
+    Filtered { message: NetfilterMessage::new(header, ConntrackMessage::Delete(attributes)), filter }
+}
+
+/// A message with a filter at its end, an attribute that its crate does not have.
+struct Filtered {
+    message: NetfilterMessage,
+    filter: Vec<u8>,
+}
+
+impl NetlinkSerializable for Filtered {
+    fn message_type(&self) -> u16 {
+        self.message.message_type()
+    }
+
+    fn buffer_len(&self) -> usize {
+        NetlinkSerializable::buffer_len(&self.message) + self.filter.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (message, filter) = buffer.split_at_mut(NetlinkSerializable::buffer_len(&self.message));
+        NetlinkSerializable::serialize(&self.message, message);
+        filter.copy_from_slice(&self.filter);
+    }
 }
 
 /// How many connections of all are remembered; `None` where the kernel does not tell.

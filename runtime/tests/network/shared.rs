@@ -9,7 +9,7 @@ use isobench_runtime::network::{
 };
 use isobench_workload::Resource;
 use libtest_mimic::Failed;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -402,6 +402,14 @@ fn a_port_leads_its_old_clients_anew() -> Outcome {
     let (_host, outside) = host_and_outside()?;
     let state = State::new()?;
     let network = state.establish(settings())?;
+    // Somebody else's connection, by another port, goes on all the while.
+    let (other, bystander) = launch(&network, &EndpointSettings::default())?;
+    let listener = bystander.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7000)))??;
+    let kept = network.firewall().publish_all(vec![tcp(9200, &other)])?;
+    let mut talker = outside.enter(|| TcpStream::connect_timeout(&SocketAddr::from((UPLINK, 9200)), SOON))??;
+    let (mut listening, _) = listener.accept()?;
+    listening.set_read_timeout(Some(SOON))?;
+
     let client = outside.enter(|| UdpSocket::bind((OUTSIDE, 40_000)))??;
     client.connect((UPLINK, 9100))?;
     let mut received = Vec::new();
@@ -415,7 +423,10 @@ fn a_port_leads_its_old_clients_anew() -> Outcome {
         client.send(b"who are you?")?;
         received.push(server.recv(&mut [0; 64]).map_err(|error| error.to_string()));
         drop(published);
+        talker.write_all(b"still there?")?;
+        listening.read_exact(&mut [0; 12])?;
     }
+    drop(kept);
     assert_eq!(received, [Ok(12), Ok(12)]);
     Ok(())
 }
