@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         trial("a_command_in_a_machine_behaves_as_in_a_container", command, obstacle.or(busybox)),
         trial("a_machine_has_a_terminal_and_takes_signals", terminal_and_signals, obstacle.or(busybox)),
         trial("further_programs_run_in_a_machine_as_in_a_container", further, obstacle.or(busybox)),
+        trial("a_balloon_takes_memory_from_a_machine_and_gives_it_back", balloon, obstacle.or(busybox)),
         trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
     ];
@@ -270,6 +271,40 @@ fn further() -> Result<(), Failed> {
     let late = exec("vm", &[], &["true"]).output()?;
     check(late.status.code() == Some(125), || format!("{late:?}"))?;
     is(&lab.isobench(&["vm", "logs", "guest"]).output()?, 0, "ready\n")
+}
+
+fn balloon() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let root = lab.root().display().to_string();
+    let words = ["vm", "run", "-d", "--name", "guest", "--network", "none", "-m", "192m", &root, "sleep", "1000"];
+    let started = lab.isobench(&words).output()?;
+    check(started.status.success(), || format!("{started:?}"))?;
+    let ask = |options: &[&str]| -> Result<serde_json::Value, Failed> {
+        let output = lab.isobench(&[&["vm", "balloon", "--format", "json"], options, &["guest"]].concat()).output()?;
+        check(output.status.success(), || format!("{output:?}"))?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let target: u64 = 48 << 20;
+    until("what the guest tells of its memory", || Ok(ask(&[])?["statistics"]["free"].as_u64().is_some()))?;
+    let before = ask(&[])?;
+    check(before["target"] == 0 && before["actual"] == 0, || before.to_string())?;
+    check(ask(&["--target", "48m"])?["target"] == target, || "it is not set".into())?;
+    until("the memory", || Ok(ask(&[])?["actual"] == target))?;
+    // What it has given up is nobody's in there; a few pages more or less are the kernel's own.
+    let mut after = serde_json::Value::Null;
+    until("what the guest tells then", || {
+        after = ask(&[])?;
+        let free = |state: &serde_json::Value| state["statistics"]["free"].as_u64().unwrap_or(u64::MAX / 2);
+        Ok(free(&after) + target < free(&before) + (8 << 20))
+    })
+    .map_err(|error| format!("{error:?}: {before} {after}"))?;
+    let table = lab.isobench(&["vm", "balloon", "guest"]).output()?;
+    check(String::from_utf8_lossy(&table.stdout).contains("48.0 MiB"), || format!("{table:?}"))?;
+    ask(&["--target", "0"])?;
+    until("the end of the balloon", || Ok(ask(&[])?["actual"] == 0))?;
+    let output = lab.isobench(&["vm", "balloon", "--target", "1g", "guest"]).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    check(output.status.code() == Some(2) && told.contains("cannot leave 1024 MiB unused"), || format!("{output:?}"))
 }
 
 fn networks() -> Result<(), Failed> {

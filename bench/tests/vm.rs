@@ -256,6 +256,7 @@ fn refusals() -> Outcome {
     }
     lab.serve("web", &[])?;
     lab.refused(&["exec", "web", "sh"], 125, "the unikernel is one program and has no exec")?;
+    lab.refused(&["balloon", "web"], 2, "the unikernel has no balloon")?;
     lab.refused(&["exec", "nobody", "sh"], 125, "`nobody`")?;
     let output = lab.command(&["network", "disconnect", "bridge", "web"]).output()?;
     one_sentence(&output, 2, "the virtual machine web keeps the network that it began with")?;

@@ -9,6 +9,7 @@
 //! | `lock` | held by the supervisor as long as it lives ([flock(2)]): the kernel tells others of its end |
 //! | `log` | what the container wrote, a JSON line each ([`log`]) |
 //! | `control` | the socket on which the supervisor takes orders ([`protocol`]) |
+//! | `monitor` | the socket on which a virtual machine's monitor takes requests (`isobench_microvm::control`) |
 //! | `programs` | the socket on which a virtual machine's monitor takes further programs |
 //! | `upper`, `work` | what the container changed in its root |
 //! | `hosts`, `hostname`, `resolv.conf` | what it sees under those names in /etc |

@@ -9,6 +9,8 @@ use super::task::{Ends, Task};
 use super::{files, refuse};
 use crate::programs;
 use anyhow::Context;
+use isobench_microvm::control;
+use isobench_microvm::devices::virtio::balloon::BalloonState;
 use isobench_microvm::linux::initramfs::{Archive, Tree};
 use isobench_runtime::cgroup::Cgroup;
 use isobench_runtime::{Launched, Namespaces, Plan, Program, Specification, launch};
@@ -23,6 +25,9 @@ use std::sync::Arc;
 
 /// The socket on which the monitor takes further programs.
 const PROGRAMS: &str = "programs";
+
+/// The socket on which the monitor takes requests.
+const MONITOR: &str = "monitor";
 
 /// The monitor's command line, and the descriptors that it is handed.
 #[derive(Debug, Default)]
@@ -75,6 +80,10 @@ pub(super) fn launch_machine(
             let _ = std::fs::remove_file(PROGRAMS);
             let programs = UnixListener::bind(PROGRAMS).context("make the socket for further programs")?;
             line.inherited("--exec", programs.into());
+            let _ = std::fs::remove_file(MONITOR);
+            let control = UnixListener::bind(MONITOR).context("make the monitor's control socket")?;
+            line.inherited("--control", control.into());
+            line.option("--balloon", "plain");
         }
     }
     line.option("--memory", machine.memory);
@@ -160,6 +169,24 @@ fn of_account(request: &Request, account: &Account, environment: Vec<String>) ->
         root: request.root.clone(),
         ..GuestCommand::default()
     }
+}
+
+/// Asks the monitor of a virtual machine for the state of its balloon, after it was set where a target is given; the working directory
+/// is the machine's own.
+pub(super) fn balloon(machine: &Machine, target: Option<u64>) -> anyhow::Result<BalloonState> {
+    if let Guest::Unikernel(_) = machine.guest {
+        return refuse("the unikernel has no balloon: its memory is what it was given (-m)");
+    }
+    if let Some(target) = target.filter(|target| *target > machine.memory) {
+        return refuse(format!(
+            "the guest has {} MiB of memory and cannot leave {} MiB unused",
+            machine.memory >> 20,
+            target >> 20
+        ));
+    }
+    let socket = Path::new(MONITOR);
+    let state = target.map_or_else(|| control::balloon(socket), |target| control::set_balloon(socket, target));
+    state.context("ask the machine's monitor")
 }
 
 /// Launches a further program in a virtual machine; the working directory is the machine's own. On this side it is a process that

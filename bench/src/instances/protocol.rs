@@ -5,6 +5,7 @@
 //! was killed.
 
 use super::request::Execution;
+use isobench_microvm::devices::virtio::balloon::BalloonState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -79,6 +80,8 @@ pub(crate) enum Order {
     Pause,
     /// Let them go on.
     Unpause,
+    /// Tell of a virtual machine's balloon, after the guest was asked to leave so many bytes unused where a number is given.
+    Balloon(Option<u64>),
     /// Tell what the container uses.
     Statistics,
     /// The container has another name now.
@@ -113,6 +116,8 @@ pub(crate) enum Answer {
         /// The exit status for it.
         code: i32,
     },
+    /// How a virtual machine's balloon is.
+    Balloon(BalloonState),
     /// What the container uses; absent is what cannot be known here.
     Statistics {
         /// Bytes of memory.

@@ -1,5 +1,6 @@
 //! `isobench vm`: virtual machines by the words of `isobench container`, of which they share the verbs.
 
+mod balloon;
 mod image;
 mod kernel;
 mod options;
@@ -51,6 +52,7 @@ enum Command {
     Create(options::Options),
     #[command(flatten)]
     Verb(Verb),
+    Balloon(balloon::Arguments),
     Kernel(kernel::Arguments),
     Image(image::Arguments),
 }
@@ -66,7 +68,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let stands_for_command = match &command {
         Command::Run(_) => true,
         Command::Verb(verb) => verb.stands_for_command(),
-        Command::Create(_) | Command::Image(_) | Command::Kernel(_) => false,
+        Command::Create(_) | Command::Balloon(_) | Command::Image(_) | Command::Kernel(_) => false,
     };
     // What a root needs may be had outside the testbed only.
     let root = match &command {
@@ -88,6 +90,7 @@ fn work(command: Command) -> anyhow::Result<Status> {
             Ok(Status::Success)
         }
         Command::Verb(verb) => verb.run(KIND),
+        Command::Balloon(arguments) => balloon::run(arguments),
         Command::Kernel(arguments) => kernel::run(arguments),
         Command::Image(arguments) => image::run(arguments),
     }

@@ -26,6 +26,7 @@ impl Supervisor {
                 let signal = Signal::from_named_raw(number).with_context(|| format!("there is no signal {number}"))?;
                 self.task.process.signal(signal)?;
             }
+            Order::Balloon(target) => return self.balloon(target).map(Some),
             Order::Pause | Order::Unpause => self.pause(order == Order::Pause)?,
             Order::Statistics => {
                 let used = self.cgroup.as_ref().map(|cgroup| cgroup.statistics()).unwrap_or_default();
@@ -79,6 +80,16 @@ impl Supervisor {
             self.connections[index].role = Role::Executing(number);
         }
         Ok(Answer::Started)
+    }
+
+    fn balloon(&self, target: Option<u64>) -> anyhow::Result<Answer> {
+        let Some(machine) = &self.request.machine else {
+            return refuse(format!("the {} has no balloon: limit its memory when it is made (-m)", self.title()?));
+        };
+        if self.state.status == Status::Paused {
+            return refuse(format!("the {} is paused: unpause it first", self.title()?));
+        }
+        monitor::balloon(machine, target).map(Answer::Balloon)
     }
 
     fn pause(&mut self, pause: bool) -> anyhow::Result<()> {
