@@ -1,6 +1,7 @@
 //! A bus: which device answers at which address. The same type serves I/O ports and memory-mapped I/O, and several vCPUs: each
 //! device answers one of them at a time.
 
+use crate::snapshot::devices::{DeviceState, StateError};
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,23 @@ pub trait Device: Debug + Send {
 
     /// The guest writes at `offset` within the device.
     fn write(&mut self, offset: u64, data: &[u8]) -> Reaction;
+
+    /// Leaves guest memory alone until [`Device::resume`], and gives what a [snapshot](crate::snapshot) must hold of the device;
+    /// `None` where that is nothing.
+    fn save(&mut self) -> Option<DeviceState> {
+        None
+    }
+
+    /// Goes on after [`Device::save`].
+    fn resume(&mut self) {}
+
+    /// Takes over what [`Device::save`] gave of a device like this one, which is as it was made.
+    ///
+    /// # Errors
+    /// Where it is no state that such a device can have.
+    fn restore(&mut self, _state: &DeviceState) -> Result<(), StateError> {
+        Err(StateError::Kind)
+    }
 }
 
 /// A range is taken already.
@@ -40,6 +58,13 @@ pub struct Overlap {
 struct Placed {
     range: Range<u64>,
     device: Mutex<Box<dyn Device>>,
+}
+
+impl Placed {
+    fn lock(&self) -> MutexGuard<'_, Box<dyn Device>> {
+        // A device whose thread panicked ends its guest; until then it answers.
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Devices by address.
@@ -80,10 +105,29 @@ impl Bus {
         }
     }
 
+    /// What a snapshot must hold of the devices, each by its address. All of them leave guest memory alone until [`Bus::resume`].
+    pub fn save(&self) -> Vec<(u64, DeviceState)> {
+        let save = |placed: &Placed| Some((placed.range.start, placed.lock().save()?));
+        self.devices.iter().filter_map(save).collect()
+    }
+
+    /// The devices go on after [`Bus::save`].
+    pub fn resume(&self) {
+        self.devices.iter().for_each(|placed| placed.lock().resume());
+    }
+
+    /// Gives the device at an address its state.
+    ///
+    /// # Errors
+    /// Where there is no such device, or the state is not one of its own.
+    pub fn restore(&self, address: u64, state: &DeviceState) -> Result<(), StateError> {
+        let placed = self.devices.iter().find(|placed| placed.range.start == address);
+        placed.ok_or(StateError::NoDevice(address))?.lock().restore(state)
+    }
+
     fn find(&self, address: u64) -> Option<(u64, MutexGuard<'_, Box<dyn Device>>)> {
         let placed = self.devices.iter().find(|placed| placed.range.contains(&address))?;
-        // A device whose thread panicked ends its guest; until then it answers.
-        Some((address - placed.range.start, placed.device.lock().unwrap_or_else(PoisonError::into_inner)))
+        Some((address - placed.range.start, placed.lock()))
     }
 }
 

@@ -98,7 +98,15 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         // It advises on memory, as every thread's allocator does.
         Role::Balloon => {}
         Role::Control => {
-            let calls = [libc::SYS_accept4, libc::SYS_setsockopt, libc::SYS_recvfrom, libc::SYS_sendto];
+            let calls = [
+                libc::SYS_accept4,
+                libc::SYS_setsockopt,
+                libc::SYS_sendto,
+                // With descriptors of files, and to write a snapshot into them.
+                libc::SYS_recvmsg,
+                libc::SYS_pwrite64,
+                libc::SYS_ftruncate,
+            ];
             rules.extend(calls.iter().map(always));
         }
     }

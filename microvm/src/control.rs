@@ -5,15 +5,27 @@
 //! |---|---|
 //! | `balloon` | the balloon's state, a [`BalloonState`] |
 //! | `balloon BYTES` | the same, after the guest was asked to leave so many bytes unused; it does so in its own time |
+//! | `snapshot` | a [`Guest`], after its memory and its state were written into the two files whose descriptors come with the request, and it goes on |
+//! | `snapshot stay` | the same, but it stays paused |
+//! | `resume` | `{}`, after it goes on |
 //! | anything else | `{"error":"..."}` |
 
 use crate::confinement::{self, Role};
 use crate::devices::virtio::balloon::{BalloonControl, BalloonState};
+use crate::snapshot::Guest;
+use crate::snapshot::keeper::Keeper;
 use crate::system;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use serde::Serialize;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -26,8 +38,12 @@ const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the guest may take to tell its statistics; after that its last ones are given.
 const GUEST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a snapshot may take: a guest's memory goes to a disk that may be slow.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
+/// Descriptors that may come with a request.
+const MOST_DESCRIPTORS: usize = 2;
 /// Stack of the thread.
-const STACK: usize = 128 << 10;
+const STACK: usize = 256 << 10;
 
 /// Why a machine could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +87,47 @@ pub fn set_balloon(socket: &Path, bytes: u64) -> Result<BalloonState, ControlErr
     ask(socket, &format!("balloon {bytes}"))
 }
 
-fn ask(socket: &Path, request: &str) -> Result<BalloonState, ControlError> {
+/// Has the machine write its memory and its state into these files, which are empty; it stays paused afterwards where it is to.
+pub(crate) fn snapshot(
+    socket: &Path,
+    memory: BorrowedFd<'_>,
+    state: BorrowedFd<'_>,
+    stay: bool,
+) -> Result<Guest, ControlError> {
+    ask_with(socket, if stay { "snapshot stay" } else { "snapshot" }, &[memory, state], SNAPSHOT_PATIENCE)
+}
+
+/// Lets a machine go on that stayed paused.
+pub fn resume(socket: &Path) -> Result<(), ControlError> {
+    ask(socket, "resume").map(|Nothing {}| ())
+}
+
+/// An answer without content.
+#[derive(Debug, Serialize, serde::Deserialize)]
+struct Nothing {}
+
+fn ask<A: DeserializeOwned>(socket: &Path, request: &str) -> Result<A, ControlError> {
+    // Another client may be before this one.
+    ask_with(socket, request, &[], PATIENCE * 4)
+}
+
+fn ask_with<A: DeserializeOwned>(
+    socket: &Path,
+    request: &str,
+    descriptors: &[BorrowedFd<'_>],
+    patience: Duration,
+) -> Result<A, ControlError> {
     let path = || socket.to_owned();
     let exchange = || -> io::Result<String> {
-        let mut stream = UnixStream::connect(socket)?;
-        // Another client may be before this one.
-        stream.set_read_timeout(Some(PATIENCE * 4))?;
-        stream.write_all(format!("{request}\n").as_bytes())?;
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(patience))?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        // A line this short goes whole into an empty socket.
+        sendmsg(&stream, &[IoSlice::new(format!("{request}\n").as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
         let mut answer = String::new();
         stream.take(LONGEST).read_to_string(&mut answer)?;
         Ok(answer)
@@ -95,6 +145,15 @@ struct Refusal {
     error: String,
 }
 
+/// What of a machine can be asked for; what it has not is refused.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Its balloon.
+    pub balloon: Option<BalloonControl>,
+    /// What takes snapshots of it.
+    pub keeper: Option<Keeper>,
+}
+
 /// The thread that takes requests. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -103,8 +162,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes requests on this socket for a machine with this balloon, or with none.
-    pub fn start(listener: UnixListener, balloon: Option<BalloonControl>) -> io::Result<Self> {
+    /// Takes requests on this socket for a machine.
+    pub fn start(listener: UnixListener, asked: Asked) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let stopped = stop.try_clone()?;
@@ -112,7 +171,7 @@ impl Server {
             system::block_alarm();
             // Unconfined it takes no orders: a client is told so by the end of its connection.
             if confinement::confine(Role::Control).is_ok() {
-                serve(&listener, &stopped, balloon.as_ref());
+                serve(&listener, &stopped, &asked);
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -128,7 +187,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(listener: &UnixListener, stop: &EventFd, balloon: Option<&BalloonControl>) {
+fn serve(listener: &UnixListener, stop: &EventFd, asked: &Asked) {
     loop {
         let mut waited = [
             PollFd::from_borrowed_fd(system::borrow_event(stop), PollFlags::IN),
@@ -140,39 +199,71 @@ fn serve(listener: &UnixListener, stop: &EventFd, balloon: Option<&BalloonContro
         }
         // A client that has gone again is no error, and neither is one that breaks off.
         if let Ok((mut stream, _)) = listener.accept() {
-            let _ = answer(&mut stream, balloon);
+            let _ = answer(&mut stream, asked);
         }
     }
 }
 
-fn answer(stream: &mut UnixStream, balloon: Option<&BalloonControl>) -> io::Result<()> {
+fn answer(stream: &mut UnixStream, asked: &Asked) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = Vec::new();
-    while !request.ends_with(b"\n") && request.len() < LONGEST as usize {
-        let mut part = [0; 256];
-        match stream.read(&mut part)? {
-            0 => break,
-            count => request.extend(&part[..count]),
-        }
-    }
+    let (request, descriptors) = receive(stream)?;
     let request = String::from_utf8_lossy(&request);
-    let answer = match answer_to(request.trim_end(), balloon) {
-        Ok(state) => serde_json::to_string(&state),
+    let answer = match answer_to(request.trim_end(), descriptors, asked) {
+        Ok(answer) => Ok(answer),
         Err(error) => serde_json::to_string(&Refusal { error }),
     };
     stream.write_all(format!("{}\n", answer.map_err(io::Error::other)?).as_bytes())
 }
 
-fn answer_to(request: &str, balloon: Option<&BalloonControl>) -> Result<BalloonState, String> {
-    let bytes = match request.split_once(' ') {
-        None if request == "balloon" => None,
-        Some(("balloon", bytes)) => Some(bytes.parse().map_err(|_| format!("`{bytes}` is not a number of bytes"))?),
-        _ => return Err(format!("there is no request `{request}`")),
-    };
-    let balloon = balloon.ok_or("the machine has no balloon")?;
-    if let Some(bytes) = bytes {
-        balloon.set_target(bytes);
+/// Reads a request and the descriptors that come with it.
+fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut request, mut descriptors) = (Vec::new(), Vec::new());
+    while !request.ends_with(b"\n") && request.len() < LONGEST as usize {
+        let mut part = [0; 256];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            recvmsg(stream, &mut [IoSliceMut::new(&mut part)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                // What comes beyond what there may be is closed again.
+                descriptors.extend(rights);
+            }
+        }
+        if received == 0 {
+            break;
+        }
+        request.extend(&part[..received]);
     }
-    Ok(balloon.state(GUEST_PATIENCE))
+    Ok((request, descriptors))
+}
+
+fn answer_to(request: &str, descriptors: Vec<OwnedFd>, asked: &Asked) -> Result<String, String> {
+    let text = |written: serde_json::Result<String>| written.map_err(|error| error.to_string());
+    let (word, argument) = request.split_once(' ').map_or((request, None), |(word, rest)| (word, Some(rest)));
+    match (word, argument) {
+        ("balloon", argument) => {
+            let bytes = argument.map(|bytes| bytes.parse().map_err(|_| format!("`{bytes}` is not a number of bytes")));
+            let bytes = bytes.transpose()?;
+            let balloon = asked.balloon.as_ref().ok_or("the machine has no balloon")?;
+            bytes.into_iter().for_each(|bytes| balloon.set_target(bytes));
+            text(serde_json::to_string(&balloon.state(GUEST_PATIENCE)))
+        }
+        ("snapshot", None | Some("stay")) => {
+            let keeper = asked.keeper.as_ref().ok_or("the machine cannot be saved")?;
+            let [memory, state] = <[OwnedFd; 2]>::try_from(descriptors)
+                .map_err(|_| "a snapshot needs two files to be written into".to_owned())?;
+            let guest = keeper.save(&File::from(memory), &File::from(state))?;
+            if argument.is_none() {
+                keeper.resume();
+            }
+            text(serde_json::to_string(&guest))
+        }
+        ("resume", None) => {
+            asked.keeper.as_ref().ok_or("the machine cannot be paused")?.resume();
+            text(serde_json::to_string(&Nothing {}))
+        }
+        _ => Err(format!("there is no request `{request}`")),
+    }
 }

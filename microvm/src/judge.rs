@@ -147,7 +147,7 @@ fn run(privilege: u8) -> Result<Duration, JudgeError> {
     let mut ports = Bus::new();
     // The bus is empty, so nothing overlaps.
     let _ = ports.insert(port(PORT_EXIT), Box::new(ExitPort));
-    let mut vcpu = Vcpu::new(vcpu);
+    let mut vcpu = Vcpu::new(vcpu, 0);
     let started = Instant::now();
     let stop = vcpu.run(&ports, &Bus::new(), Some(DEADLINE))?;
     let taken = started.elapsed();

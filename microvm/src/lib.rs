@@ -12,7 +12,7 @@
 //!
 //! Memory, buses, transport, card and run loop know nothing of what guest they serve. The process that serves one is [jailed](jail)
 //! as soon as it has opened its files, after step 2, and its threads are [confined](confinement) before it runs. [`control`] is how
-//! a running machine is asked for something. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this
+//! a running machine is asked for something, and [`snapshot`] how one becomes files and files become one again. [`sandbox`] is the seam to the rest of the workspace, and [`judge`] says what this
 //! machine's KVM is good for.
 #![deny(unsafe_code)]
 
@@ -29,7 +29,19 @@ pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod sandbox;
+pub mod snapshot;
 pub mod system;
 pub mod unikernel;
 pub mod unikernel_process;
 pub mod vcpu;
+
+/// An error with its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -44,6 +44,14 @@ pub enum MemoryError {
         /// What there is without swapping.
         available: u64,
     },
+    /// A file that is to be mapped as guest memory has another length.
+    #[error("guest memory of {size} bytes: its file has {length} bytes")]
+    File {
+        /// What it must have.
+        size: u64,
+        /// What it has.
+        length: u64,
+    },
     /// The kernel refused advice on it.
     #[error("advise the kernel on guest memory")]
     Advise(#[source] io::Error),

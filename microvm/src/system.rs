@@ -188,6 +188,16 @@ pub(crate) fn register_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> io::Result
     Ok(())
 }
 
+/// Sets a processor's extended state, floating-point registers and more (KVM_SET_XSAVE).
+pub(crate) fn set_extended_state(
+    vcpu: &kvm_ioctls::VcpuFd,
+    state: &kvm_bindings::kvm_xsave,
+) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: the kernel reads 4096 bytes, the size of the structure, unless this process has asked for larger features to be given to
+    // guests (arch_prctl(2), ARCH_REQ_XCOMP_GUEST_PERM), which nothing here does.
+    unsafe { vcpu.set_xsave(state) }
+}
+
 /// Advises the kernel on a part of guest memory, [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html).
 pub(crate) fn advise(slice: &VolatileSlice<'_>, advice: i32) -> io::Result<()> {
     // SAFETY: the range is a live mapping of ours, and neither advice that is used here (populate, no huge pages) changes

@@ -1,12 +1,14 @@
 //! The virtual processor and its run loop.
 
 use crate::bus::{Bus, Reaction};
+use crate::machine::Machine;
+use crate::snapshot::processor::{self, ProcessorState, VmState};
 use crate::system::{self, DeadlineGuard, Kick};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Why the run loop came to its end; what it means for a guest is the business of whoever set it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,9 @@ pub enum VcpuError {
         #[source]
         source: io::Error,
     },
+    /// The guest cannot be paused.
+    #[error("the guest cannot be paused: {0}")]
+    Pause(String),
     /// An exit that no guest of ours should cause.
     #[error("the vCPU stopped for an unexpected reason: {0}")]
     Unexpected(String),
@@ -63,7 +68,36 @@ impl VcpuError {
 pub struct Crew {
     over: AtomicBool,
     members: Mutex<Vec<Kick>>,
+    pause: Option<Pause>,
 }
+
+/// How a crew is paused: each member comes to where nothing that it asked for is under way, and waits there.
+#[derive(Debug)]
+struct Pause {
+    machine: Arc<Machine>,
+    /// Whether the interrupt controllers are KVM's.
+    shared: bool,
+    processors: usize,
+    wanted: AtomicBool,
+    parked: Mutex<Parked>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Parked {
+    /// Whether the members are to save themselves.
+    saving: bool,
+    /// How often the crew has gone on: a member may be paused anew before it has noticed.
+    round: u64,
+    arrived: usize,
+    saved: Vec<Result<ProcessorState, VcpuError>>,
+    vm: Option<Result<VmState, VcpuError>>,
+}
+
+/// Between two kicks of a member that has not come yet: a signal is lost on one that is about to wait outside of `KVM_RUN`.
+const AGAIN: Duration = Duration::from_millis(5);
+/// How long members may take to come to a stop, or to save themselves.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Crew {
     /// A crew of several; a vCPU that is alone needs no more than the default.
@@ -72,10 +106,106 @@ impl Crew {
         Ok(Self::default())
     }
 
+    /// A crew of so many, one or more, that can be paused. `shared`: the machine's interrupt controllers are KVM's.
+    pub fn pausable(machine: Arc<Machine>, shared: bool, processors: usize) -> Result<Self, VcpuError> {
+        let (wanted, parked, changed) = (AtomicBool::new(false), Mutex::default(), Condvar::new());
+        let pause = Pause { machine, shared, processors, wanted, parked, changed };
+        Ok(Self { pause: Some(pause), ..Self::new()? })
+    }
+
+    /// Has every member come to a stop.
+    ///
+    /// # Errors
+    /// Where it cannot be paused, is so already, has ended, or takes too long; it goes on then.
+    pub fn pause(&self) -> Result<(), VcpuError> {
+        let refused = |why: &str| Err(VcpuError::Pause(why.into()));
+        let Some(pause) = &self.pause else { return refused("it was started without a control socket") };
+        if pause.wanted.swap(true, Ordering::SeqCst) {
+            return refused("it is paused already");
+        }
+        let began = Instant::now();
+        loop {
+            let gone = self.members().iter().map(Kick::send).count() < pause.processors;
+            if self.is_over() || gone || began.elapsed() > PATIENCE {
+                self.resume();
+                return refused(if gone { "it has ended, or has not begun" } else { "its processors do not stop" });
+            }
+            let waited =
+                pause.changed.wait_timeout_while(pause.parked(), AGAIN, |parked| parked.arrived < pause.processors);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.arrived == pause.processors {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The state of each member of a paused crew, and of what they share.
+    pub fn save(&self) -> Result<(Vec<ProcessorState>, VmState), VcpuError> {
+        let lacking = || VcpuError::Pause("its processors do not answer".into());
+        let pause = self.pause.as_ref().ok_or_else(lacking)?;
+        let mut parked = pause.parked();
+        parked.saving = true;
+        pause.changed.notify_all();
+        let under_way = |parked: &mut Parked| parked.saved.len() < pause.processors || parked.vm.is_none();
+        let waited = pause.changed.wait_timeout_while(parked, PATIENCE, under_way);
+        let mut parked = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let vm = parked.vm.take().ok_or_else(lacking)??;
+        let mut processors = parked.saved.drain(..).collect::<Result<Vec<_>, _>>()?;
+        processors.sort_by_key(|processor| processor.number);
+        Ok((processors, vm))
+    }
+
+    /// Lets a paused crew go on.
+    pub fn resume(&self) {
+        if let Some(pause) = &self.pause {
+            let mut parked = pause.parked();
+            pause.wanted.store(false, Ordering::SeqCst);
+            (parked.saving, parked.vm) = (false, None);
+            parked.saved.clear();
+            parked.round += 1;
+            pause.changed.notify_all();
+        }
+    }
+
+    /// Where the calling member's processor waits while the crew is paused.
+    fn park(&self, vcpu: &mut VcpuFd, number: u8) {
+        let Some(pause) = &self.pause else { return };
+        let mut parked = pause.parked();
+        parked.arrived += 1;
+        pause.changed.notify_all();
+        let mut saved = None;
+        while pause.wanted.load(Ordering::SeqCst) && !self.is_over() {
+            if parked.saving && saved != Some(parked.round) {
+                saved = Some(parked.round);
+                // All have come: nothing changes any more.
+                let (machine, shared) = (&pause.machine, pause.shared);
+                let state = processor::save(machine.kvm(), vcpu, number, shared);
+                parked.saved.push(state);
+                if parked.saved.len() == pause.processors {
+                    let vm = if shared { processor::save_shared(machine.vm()) } else { Ok(VmState::default()) };
+                    parked.vm = Some(vm);
+                }
+                pause.changed.notify_all();
+            }
+            parked = pause.changed.wait(parked).unwrap_or_else(PoisonError::into_inner);
+        }
+        parked.arrived -= 1;
+        // From here on a kick counts again.
+        vcpu.get_kvm_run().immediate_exit = 0;
+    }
+
+    fn is_pausing(&self) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.wanted.load(Ordering::SeqCst))
+    }
+
     /// Ends all that run, and all that begin to run later.
     pub fn dismiss(&self) {
         self.over.store(true, Ordering::SeqCst);
         self.members().iter().for_each(Kick::send);
+        if let Some(pause) = &self.pause {
+            // Under the lock, so that nobody is about to wait.
+            let _parked = pause.parked();
+            pause.changed.notify_all();
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -84,6 +214,12 @@ impl Crew {
 
     fn members(&self) -> MutexGuard<'_, Vec<Kick>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pause {
+    fn parked(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,17 +241,20 @@ impl Drop for Membership<'_> {
 
 /// A virtual processor. It runs on the thread that calls [`Vcpu::run`].
 #[derive(Debug)]
-pub struct Vcpu(VcpuFd);
+pub struct Vcpu {
+    fd: VcpuFd,
+    number: u8,
+}
 
 impl Vcpu {
-    /// Takes over a processor whose registers are set.
-    pub fn new(fd: VcpuFd) -> Self {
-        Self(fd)
+    /// Takes over a processor whose registers are set, the one with this number.
+    pub fn new(fd: VcpuFd, number: u8) -> Self {
+        Self { fd, number }
     }
 
     /// KVM's own interface to it.
     pub fn fd(&self) -> &VcpuFd {
-        &self.0
+        &self.fd
     }
 
     /// Runs the guest until it ends or its time is up. Ports and registers are answered by the buses' devices.
@@ -132,9 +271,9 @@ impl Vcpu {
         deadline: Option<Duration>,
     ) -> Result<Stop, VcpuError> {
         // It is dropped before the vCPU, which the caller has.
-        let _membership = Membership::new(crew, Kick::new(&mut self.0.get_kvm_run().immediate_exit));
+        let _membership = Membership::new(crew, Kick::new(&mut self.fd.get_kvm_run().immediate_exit));
         let guard = deadline
-            .map(|deadline| DeadlineGuard::start(deadline, &mut self.0.get_kvm_run().immediate_exit))
+            .map(|deadline| DeadlineGuard::start(deadline, &mut self.fd.get_kvm_run().immediate_exit))
             .transpose()
             .map_err(|source| VcpuError::System { operation: "set the deadline", source })?;
         // Whoever is dismissed before it became a member got no signal.
@@ -142,7 +281,8 @@ impl Vcpu {
             return Ok(Stop::Dismissed);
         }
         loop {
-            let reaction = match self.0.run() {
+            let mut interrupted = false;
+            let reaction = match self.fd.run() {
                 Ok(VcpuExit::IoOut(port, data)) => ports.write(port.into(), data),
                 Ok(VcpuExit::IoIn(port, data)) => {
                     ports.read(port.into(), data);
@@ -156,14 +296,21 @@ impl Vcpu {
                 Ok(VcpuExit::Hlt) => return Ok(Stop::Halted),
                 Ok(VcpuExit::Shutdown) => return Ok(Stop::Shutdown),
                 Ok(VcpuExit::InternalError) => {
-                    let (suberror, data) = system::internal_error(self.0.get_kvm_run());
+                    let (suberror, data) = system::internal_error(self.fd.get_kvm_run());
                     return Ok(Stop::Internal { suberror, data });
                 }
                 Ok(VcpuExit::Intr) => Reaction::Continue,
                 Ok(other) => return Err(VcpuError::Unexpected(format!("{other:?}"))),
-                Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Reaction::Continue,
+                Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
+                    // What an exit had left to do is done now, and only now (api.rst, "KVM_RUN").
+                    interrupted = error.errno() == libc::EINTR;
+                    Reaction::Continue
+                }
                 Err(error) => return Err(VcpuError::system("run")(error)),
             };
+            if interrupted && crew.is_pausing() {
+                crew.park(&mut self.fd, self.number);
+            }
             match reaction {
                 Reaction::Continue if crew.is_over() => return Ok(Stop::Dismissed),
                 Reaction::Continue if guard.is_some() && DeadlineGuard::expired() => return Ok(Stop::Deadline),

@@ -4,7 +4,7 @@
 mod ring;
 
 use isobench_microvm::bus::Device;
-use isobench_microvm::control::{self, ControlError, Server};
+use isobench_microvm::control::{self, Asked, ControlError, Server};
 use isobench_microvm::devices::virtio::attendant::{Active, Service};
 use isobench_microvm::devices::virtio::balloon::{self, Balloon};
 use isobench_microvm::devices::virtio::device::QueueDevice;
@@ -276,7 +276,8 @@ fn a_target_reaches_the_driver_and_its_statistics_come_back() {
     let socket = directory.path().join("control");
     let memory = memory::create(MEMORY).unwrap();
     let (mut device, control) = balloon::create(memory.clone(), false).unwrap();
-    let server = Server::start(UnixListener::bind(&socket).unwrap(), Some(control)).unwrap();
+    let server =
+        Server::start(UnixListener::bind(&socket).unwrap(), Asked { balloon: Some(control), keeper: None }).unwrap();
     start(&mut device, STATISTICS, 3);
     let generation = read(&mut device, register::CONFIGURATION_GENERATION);
     let state = control::set_balloon(&socket, 5 * PAGE + 17).unwrap();
@@ -315,7 +316,7 @@ fn a_target_reaches_the_driver_and_its_statistics_come_back() {
 fn what_is_no_request_is_refused_and_the_next_is_served() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("control");
-    let _server = Server::start(UnixListener::bind(&socket).unwrap(), None).unwrap();
+    let _server = Server::start(UnixListener::bind(&socket).unwrap(), Asked::default()).unwrap();
     let said = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(bytes).unwrap();

@@ -122,6 +122,9 @@ pub struct BootParameters {
     pub seed: u64,
     /// How many bytes [`Task::Memory`] writes to; what the guest does not have is a panic.
     pub touched: u64,
+    /// How often the guest has gone on from a snapshot. Where the number changes, the guest is another one from then on: a clone, to which
+    /// all else that is written here applies, and whose connections are those of somebody else.
+    pub generation: u32,
 }
 
 /// Addresses of the guest and where it serves.
@@ -156,6 +159,9 @@ impl Network {
     };
 }
 
+/// Where in the boot parameters the generation lies, for a guest that looks for it alone.
+pub const GENERATION: usize = 56;
+
 impl BootParameters {
     /// Size in bytes as written.
     pub const SIZE: usize = 64;
@@ -176,6 +182,7 @@ impl BootParameters {
         bytes[42] = network.segmentation.into();
         bytes[44..48].copy_from_slice(&network.spin_microseconds.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.touched.to_le_bytes());
+        bytes[GENERATION..GENERATION + 4].copy_from_slice(&self.generation.to_le_bytes());
         bytes
     }
 
@@ -192,7 +199,8 @@ impl BootParameters {
             segmentation: bytes[42] != 0,
         };
         let task = *Task::ALL.get(usize::from(bytes[31]))?;
-        Some(Self { task, network, memory, counter_khz, seed, touched })
+        let generation = u32::from_le_bytes(array(bytes, GENERATION));
+        Some(Self { task, network, memory, counter_khz, seed, touched, generation })
     }
 }
 
@@ -225,6 +233,7 @@ mod tests {
                 counter_khz: 2_100_000,
                 seed: 0x0123_4567_89ab_cdef,
                 touched: 12 << 20,
+                generation: 3,
             };
             assert_eq!(BootParameters::decode(&parameters.encode()), Some(parameters));
         }

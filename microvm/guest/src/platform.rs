@@ -1,5 +1,6 @@
 //! What the server needs of the world around it.
 
+use crate::contract::Network;
 use smoltcp::phy::Device;
 use smoltcp::time::{Duration, Instant};
 
@@ -13,4 +14,13 @@ pub trait Platform: Device {
 
     /// Returns when there is a frame, or after `limit` at the latest, or at once.
     fn wait(&mut self, limit: Option<Duration>);
+
+    /// Who the server is from now on, with a random number, where it has become somebody else since the last call: a clone that goes on
+    /// from a snapshot.
+    fn renewed(&mut self) -> Option<(Network, u64)> {
+        None
+    }
+
+    /// Says that the server listens as whom it has become.
+    fn listens_again(&mut self) {}
 }

@@ -102,19 +102,7 @@ impl<'a> Server<'a> {
         buffers: impl Iterator<Item = (&'a mut [u8], &'a mut [u8])>,
         datagrams: Option<(PacketBuffer<'a>, PacketBuffer<'a>)>,
     ) -> Self {
-        let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(network.mac)));
-        config.random_seed = seed;
-        let now = platform.now();
-        let mut interface = Interface::new(config, platform, now);
-        let [a, b, c, d] = network.address;
-        interface.update_ip_addrs(|addresses| {
-            // The list is empty and has room.
-            let _ = addresses.push(IpCidr::new(IpAddress::v4(a, b, c, d), network.prefix));
-        });
-        if network.gateway != [0; 4] {
-            // The table is empty and has room.
-            let _ = interface.routes_mut().add_default_ipv4_route(Ipv4Address::from(network.gateway));
-        }
+        let interface = interface(platform, network, seed);
         let most = (storage.len() - usize::from(datagrams.is_some())).min(MOST_CONNECTIONS);
         let mut sockets = SocketSet::new(storage);
         let datagrams = datagrams.map(|buffers| Datagrams::new(&mut sockets, buffers, network.port));
@@ -139,6 +127,10 @@ impl<'a> Server<'a> {
     /// Serves for ever.
     pub fn run(&mut self, platform: &mut impl Platform) -> ! {
         loop {
+            if let Some((network, seed)) = platform.renewed() {
+                self.renew(platform, &network, seed);
+                platform.listens_again();
+            }
             if !self.turn(platform) {
                 let now = platform.now();
                 let limit = self.interface.poll_delay(now, &self.sockets);
@@ -146,6 +138,19 @@ impl<'a> Server<'a> {
                     platform.wait(limit);
                 }
             }
+        }
+    }
+
+    /// Becomes somebody else, on the same port: with other addresses, other random numbers, and without the connections that were
+    /// another's. Nobody is told that they end here, since where they were made they go on.
+    pub fn renew(&mut self, platform: &mut impl Platform, network: &Network, seed: u64) {
+        self.interface = interface(platform, network, seed);
+        for connection in self.connections.iter_mut().flatten() {
+            let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
+            // A socket that listens anew forgets all of its last connection.
+            socket.abort();
+            let _ = socket.listen(self.port);
+            connection.step = Step::Request;
         }
     }
 
@@ -179,6 +184,24 @@ impl<'a> Server<'a> {
         }
         busy
     }
+}
+
+/// The interface of whoever has these addresses.
+fn interface(platform: &mut impl Platform, network: &Network, seed: u64) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(network.mac)));
+    config.random_seed = seed;
+    let now = platform.now();
+    let mut interface = Interface::new(config, platform, now);
+    let [a, b, c, d] = network.address;
+    interface.update_ip_addrs(|addresses| {
+        // The list is empty and has room.
+        let _ = addresses.push(IpCidr::new(IpAddress::v4(a, b, c, d), network.prefix));
+    });
+    if network.gateway != [0; 4] {
+        // The table is empty and has room.
+        let _ = interface.routes_mut().add_default_ipv4_route(Ipv4Address::from(network.gateway));
+    }
+    interface
 }
 
 /// Does what a connection can do now; says whether that was anything.

@@ -24,7 +24,7 @@ mod topology;
 
 use crate::bus::{Bus, Overlap};
 use crate::confinement::{ConfinementError, Role};
-use crate::control::Server;
+use crate::control::{Asked, Server};
 use crate::devices::virtio::balloon;
 use crate::devices::virtio::block::Block;
 use crate::devices::virtio::card::Card;
@@ -314,7 +314,9 @@ pub fn run(
         control = Some(of_balloon);
     }
     let _server = match config.control {
-        Some(listener) => Some(Server::start(listener, control).map_err(LinuxError::Control)?),
+        Some(listener) => {
+            Some(Server::start(listener, Asked { balloon: control, keeper: None }).map_err(LinuxError::Control)?)
+        }
         None => None,
     };
     if let Some(session) = &session {
@@ -343,7 +345,12 @@ pub fn run(
     // 7. run
     let shift = Shift { ports: &ports, registers: &registers, deadline: config.deadline, confined: config.confined };
     let ready = || transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
-    let (stop, vcpu) = crew::run(Vcpu::new(first), vcpus.map(Vcpu::new).collect(), shift, ready)?;
+    let (stop, vcpu) = crew::run(
+        Vcpu::new(first, 0),
+        (1..).zip(vcpus).map(|(number, vcpu)| Vcpu::new(vcpu, number)).collect(),
+        shift,
+        ready,
+    )?;
     if let Some(session) = session {
         session.finish();
     }

@@ -2,11 +2,14 @@
 
 mod ports;
 pub(crate) mod registers;
+mod restore;
 
 pub(crate) use ports::Exit as ExitPort;
+pub use restore::{Restoration, restore};
 
 use crate::bus::{Bus, Overlap};
 use crate::confinement::{self, ConfinementError, Role};
+use crate::control::{Asked, Server};
 use crate::devices::boot_timer::BootTimer;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
@@ -15,17 +18,23 @@ use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
 use crate::outcome::{Crash, CrashCause, Outcome, Registers as ProcessorRegisters};
+use crate::snapshot::devices::StateError;
+use crate::snapshot::keeper::Keeper;
+use crate::snapshot::{Guest, GuestKind};
 use crate::system;
-use crate::vcpu::{Stop, Vcpu, VcpuError};
+use crate::vcpu::{Crew, Stop, Vcpu, VcpuError};
 use crate::{bus::Device, layout};
 use isobench_guest::contract::{self, BootParameters, Network, Task};
 use isobench_guest::virtio::{Registers, StartError};
 use isobench_workload::{Stage, Stages, clock};
+use kvm_ioctls::VcpuFd;
 use linux_loader::loader::{Elf, KernelLoader};
 use std::io::{self, Cursor, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::Duration;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The unikernel image: a static ELF file for the addresses of [`contract`].
 pub const UNIKERNEL: &[u8] = include_bytes!(env!("ISOBENCH_UNIKERNEL"));
@@ -48,6 +57,8 @@ pub struct Config {
     pub network: Option<(OwnedFd, Network)>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// The socket on which the machine takes [requests](crate::control), where it does.
+    pub control: Option<UnixListener>,
     /// How long it may run; without limit where `None`.
     pub deadline: Option<Duration>,
     /// How long the card's I/O thread looks for the guest's answer before it sleeps.
@@ -86,6 +97,18 @@ pub enum UnikernelError {
     /// The image is no program that can be loaded.
     #[error("load the unikernel image")]
     Image(#[source] linux_loader::loader::Error),
+    /// Requests can't be taken.
+    #[error("take requests on the machine's control socket")]
+    Control(#[source] io::Error),
+    /// The snapshot's state does not fit.
+    #[error("the snapshot's state: {0}")]
+    State(StateError),
+    /// The snapshot is of another kind of guest, or lacks something.
+    #[error("the snapshot's state is not that of a unikernel's machine: {0}")]
+    Foreign(&'static str),
+    /// A clone that has a card needs a network, and only such a one.
+    #[error("the snapshot's guest {0}")]
+    Network(&'static str),
     /// The card did not start.
     #[error("start the network card: {0}")]
     Start(StartError),
@@ -95,7 +118,7 @@ pub enum UnikernelError {
 /// the program has stamped so far.
 pub fn run(
     config: Config,
-    mut stages: Stages,
+    stages: Stages,
     output: impl Write + std::fmt::Debug + Send + 'static,
 ) -> Result<Outcome, UnikernelError> {
     // 1. memory
@@ -114,6 +137,7 @@ pub fn run(
     // 4. devices
     let mut ports = Bus::new();
     let mut registers = Bus::new();
+    let has_network = config.network.is_some();
     let (card, network) = match config.network {
         Some((tap, network)) => {
             let card =
@@ -122,7 +146,7 @@ pub fn run(
         }
         None => (None, Network::NONE),
     };
-    ports::attach(&mut ports, card.as_ref())?;
+    ports::attach(&mut ports, card.as_ref(), false)?;
     // 5. kernel
     let image = Elf::load(&memory, None, &mut Cursor::new(UNIKERNEL), None).map_err(UnikernelError::Image)?;
     let entry = image.kernel_load.0;
@@ -135,21 +159,74 @@ pub fn run(
     }
     let counter_khz = vcpu.get_tsc_khz().map_err(VcpuError::system("read the counter's frequency"))?.into();
     let Config { task, memory: size, touched, .. } = config;
-    let parameters = BootParameters { task, network, memory: size, counter_khz, seed: seed(), touched };
+    let parameters = BootParameters { task, network, memory: size, counter_khz, seed: seed(), touched, generation: 0 };
     write(&memory, contract::BOOT_PARAMETERS, &parameters.encode())?;
     // 6. registers
     registers::write_tables(&memory, config.memory)?;
     registers::set(&vcpu, entry, registers::PRIVILEGE)?;
     // 7. run
-    if config.confined {
+    let assembled = Assembled { machine, vcpu, ports, registers, task, network: has_network };
+    let Config { control, deadline, confined, .. } = config;
+    operate(assembled, Operation { control, deadline, confined }, stages, output)
+}
+
+/// A machine that is ready to run.
+struct Assembled {
+    machine: Machine,
+    vcpu: VcpuFd,
+    ports: Bus,
+    registers: Bus,
+    task: Task,
+    network: bool,
+}
+
+/// How it is to run.
+struct Operation {
+    control: Option<UnixListener>,
+    deadline: Option<Duration>,
+    confined: bool,
+}
+
+/// Runs a machine to its guest's end.
+fn operate(
+    assembled: Assembled,
+    operation: Operation,
+    mut stages: Stages,
+    output: impl Write + std::fmt::Debug + Send + 'static,
+) -> Result<Outcome, UnikernelError> {
+    let Assembled { machine, vcpu, mut ports, registers, task, network } = assembled;
+    let memory = machine.memory().clone();
+    let (machine, registers) = (Arc::new(machine), Arc::new(registers));
+    let (crew, _server) = match operation.control {
+        None => (Arc::default(), None),
+        Some(listener) => {
+            let crew = Arc::new(Crew::pausable(Arc::clone(&machine), false, 1)?);
+            let regions = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
+            let guest = Guest {
+                kind: GuestKind::Unikernel,
+                workload: format!("{task:?}").to_lowercase(),
+                program: String::new(),
+                regions,
+                processors: 1,
+                network,
+                session: false,
+            };
+            // None of its ports remembers anything.
+            let (ports, registers, memory) = (Arc::default(), Arc::clone(&registers), memory.clone());
+            let keeper = Keeper { crew: Arc::clone(&crew), ports, registers, memory, guest };
+            let asked = Asked { balloon: None, keeper: Some(keeper) };
+            (crew, Some(Server::start(listener, asked).map_err(UnikernelError::Control)?))
+        }
+    };
+    if operation.confined {
         confinement::confine(Role::Vcpu)?;
     }
     system::release_code();
     stages.stamp(Stage::VmmReady, clock::now());
     let timer = BootTimer::new(stages, output);
     ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;
-    let mut vcpu = Vcpu::new(vcpu);
-    let stop = vcpu.run(&ports, &registers, config.deadline)?;
+    let mut vcpu = Vcpu::new(vcpu, 0);
+    let stop = vcpu.run_in(&crew, &ports, &registers, operation.deadline)?;
     Ok(outcome(stop, &vcpu, &memory)?)
 }
 

@@ -8,12 +8,16 @@ use crate::system;
 use isobench_guest::contract::{PORT_CRASH, PORT_EXIT, PORT_PANIC, PORT_SLEEP};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Puts the ports on the bus; without a card a sleep has no end but its limit.
-pub(super) fn attach(bus: &mut Bus, card: Option<&Card>) -> Result<(), Overlap> {
+/// Puts the ports on the bus; without a card a sleep has no end but its limit. A guest that was `restored` may have been about to sleep,
+/// and is to look first who it has become: its first sleep ends at once.
+pub(super) fn attach(bus: &mut Bus, card: Option<&Card>, restored: bool) -> Result<(), Overlap> {
     bus.insert(port(PORT_EXIT), Box::new(Exit))?;
     bus.insert(port(PORT_CRASH), Box::new(Report(Reaction::Crash)))?;
     bus.insert(port(PORT_PANIC), Box::new(Report(Reaction::Panic)))?;
-    bus.insert(port(PORT_SLEEP), Box::new(Sleep(card.map(|card| card.interrupt().clone()))))
+    bus.insert(
+        port(PORT_SLEEP),
+        Box::new(Sleep { interrupt: card.map(|card| card.interrupt().clone()), awake: restored }),
+    )
 }
 
 /// Ends the guest with the written status.
@@ -42,13 +46,19 @@ impl Device for Report {
 
 /// Blocks the vCPU until the card's interrupt: what `hlt` is to a guest with interrupts.
 #[derive(Debug)]
-struct Sleep(Option<Interrupt>);
+struct Sleep {
+    interrupt: Option<Interrupt>,
+    awake: bool,
+}
 
 impl Device for Sleep {
     fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
 
     fn write(&mut self, _offset: u64, data: &[u8]) -> Reaction {
         let Ok(word) = <[u8; 4]>::try_from(data) else { return Reaction::Continue };
+        if std::mem::take(&mut self.awake) {
+            return Reaction::Continue;
+        }
         let limit = match u32::from_le_bytes(word) {
             u32::MAX => None,
             microseconds => Some(Timespec {
@@ -57,7 +67,7 @@ impl Device for Sleep {
             }),
         };
         // An interrupted wait is over: the deadline's signal must end the guest, and any other only wakes it early.
-        let _ = match &self.0 {
+        let _ = match &self.interrupt {
             Some(interrupt) => {
                 let event = system::borrow_event(interrupt.event());
                 let result = poll(&mut [PollFd::from_borrowed_fd(event, PollFlags::IN)], limit.as_ref());

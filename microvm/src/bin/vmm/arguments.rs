@@ -1,5 +1,6 @@
 //! The command line, read by hand: the program is started on a measured path, and has a dozen options.
 
+use crate::linux::{Handle, listen};
 use isobench_guest::contract::{Network, Task};
 use isobench_microvm::devices::virtio::disk::DiskError;
 use isobench_microvm::jail::{Jail, NetworkNamespace};
@@ -52,6 +53,18 @@ pub(crate) enum ArgumentError {
         #[source]
         source: io::Error,
     },
+    /// A file of a snapshot can't be used.
+    #[error("open the snapshot's file {}", path.display())]
+    Snapshot {
+        /// Where.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The state of a snapshot can't be used.
+    #[error("the snapshot's state: {0}")]
+    State(String),
     /// Options that need one another.
     #[error("a guest that serves needs --tap-fd, --mac and --address")]
     NoNetwork,
@@ -75,6 +88,7 @@ pub(crate) struct Arguments {
     spin: u32,
     segmentation: bool,
     namespace: NetworkNamespace,
+    control: Option<Handle>,
 }
 
 /// Takes in pairs of an option and its value.
@@ -106,6 +120,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         spin: 50,
         segmentation: true,
         namespace: NetworkNamespace::Own,
+        control: None,
     };
     let options = [
         "--workload",
@@ -118,6 +133,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         "--spin",
         "--segmentation",
         "--network-namespace",
+        "--control",
     ];
     each(words, options, |option, raw| {
         let value = raw.to_string_lossy().into_owned();
@@ -149,6 +165,9 @@ impl Arguments {
                     _ => return Err("offload or wire"),
                 };
             }
+            "--control" => {
+                self.control = Some(Handle::parse(value.as_bytes()).ok_or("a path or an open file descriptor")?);
+            }
             "--network-namespace" => self.namespace = namespace(value).ok_or(NAMESPACES)?,
             _ => self.spin = value.parse().map_err(|_| "a number of microseconds")?,
         }
@@ -164,7 +183,9 @@ impl Arguments {
         let spin = Duration::from_micros(self.spin.into());
         let jail = Some(Jail { network: self.namespace, refused: crate::refused });
         let (task, touched, memory, deadline) = (self.task, self.touched, self.memory, self.deadline);
-        Ok(Config { task, touched, network, memory, deadline, spin, confined: true, jail })
+        // Last, so that a number that was given is not one of a file that was opened for a path.
+        let control = self.control.map(|handle| listen("--control", handle)).transpose()?;
+        Ok(Config { task, touched, network, control, memory, deadline, spin, confined: true, jail })
     }
 
     /// The tap and addresses of the plain process.

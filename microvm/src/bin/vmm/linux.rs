@@ -209,6 +209,7 @@ fn switch(value: &str) -> Option<bool> {
 }
 
 /// A file as the command line names it: `FILE`, or `fd:NUMBER` where it is open already.
+#[derive(Debug)]
 pub(crate) enum Handle {
     Inherited(OwnedFd, String),
     File(PathBuf),
@@ -251,7 +252,7 @@ impl DiskWords {
 }
 
 /// A socket on which requests come.
-fn listen(option: &'static str, handle: Handle) -> Result<UnixListener, ArgumentError> {
+pub(crate) fn listen(option: &'static str, handle: Handle) -> Result<UnixListener, ArgumentError> {
     match handle {
         Handle::Inherited(fd, name) => match rustix::net::sockopt::socket_acceptconn(&fd) {
             Ok(true) => Ok(fd.into()),

@@ -7,6 +7,7 @@
 mod arguments;
 mod exec;
 mod linux;
+mod restore;
 
 use isobench_microvm::jail::Refused;
 use isobench_microvm::outcome::Outcome;
@@ -28,6 +29,7 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
   --segmentation offload|wire      whether frames may be larger than packets on a wire (default offload)
   --network-namespace own|given    whether it makes an empty network to live in, or was started in one (default own)
+  --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
 isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
                                    --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)
@@ -44,11 +46,14 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --populate on|off                whether all its memory is taken before it runs (default off)
   --rng on|off                     whether it has a device that gives random numbers (default off)
   --balloon plain|reporting|off    a balloon, which also gives back unused memory by itself (default off)
-  --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
 isobench-vmm exec [OPTIONS]        runs a further program in a Linux guest; its streams and exit status are this process's
   --socket PATH|fd:NUMBER          the socket that the machine was given by --exec (needed)
   --command PATH|fd:NUMBER         what to run, as JSON: command, environment, directory, user, group, groups, host_name,
                                    terminal, root (needed)
+isobench-vmm restore [OPTIONS]     goes on with a unikernel from a snapshot, as a clone with the addresses that it is given; the options of
+                                   the network, --deadline, --spin and --control as above, and
+  --memory-file FILE|fd:NUMBER     the snapshot's memory (needed)
+  --state-file FILE|fd:NUMBER      the snapshot's state (needed); both verified by whoever gives them
 ";
 
 /// The exit status for an error of our own where the guest's program has all the others, as a container's has.
@@ -87,6 +92,7 @@ fn run(stages: Stages, session: bool) -> Result<ExitCode, Box<dyn std::error::Er
             let outcome = unikernel::run(config, stages, std::io::stdout())?;
             Ok(ending(&outcome, false))
         }
+        Some("restore") => restore::run(words, stages),
         Some("process") => {
             let (tap, network) = arguments::parse(words)?.into_process()?;
             match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}

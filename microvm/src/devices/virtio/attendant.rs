@@ -4,6 +4,7 @@
 use crate::confinement::{self, Role};
 use crate::devices::virtio::chain::BrokenRing;
 use crate::devices::virtio::interrupt::Interrupt;
+use crate::snapshot::devices::ServiceState;
 use crate::system;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt::Debug;
@@ -50,11 +51,28 @@ pub trait Service: Debug + Send + 'static {
     /// Does a bounded part of what the driver asks for; says whether the driver wants to be told.
     fn serve(&mut self, active: &mut Active) -> Result<bool, BrokenRing>;
 
+    /// What a snapshot must hold of it beside its queues.
+    fn save(&self) -> Option<ServiceState> {
+        None
+    }
+
+    /// Takes over what another one like it saved.
+    fn restore(&mut self, _state: ServiceState) {}
+
     /// Whether buffers in the queue with this number are something to do. Those that a driver has ready for what may come to it
     /// are not, before it comes.
     fn waits_for(&self, _queue: usize) -> bool {
         true
     }
+}
+
+/// What a service's thread is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Attend to the queues of a driver that has just laid them out.
+    Begin(Active),
+    /// Go on with queues where they are, in the state that another service was in, where there is one.
+    Continue(Active, Option<ServiceState>),
 }
 
 /// A service's thread.
@@ -64,8 +82,8 @@ pub(super) struct Attendant {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
     running: bool,
-    work: Option<Sender<Active>>,
-    done: Receiver<()>,
+    work: Option<Sender<Work>>,
+    done: Receiver<(Active, Option<ServiceState>)>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -80,30 +98,40 @@ impl Attendant {
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
-        let (work, given) = mpsc::channel::<Active>();
+        let (work, given) = mpsc::channel::<Work>();
         let (tell, done) = mpsc::channel();
         let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
         let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
             let confined = confinement::confine(role).is_ok();
-            for active in given {
+            for work in given {
+                let mut active = match work {
+                    Work::Begin(active) => {
+                        service.begin();
+                        active
+                    }
+                    Work::Continue(active, state) => {
+                        state.into_iter().for_each(|state| service.restore(state));
+                        active
+                    }
+                };
                 // The kernel does not confine, or the driver broke its queues: the device needs a reset (VIRTIO 1.2, 2.1.2).
-                if !confined || attend(&mut service, active, &kicked, &interrupt, &stopped).is_err() {
+                if !confined || attend(&mut service, &mut active, &kicked, &interrupt, &stopped).is_err() {
                     has_failed.store(true, Ordering::SeqCst);
                     interrupt.configuration_change();
                 }
                 // Nobody waits when the device is dropped.
-                let _ = tell.send(());
+                let _ = tell.send((active, service.save()));
             }
         })?;
         Ok(Self { kick, stop, failed, running: false, work: Some(work), done, thread: Some(thread) })
     }
 
     /// Has these queues attended to until [`Attendant::stop`].
-    pub(super) fn give(&mut self, active: Active) {
+    pub(super) fn give(&mut self, work: Work) {
         self.stop.store(false, Ordering::SeqCst);
         self.failed.store(false, Ordering::SeqCst);
-        self.running = self.work.as_ref().is_some_and(|work| work.send(active).is_ok());
+        self.running = self.work.as_ref().is_some_and(|sender| sender.send(work).is_ok());
         if !self.running {
             self.failed.store(true, Ordering::SeqCst);
         }
@@ -114,14 +142,15 @@ impl Attendant {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Stops; afterwards guest memory is left alone.
-    pub(super) fn stop(&mut self) {
-        if std::mem::take(&mut self.running) {
-            self.stop.store(true, Ordering::SeqCst);
-            let _ = self.kick.write(1);
-            // An error means that the thread is gone.
-            let _ = self.done.recv();
+    /// Stops; afterwards guest memory is left alone. Gives back what it had to attend to, and what the service holds of it.
+    pub(super) fn stop(&mut self) -> Option<(Active, Option<ServiceState>)> {
+        if !std::mem::take(&mut self.running) {
+            return None;
         }
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = self.kick.write(1);
+        // An error means that the thread is gone.
+        self.done.recv().ok()
     }
 }
 
@@ -138,14 +167,13 @@ impl Drop for Attendant {
 
 fn attend(
     service: &mut impl Service,
-    mut active: Active,
+    active: &mut Active,
     kick: &EventFd,
     interrupt: &Interrupt,
     stop: &AtomicBool,
 ) -> Result<(), BrokenRing> {
-    service.begin();
     while !stop.load(Ordering::SeqCst) {
-        if service.serve(&mut active)? {
+        if service.serve(active)? {
             interrupt.used_buffer();
         }
         if !active.rearm(service)? {

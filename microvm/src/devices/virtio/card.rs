@@ -6,10 +6,12 @@ use crate::devices::virtio::mmio::{self, Effect, Identity, Transport, status};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::tap::{Offload, Tap, TapError};
 use crate::devices::virtio::worker::Worker;
+use crate::snapshot::devices::{DeviceState, RingState, StateError, VirtioState};
 use std::io;
 use std::time::Duration;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net;
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -39,6 +41,8 @@ pub struct Card {
     kick: EventFd,
     tap: Option<Tap>,
     worker: Worker,
+    /// What the worker was stopped with, for as long as the machine is paused.
+    paused: Option<Net<Tap>>,
 }
 
 impl Card {
@@ -60,6 +64,7 @@ impl Card {
             kick,
             tap: Some(tap),
             worker,
+            paused: None,
         })
     }
 
@@ -73,7 +78,7 @@ impl Card {
         &self.kick
     }
 
-    fn activate(&mut self) -> Result<(), CardError> {
+    fn activate(&mut self, queues: Vec<Queue>) -> Result<(), CardError> {
         let accepted = |bit: u32| self.transport.accepted(1 << bit);
         let offload = Offload {
             checksum: accepted(virtio_net::VIRTIO_NET_F_GUEST_CSUM),
@@ -83,7 +88,7 @@ impl Card {
         let merged = accepted(virtio_net::VIRTIO_NET_F_MRG_RXBUF);
         let tap = self.tap.take().ok_or(CardError::NoTap)?;
         tap.set_offload(offload)?;
-        let mut queues = self.transport.queues().into_iter();
+        let mut queues = queues.into_iter();
         let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) else { return Err(CardError::NoTap) };
         self.worker.give(Net::new(tap, self.memory.clone(), receive, transmit, merged));
         Ok(())
@@ -111,7 +116,7 @@ impl Device for Card {
         match self.transport.write(offset, data, &self.memory) {
             Effect::None => {}
             Effect::Activate => {
-                if self.activate().is_err() {
+                if self.activate(self.transport.queues()).is_err() {
                     self.transport.needs_reset();
                 }
             }
@@ -119,8 +124,37 @@ impl Device for Card {
                 // Full means pending.
                 let _ = self.kick.write(1);
             }
-            Effect::Reset => self.tap = self.worker.stop().or(self.tap.take()),
+            Effect::Reset => self.tap = self.worker.stop().map(Net::into_frames).or(self.tap.take()),
         }
         Reaction::Continue
+    }
+
+    fn save(&mut self) -> Option<DeviceState> {
+        if self.worker.has_failed() {
+            self.transport.needs_reset();
+        }
+        self.paused = self.worker.stop();
+        let rings = |net: &Net<Tap>| net.queues().map(|queue| RingState::from(queue.state())).to_vec();
+        let active = self.paused.as_ref().map(rings).unwrap_or_default();
+        Some(DeviceState::Virtio(VirtioState { registers: self.transport.state(), active, service: None }))
+    }
+
+    fn resume(&mut self) {
+        if let Some(net) = self.paused.take() {
+            self.worker.give(net);
+        }
+    }
+
+    /// The Ethernet address stays this card's.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let DeviceState::Virtio(state) = state else { return Err(StateError::Kind) };
+        self.transport.restore(&state.registers, true, &self.memory)?;
+        if self.transport.is_active() {
+            let queues = state.active_queues(&self.transport.queues())?;
+            self.activate(queues).map_err(|_| StateError::Queues)?;
+            // Whatever was on its way to the driver when the machine was paused: one too many does no harm.
+            self.interrupt.used_buffer();
+        }
+        Ok(())
     }
 }

@@ -57,6 +57,22 @@ impl Configuration {
         }
     }
 
+    /// The whole content.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.space().bytes.clone()
+    }
+
+    /// Sets the whole content; whether it has the length of this space's.
+    pub(super) fn set_bytes(&self, bytes: &[u8]) -> bool {
+        let mut space = self.space();
+        let fits = space.bytes.len() == bytes.len();
+        if fits {
+            space.bytes.copy_from_slice(bytes);
+            space.generation = space.generation.wrapping_add(1);
+        }
+        fits
+    }
+
     /// A number that is another after each change by the device.
     pub(super) fn generation(&self) -> u32 {
         self.space().generation

@@ -2,11 +2,13 @@
 
 use crate::bus::{Device, Reaction};
 use crate::confinement::Role;
-use crate::devices::virtio::attendant::{Active, Attendant, Service};
+use crate::devices::virtio::attendant::{Active, Attendant, Service, Work};
 use crate::devices::virtio::configuration::Configuration;
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{Effect, Identity, Transport, status};
+use crate::snapshot::devices::{DeviceState, RingState, StateError, VirtioState};
 use std::io;
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -18,6 +20,8 @@ pub struct QueueDevice {
     interrupt: Interrupt,
     kick: EventFd,
     attendant: Attendant,
+    /// What the thread was stopped with, for as long as the machine is paused.
+    paused: Option<Active>,
 }
 
 impl QueueDevice {
@@ -43,7 +47,7 @@ impl QueueDevice {
         let interrupt = Interrupt::new()?;
         let kick = EventFd::new(EFD_NONBLOCK)?;
         let attendant = Attendant::start(name, service, role, kick.try_clone()?, interrupt.clone())?;
-        Ok(Self { transport: registers(interrupt.clone()), memory, interrupt, kick, attendant })
+        Ok(Self { transport: registers(interrupt.clone()), memory, interrupt, kick, attendant, paused: None })
     }
 
     /// The device's configuration space.
@@ -54,6 +58,10 @@ impl QueueDevice {
     /// The device's interrupt, to be wired to whatever the guest waits for.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
+    }
+
+    fn active(&self, queues: Vec<Queue>) -> Active {
+        Active { memory: self.memory.clone(), queues, features: self.transport.features() }
     }
 
     /// The event that a write to `QueueNotify` signals: it may be registered as an ioeventfd, which spares an exit.
@@ -73,17 +81,43 @@ impl Device for QueueDevice {
     fn write(&mut self, offset: u64, data: &[u8]) -> Reaction {
         match self.transport.write(offset, data, &self.memory) {
             Effect::None => {}
-            Effect::Activate => self.attendant.give(Active {
-                memory: self.memory.clone(),
-                queues: self.transport.queues(),
-                features: self.transport.features(),
-            }),
+            Effect::Activate => self.attendant.give(Work::Begin(self.active(self.transport.queues()))),
             Effect::Notify(_) => {
                 // Full means pending.
                 let _ = self.kick.write(1);
             }
-            Effect::Reset => self.attendant.stop(),
+            Effect::Reset => drop(self.attendant.stop()),
         }
         Reaction::Continue
+    }
+
+    fn save(&mut self) -> Option<DeviceState> {
+        if self.attendant.has_failed() {
+            self.transport.needs_reset();
+        }
+        let (active, service) = self.attendant.stop().unzip();
+        self.paused = active;
+        let rings = |active: &Active| active.queues.iter().map(|queue| RingState::from(queue.state())).collect();
+        let active = self.paused.as_ref().map(rings).unwrap_or_default();
+        let state = VirtioState { registers: self.transport.state(), active, service: service.flatten() };
+        Some(DeviceState::Virtio(state))
+    }
+
+    fn resume(&mut self) {
+        if let Some(active) = self.paused.take() {
+            self.attendant.give(Work::Continue(active, None));
+        }
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let DeviceState::Virtio(state) = state else { return Err(StateError::Kind) };
+        self.transport.restore(&state.registers, false, &self.memory)?;
+        if self.transport.is_active() {
+            let queues = state.active_queues(&self.transport.queues())?;
+            self.attendant.give(Work::Continue(self.active(queues), state.service.clone()));
+            // As in the network card.
+            self.interrupt.used_buffer();
+        }
+        Ok(())
     }
 }

@@ -54,6 +54,11 @@ impl Interrupt {
         self.0.status.fetch_and(!causes, Ordering::SeqCst);
     }
 
+    /// Sets the register, for a device that goes on where another was saved.
+    pub(super) fn restore(&self, status: u32) {
+        self.0.status.store(status & (USED_BUFFER | CONFIGURATION_CHANGE), Ordering::SeqCst);
+    }
+
     fn raise(&self, cause: u32) {
         self.0.status.fetch_or(cause, Ordering::SeqCst);
         // A write can fail only when the counter is full, and then the event is pending anyway.

@@ -5,6 +5,7 @@
 
 use crate::devices::virtio::configuration::Configuration;
 use crate::devices::virtio::interrupt::Interrupt;
+use crate::snapshot::devices::{RingState, StateError, TransportState};
 use std::ops::Range;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
@@ -192,6 +193,62 @@ impl Transport {
             active
         };
         self.queues.iter().map(copy).collect()
+    }
+
+    /// What a snapshot must hold of the registers.
+    pub fn state(&self) -> TransportState {
+        TransportState {
+            status: self.status,
+            device_features_select: self.device_features_select,
+            driver_features_select: self.driver_features_select,
+            driver_features: self.driver_features,
+            queue_select: self.queue_select,
+            queues: self.queues.iter().map(|queue| RingState::from(queue.state())).collect(),
+            interrupt: self.interrupt.status(),
+            configuration: self.configuration.bytes(),
+        }
+    }
+
+    /// Sets the registers of a device after reset to what those of another like it were. The configuration space is left alone where
+    /// `configured` says that it is this device's own, as a card's Ethernet address is.
+    ///
+    /// # Errors
+    /// Where no driver can have brought such a device to this state.
+    pub fn restore(
+        &mut self,
+        state: &TransportState,
+        configured: bool,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), StateError> {
+        const STEPS: [u32; 5] = [0, 1, 3, 11, 15];
+        let reached = state.status & !(status::DEVICE_NEEDS_RESET | status::FAILED);
+        if !STEPS.contains(&reached) || state.driver_features & !self.identity.features != 0 {
+            return Err(StateError::Registers);
+        }
+        let queues: Vec<Queue> = state.queues.iter().map(RingState::queue).collect::<Result<_, _>>()?;
+        let sizes: Vec<u16> = queues.iter().map(Queue::max_size).collect();
+        if sizes != self.identity.queues {
+            return Err(StateError::Queues);
+        }
+        if !configured && !self.configuration.set_bytes(&state.configuration) {
+            return Err(StateError::Registers);
+        }
+        self.queues = queues;
+        self.status = state.status;
+        self.driver_features = state.driver_features;
+        self.device_features_select = state.device_features_select;
+        self.driver_features_select = state.driver_features_select;
+        self.queue_select = state.queue_select;
+        self.interrupt.restore(state.interrupt);
+        if self.status & status::DRIVER_OK != 0 && !self.queues_are_valid(memory) {
+            return Err(StateError::Queues);
+        }
+        Ok(())
+    }
+
+    /// Whether the driver is ready and the device has not failed.
+    pub fn is_active(&self) -> bool {
+        self.status & (status::DRIVER_OK | status::DEVICE_NEEDS_RESET) == status::DRIVER_OK
     }
 
     /// Says that the device can't go on (VIRTIO 1.2, 2.1.2).

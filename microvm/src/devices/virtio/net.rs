@@ -85,6 +85,11 @@ impl<F: FrameIo> Net<F> {
         self.frames
     }
 
+    /// The receive and the transmit queue, as far as they are worked off.
+    pub fn queues(&self) -> [&Queue; 2] {
+        [&self.receive, &self.transmit]
+    }
+
     /// Frames of the driver that were malformed or refused by the host, and were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped

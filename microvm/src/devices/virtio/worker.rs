@@ -28,7 +28,7 @@ pub(super) struct Worker {
     failed: Arc<AtomicBool>,
     running: bool,
     nets: Option<Sender<Net<Tap>>>,
-    taps: Receiver<Tap>,
+    stopped: Receiver<Net<Tap>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -38,7 +38,7 @@ impl Worker {
         let stop = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
         let (nets, given) = mpsc::channel();
-        let (give_back, taps) = mpsc::channel();
+        let (give_back, stopped_nets) = mpsc::channel();
         let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
         let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
@@ -52,10 +52,10 @@ impl Worker {
                     interrupt.configuration_change();
                 }
                 // Nobody wants it back when the card is dropped.
-                let _ = give_back.send(net.into_frames());
+                let _ = give_back.send(net);
             }
         })?;
-        Ok(Self { kick, stop, failed, running: false, nets: Some(nets), taps, thread: Some(thread) })
+        Ok(Self { kick, stop, failed, running: false, nets: Some(nets), stopped: stopped_nets, thread: Some(thread) })
     }
 
     /// Has frames moved between these queues and their tap, until [`Worker::stop`].
@@ -71,14 +71,14 @@ impl Worker {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Stops moving frames and gives the tap back, where it had one.
-    pub(super) fn stop(&mut self) -> Option<Tap> {
+    /// Stops moving frames and gives back what it was given, where that was something.
+    pub(super) fn stop(&mut self) -> Option<Net<Tap>> {
         if !std::mem::take(&mut self.running) {
             return None;
         }
         self.stop.store(true, Ordering::SeqCst);
         let _ = self.kick.write(1);
-        self.taps.recv().ok()
+        self.stopped.recv().ok()
     }
 }
 

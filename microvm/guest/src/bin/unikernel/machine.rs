@@ -5,7 +5,9 @@
 
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
-use isobench_guest::contract::{self, BootParameters, Milestone, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP};
+use isobench_guest::contract::{
+    self, BootParameters, GENERATION, Milestone, Network, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP,
+};
 use isobench_guest::platform::Platform;
 use isobench_guest::virtio::{Arena, NetworkCard, Ring};
 use smoltcp::phy::{Device, DeviceCapabilities};
@@ -52,6 +54,33 @@ pub(crate) fn parameters() -> Option<BootParameters> {
     BootParameters::decode(unsafe { &*(contract::BOOT_PARAMETERS as *const [u8; BootParameters::SIZE]) })
 }
 
+/// How often this guest has gone on from a snapshot.
+fn generation() -> u32 {
+    // SAFETY: as in `parameters`, and aligned; the monitor may have written another number while the guest was stopped.
+    unsafe { ((contract::BOOT_PARAMETERS as usize + GENERATION) as *const u32).read_volatile() }
+}
+
+/// Sees when this guest has become a clone.
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    /// As it was when these parameters were read.
+    pub(crate) fn of(parameters: &BootParameters) -> Self {
+        Self(parameters.generation)
+    }
+
+    /// The parameters of the clone that this guest has become since the last call; says that it has begun.
+    pub(crate) fn renewed(&mut self) -> Option<BootParameters> {
+        let now = generation();
+        if now == self.0 {
+            return None;
+        }
+        self.0 = now;
+        reached(Milestone::Entered);
+        parameters()
+    }
+}
+
 /// The rings of the receive and the transmit queue, and all memory after the image. To be called once.
 pub(crate) fn memory(parameters: &BootParameters) -> (&'static Ring, &'static Ring, Arena<'static>) {
     let length = parameters.memory.saturating_sub(contract::BUFFERS) as usize;
@@ -90,13 +119,14 @@ pub(crate) struct Machine<'a> {
     card: NetworkCard<'a>,
     counter_khz: u64,
     spin: u64,
+    generation: Generation,
 }
 
 impl<'a> Machine<'a> {
     pub(crate) fn new(card: NetworkCard<'a>, parameters: &BootParameters) -> Self {
         let counter_khz = parameters.counter_khz.max(1);
         let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
-        Self { card, counter_khz, spin }
+        Self { card, counter_khz, spin, generation: Generation::of(parameters) }
     }
 }
 
@@ -134,6 +164,17 @@ impl Platform for Machine<'_> {
             }
             core::hint::spin_loop();
         }
+    }
+
+    fn renewed(&mut self) -> Option<(Network, u64)> {
+        let parameters = self.generation.renewed()?;
+        self.counter_khz = parameters.counter_khz.max(1);
+        self.spin = u64::from(parameters.network.spin_microseconds) * self.counter_khz / 1000;
+        Some((parameters.network, parameters.seed))
+    }
+
+    fn listens_again(&mut self) {
+        reached(Milestone::Ready);
     }
 }
 

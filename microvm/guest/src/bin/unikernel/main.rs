@@ -37,9 +37,7 @@ fn run() -> ! {
         }
         Task::Idle => {
             machine::reached(Milestone::Ready);
-            loop {
-                machine::sleep(None);
-            }
+            rest(&parameters)
         }
         Task::Serve => serve(&parameters),
         Task::Memory => hold(&parameters),
@@ -68,7 +66,16 @@ fn hold(parameters: &BootParameters) -> ! {
     }
     core::hint::black_box(memory);
     machine::reached(Milestone::Ready);
+    rest(parameters)
+}
+
+/// Sleeps for ever; as a clone it says anew that it is ready.
+fn rest(parameters: &BootParameters) -> ! {
+    let mut generation = machine::Generation::of(parameters);
     loop {
+        if generation.renewed().is_some() {
+            machine::reached(Milestone::Ready);
+        }
         machine::sleep(None);
     }
 }

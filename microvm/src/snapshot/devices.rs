@@ -1,0 +1,154 @@
+//! What a snapshot holds of devices. It is read as something that anybody may have written: each part is taken over only where a
+//! driver could have brought the device there.
+
+use serde::{Deserialize, Serialize};
+use virtio_queue::{Queue, QueueState, QueueT};
+
+/// A device's state does not fit the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// There is none.
+    #[error("the guest has no device at {0:#x}")]
+    NoDevice(u64),
+    /// It is of another kind.
+    #[error("a device is of another kind")]
+    Kind,
+    /// Its registers.
+    #[error("a device's registers are in no state that a driver can bring them to")]
+    Registers,
+    /// Its queues.
+    #[error("a device's queues are not valid")]
+    Queues,
+}
+
+/// A device's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceState {
+    /// A virtio device's.
+    Virtio(VirtioState),
+    /// The serial port's.
+    Serial(SerialState),
+}
+
+/// A virtio device's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtioState {
+    /// Its registers.
+    pub registers: TransportState,
+    /// Its queues as far as they are worked off; none where it is not active.
+    pub active: Vec<RingState>,
+    /// What its thread holds.
+    pub service: Option<ServiceState>,
+}
+
+impl VirtioState {
+    /// The queues to go on with, which are those that the driver laid out.
+    pub(crate) fn active_queues(&self, laid_out: &[Queue]) -> Result<Vec<Queue>, StateError> {
+        let queues: Vec<Queue> = self.active.iter().map(RingState::queue).collect::<Result<_, _>>()?;
+        let place = |queue: &Queue| (queue.size(), queue.desc_table(), queue.avail_ring(), queue.used_ring());
+        let same = |(queue, other): (&Queue, &Queue)| place(queue) == place(other) && queue.ready() == other.ready();
+        let all = queues.len() == laid_out.len() && queues.iter().zip(laid_out).all(same);
+        if all { Ok(queues) } else { Err(StateError::Queues) }
+    }
+}
+
+/// The registers of a virtio device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the names are those of the registers")]
+pub struct TransportState {
+    pub status: u32,
+    pub device_features_select: u32,
+    pub driver_features_select: u32,
+    pub driver_features: u64,
+    pub queue_select: u32,
+    pub queues: Vec<RingState>,
+    pub interrupt: u32,
+    pub configuration: Vec<u8>,
+}
+
+/// A queue ([`QueueState`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the names are those of `QueueState`")]
+pub struct RingState {
+    pub max_size: u16,
+    pub next_avail: u16,
+    pub next_used: u16,
+    pub event_index: bool,
+    pub size: u16,
+    pub ready: bool,
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+}
+
+impl From<QueueState> for RingState {
+    fn from(state: QueueState) -> Self {
+        Self {
+            max_size: state.max_size,
+            next_avail: state.next_avail,
+            next_used: state.next_used,
+            event_index: state.event_idx_enabled,
+            size: state.size,
+            ready: state.ready,
+            descriptors: state.desc_table,
+            available: state.avail_ring,
+            used: state.used_ring,
+        }
+    }
+}
+
+impl RingState {
+    /// The queue itself.
+    pub(crate) fn queue(&self) -> Result<Queue, StateError> {
+        let state = QueueState {
+            max_size: self.max_size,
+            next_avail: self.next_avail,
+            next_used: self.next_used,
+            event_idx_enabled: self.event_index,
+            size: self.size,
+            ready: self.ready,
+            desc_table: self.descriptors,
+            avail_ring: self.available,
+            used_ring: self.used,
+        };
+        Queue::try_from(state).map_err(|_| StateError::Queues)
+    }
+}
+
+/// What the thread of a device holds beside its queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceState {
+    /// The balloon's: the statistics' buffer.
+    Balloon(Option<u16>),
+    /// The console's: messages that the guest has not taken yet, whether the guest's side is open, and what of a frame has come.
+    Console {
+        /// Messages.
+        messages: Vec<[u8; 8]>,
+        /// Whether the guest's side is open.
+        open: bool,
+        /// The beginning of a frame.
+        begun: Vec<u8>,
+    },
+}
+
+/// The serial port's registers ([`vm_superio::serial::SerialState`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the names are those of the registers")]
+pub struct SerialState {
+    pub baud_divisor_low: u8,
+    pub baud_divisor_high: u8,
+    pub interrupt_enable: u8,
+    pub interrupt_identification: u8,
+    pub line_control: u8,
+    pub line_status: u8,
+    pub modem_control: u8,
+    pub modem_status: u8,
+    pub scratch: u8,
+    pub input: Vec<u8>,
+}

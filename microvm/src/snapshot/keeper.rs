@@ -1,0 +1,58 @@
+//! The monitor's side of a snapshot: it pauses its guest and writes it down.
+
+use super::{Guest, GuestKind, MachineState, memory, open};
+use crate::bus::Bus;
+use crate::vcpu::Crew;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use vm_memory::GuestMemoryMmap;
+
+/// All that a snapshot of a running machine is made of.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Its processors.
+    pub crew: Arc<Crew>,
+    /// Its devices at ports.
+    pub ports: Arc<Bus>,
+    /// Its devices with registers in memory.
+    pub registers: Arc<Bus>,
+    /// Its memory.
+    pub memory: GuestMemoryMmap,
+    /// What it is. A unikernel's image is known without being told.
+    pub guest: Guest,
+}
+
+impl Keeper {
+    /// Pauses the machine and writes its memory and its state into these files. It stays paused until [`Keeper::resume`], unless this
+    /// fails.
+    pub fn save(&self, memory: &File, state: &File) -> Result<Guest, String> {
+        self.crew.pause().map_err(|error| error.to_string())?;
+        let written = self.write(memory, state);
+        if written.is_err() {
+            self.resume();
+        }
+        written
+    }
+
+    fn write(&self, memory: &File, state: &File) -> Result<Guest, String> {
+        let (ports, registers) = (self.ports.save(), self.registers.save());
+        let (processors, vm) = self.crew.save().map_err(|error| crate::chain(&error))?;
+        memory::write(&self.memory, memory).map_err(|error| format!("write the guest's memory: {error}"))?;
+        let mut guest = self.guest.clone();
+        if guest.kind == GuestKind::Unikernel {
+            guest.program = open::unikernel_digest();
+        }
+        let saved = MachineState { guest, vm, processors, ports, registers };
+        let text = serde_json::to_vec(&saved).map_err(|error| format!("write the guest's state: {error}"))?;
+        state.write_all_at(&text, 0).map_err(|error| format!("write the guest's state: {error}"))?;
+        Ok(saved.guest)
+    }
+
+    /// Lets the machine go on.
+    pub fn resume(&self) {
+        self.ports.resume();
+        self.registers.resume();
+        self.crew.resume();
+    }
+}

@@ -1,0 +1,177 @@
+//! A processor's state, and what a virtual machine's processors share: everything that KVM tells
+//! ([api.rst](https://docs.kernel.org/virt/kvm/api.html)).
+
+use crate::system;
+use crate::vcpu::VcpuError;
+use kvm_bindings::{
+    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, Msrs,
+    kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
+
+/// Model-specific registers (Intel SDM, volume 4): the time-stamp counter, and the deadline of the local timer, which makes sense only
+/// once the counter is set and the local interrupt controller is there.
+const COUNTER: u32 = 0x10;
+const COUNTER_DEADLINE: u32 = 0x6e0;
+
+/// One processor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessorState {
+    /// Its number.
+    pub number: u8,
+    features: Vec<kvm_cpuid_entry2>,
+    counter_khz: u32,
+    registers: kvm_regs,
+    special: kvm_sregs,
+    extended: kvm_xsave,
+    extended_control: Option<kvm_xcrs>,
+    debug: kvm_debugregs,
+    /// Only where the interrupt controllers are KVM's.
+    local: Option<kvm_lapic_state>,
+    activity: Option<kvm_mp_state>,
+    model_specific: Vec<kvm_msr_entry>,
+    events: kvm_vcpu_events,
+}
+
+/// What the processors share; nothing where the interrupt controllers are not KVM's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmState {
+    controllers: Vec<kvm_irqchip>,
+    clock: Option<kvm_clock_data>,
+}
+
+/// Saves a processor that is not running and that has nothing under way with user space. `shared`: the interrupt controllers are KVM's.
+pub fn save(kvm: &Kvm, vcpu: &VcpuFd, number: u8, shared: bool) -> Result<ProcessorState, VcpuError> {
+    let read = VcpuError::system;
+    if shared {
+        // A guest without the clock refuses.
+        let _ = vcpu.kvmclock_ctrl();
+    }
+    // In this order, since reading one may change another (api.rst, "KVM_GET_MP_STATE" and "KVM_GET_VCPU_EVENTS").
+    let activity = shared.then(|| vcpu.get_mp_state()).transpose().map_err(read("read whether it halts"))?;
+    let registers = vcpu.get_regs().map_err(read("read the registers"))?;
+    let special = vcpu.get_sregs().map_err(read("read the special registers"))?;
+    let extended = vcpu.get_xsave().map_err(read("read the extended state"))?;
+    let extended_control = vcpu.get_xcrs().ok();
+    let debug = vcpu.get_debug_regs().map_err(read("read the debug registers"))?;
+    let local = shared.then(|| vcpu.get_lapic()).transpose().map_err(read("read the local interrupt controller"))?;
+    let counter_khz = vcpu.get_tsc_khz().map_err(read("read the counter's frequency"))?;
+    let features = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(read("read the features"))?.as_slice().to_vec();
+    let model_specific = model_specific(kvm, vcpu)?;
+    let events = vcpu.get_vcpu_events().map_err(read("read the events"))?;
+    Ok(ProcessorState {
+        number,
+        features,
+        counter_khz,
+        registers,
+        special,
+        extended,
+        extended_control,
+        debug,
+        local,
+        activity,
+        model_specific,
+        events,
+    })
+}
+
+/// Reads each model-specific register that KVM says must be saved and that this processor has.
+fn model_specific(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>, VcpuError> {
+    let list = kvm.get_msr_index_list().map_err(VcpuError::system("list the model-specific registers"))?;
+    let mut wanted: Vec<kvm_msr_entry> =
+        list.as_slice().iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
+    let mut found = Vec::with_capacity(wanted.len());
+    // KVM stops at the first that it cannot read.
+    while !wanted.is_empty() {
+        let mut batch = Msrs::from_entries(&wanted)
+            .map_err(|_| VcpuError::Unexpected("KVM names more registers than it reads".into()))?;
+        let read = vcpu.get_msrs(&mut batch).map_err(VcpuError::system("read the model-specific registers"))?;
+        found.extend_from_slice(&batch.as_slice()[..read]);
+        wanted.drain(..(read + 1).min(wanted.len()));
+    }
+    found.sort_by_key(|entry| (entry.index == COUNTER_DEADLINE, entry.index != COUNTER));
+    Ok(found)
+}
+
+/// Saves what the processors share.
+pub fn save_shared(vm: &VmFd) -> Result<VmState, VcpuError> {
+    let mut controllers = Vec::new();
+    for chip in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC] {
+        let mut controller = kvm_irqchip { chip_id: chip, ..Default::default() };
+        vm.get_irqchip(&mut controller).map_err(VcpuError::system("read an interrupt controller"))?;
+        controllers.push(controller);
+    }
+    let mut clock = vm.get_clock().map_err(VcpuError::system("read the clock"))?;
+    // What else is in it is for those who read it.
+    clock.flags = 0;
+    Ok(VmState { controllers, clock: Some(clock) })
+}
+
+/// Restores what the processors share, of a machine whose controllers and processors are made.
+pub fn restore_shared(vm: &VmFd, state: &VmState) -> Result<(), VcpuError> {
+    for controller in &state.controllers {
+        vm.set_irqchip(controller).map_err(VcpuError::system("set an interrupt controller"))?;
+    }
+    if let Some(clock) = &state.clock {
+        vm.set_clock(clock).map_err(VcpuError::system("set the clock"))?;
+    }
+    Ok(())
+}
+
+/// Restores a processor that was just made.
+pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<(), VcpuError> {
+    let set = VcpuError::system;
+    // The features first, since KVM checks what follows against them.
+    if !state.features.is_empty() {
+        let features = CpuId::from_entries(&state.features)
+            .map_err(|_| VcpuError::Unexpected("the snapshot has more features than KVM takes".into()))?;
+        vcpu.set_cpuid2(&features).map_err(set("set the features"))?;
+    }
+    if vcpu.get_tsc_khz().ok() != Some(state.counter_khz) {
+        // A processor that can't scale its counter goes at its own pace, and the guest is told the time.
+        let _ = vcpu.set_tsc_khz(state.counter_khz);
+    }
+    if let Some(activity) = state.activity {
+        vcpu.set_mp_state(activity).map_err(set("set whether it halts"))?;
+    }
+    vcpu.set_sregs(&state.special).map_err(set("set the special registers"))?;
+    vcpu.set_regs(&state.registers).map_err(set("set the registers"))?;
+    system::set_extended_state(vcpu, &state.extended).map_err(set("set the extended state"))?;
+    if let Some(control) = &state.extended_control {
+        vcpu.set_xcrs(control).map_err(set("set the extended control registers"))?;
+    }
+    vcpu.set_debug_regs(&state.debug).map_err(set("set the debug registers"))?;
+    if let Some(local) = &state.local {
+        vcpu.set_lapic(local).map_err(set("set the local interrupt controller"))?;
+    }
+    set_model_specific(vcpu, &state.model_specific)?;
+    vcpu.set_vcpu_events(&state.events).map_err(set("set the events"))
+}
+
+/// Sets the model-specific registers. One that cannot be written must hold already what it is to hold.
+fn set_model_specific(vcpu: &VcpuFd, mut wanted: &[kvm_msr_entry]) -> Result<(), VcpuError> {
+    while !wanted.is_empty() {
+        let batch = Msrs::from_entries(wanted)
+            .map_err(|_| VcpuError::Unexpected("the snapshot has more registers than KVM takes".into()))?;
+        let written = vcpu.set_msrs(&batch).map_err(VcpuError::system("set the model-specific registers"))?;
+        let Some(refused) = wanted.get(written) else { return Ok(()) };
+        let there = Msrs::from_entries(&[kvm_msr_entry { index: refused.index, ..Default::default() }]);
+        let value = there.ok().and_then(|mut there| {
+            vcpu.get_msrs(&mut there).ok().filter(|read| *read == 1)?;
+            Some(there.as_slice().first()?.data)
+        });
+        // KVM lists some that it lets nobody write but as they are.
+        if value != Some(refused.data) {
+            return Err(VcpuError::Unexpected(format!(
+                "the model-specific register {:#x} cannot be set to {:#x}",
+                refused.index, refused.data
+            )));
+        }
+        wanted = &wanted[written + 1..];
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The launcher's side of taking a snapshot.
+
+use super::manifest::{FORMAT, FileIdentity, HostProcessor, Manifest, PRODUCT, VERSION, hexadecimal};
+use super::{MANIFEST, MEMORY, STATE, SnapshotError, memory};
+use crate::control;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What the machine does once it is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It goes on.
+    Continue,
+    /// It stays paused, for whoever ends it.
+    Stay,
+}
+
+/// Takes a snapshot of the machine with this control socket into a new directory. Where that fails, there is nothing of that name, and
+/// the machine goes on.
+pub fn take(socket: &Path, directory: &Path, afterwards: Afterwards) -> Result<Manifest, SnapshotError> {
+    if directory.symlink_metadata().is_ok() {
+        return Err(SnapshotError::Exists { path: directory.into() });
+    }
+    let partial = Partial::make(directory)?;
+    let (memory, state) = (partial.file(MEMORY)?, partial.file(STATE)?);
+    let guest = control::snapshot(socket, memory.as_fd(), state.as_fd(), afterwards == Afterwards::Stay)?;
+    let finished = finish(partial, directory, guest, &memory, &state);
+    if finished.is_err() && afterwards == Afterwards::Stay {
+        // The error is what went wrong first; a machine that cannot be reached has ended.
+        let _ = control::resume(socket);
+    }
+    finished
+}
+
+fn finish(
+    partial: Partial,
+    directory: &Path,
+    guest: super::Guest,
+    memory: &File,
+    state: &File,
+) -> Result<Manifest, SnapshotError> {
+    let taken = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let manifest = Manifest {
+        format: FORMAT.into(),
+        version: VERSION,
+        product: PRODUCT.into(),
+        taken,
+        processor: HostProcessor::here()?,
+        guest,
+        state: partial.told(STATE, "read", identity(state, sha256))?,
+        memory: partial.told(MEMORY, "read", identity(memory, memory::digest))?,
+    };
+    let mut file = partial.file(MANIFEST)?;
+    let text = manifest.to_text().map_err(io::Error::from);
+    partial.told(MANIFEST, "write", text.and_then(|text| file.write_all(&text)))?;
+    for (name, file) in [(MEMORY, memory), (STATE, state), (MANIFEST, &file)] {
+        partial.told(name, "bring to the disk", file.sync_all())?;
+    }
+    partial.keep(directory)?;
+    Ok(manifest)
+}
+
+/// What a file holds.
+fn identity(file: &File, digest: fn(&File, u64) -> io::Result<[u8; 32]>) -> io::Result<FileIdentity> {
+    let length = file.metadata()?.len();
+    Ok(FileIdentity { length, sha256: hexadecimal(&digest(file, length)?) })
+}
+
+/// The digest of a whole file.
+pub(super) fn sha256(file: &File, length: u64) -> io::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut offset = 0;
+    while offset < length {
+        let part = &mut buffer[..(length - offset).min(256 << 10) as usize];
+        file.read_exact_at(part, offset)?;
+        digest.update(&*part);
+        offset += part.len() as u64;
+    }
+    Ok(digest.finalize().into())
+}
+
+/// A directory under a temporary name beside the final one. It goes when this is dropped.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn make(directory: &Path) -> Result<Self, SnapshotError> {
+        let failed = |source| SnapshotError::File {
+            operation: "make the directory of the snapshot",
+            path: directory.into(),
+            source,
+        };
+        let name = directory.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+        let path = directory.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+        // A guest's memory is for whoever may see the guest alone.
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+
+    fn file(&self, name: &'static str) -> Result<File, SnapshotError> {
+        let made = File::options().read(true).write(true).create_new(true).mode(0o600).open(self.0.join(name));
+        self.told(name, "make", made)
+    }
+
+    /// A result of an operation on a file of this name.
+    fn told<T>(&self, name: &str, operation: &'static str, result: io::Result<T>) -> Result<T, SnapshotError> {
+        result.map_err(|source| SnapshotError::File { operation, path: self.0.join(name), source })
+    }
+
+    /// Gives it its final name, once all in it is on the disk.
+    fn keep(self, directory: &Path) -> Result<(), SnapshotError> {
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let named = File::open(&self.0).and_then(|opened| opened.sync_all()).and_then(|()| {
+            renameat_with(CWD, &self.0, CWD, directory, RenameFlags::NOREPLACE)?;
+            // Where this fails the name may not outlive a crash, but what has it is whole.
+            let _ = File::open(parent).and_then(|parent| parent.sync_all());
+            Ok(())
+        });
+        named.map_err(|source| SnapshotError::File { operation: "name the snapshot", path: directory.into(), source })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After it was named there is nothing of the temporary name.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

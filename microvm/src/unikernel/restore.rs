@@ -1,0 +1,116 @@
+//! Restoring a unikernel from a snapshot: the recipe of the crate's front page, with what was saved in place of kernel and registers.
+
+use super::{Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UnikernelError, operate, ports, seed, write};
+use crate::bus::Bus;
+use crate::devices::virtio::card::Card;
+use crate::devices::virtio::mmio;
+use crate::devices::virtio::tap::Tap;
+use crate::jail::Jail;
+use crate::layout;
+use crate::machine::Machine;
+use crate::memory::MemoryError;
+use crate::outcome::Outcome;
+use crate::snapshot::{GuestKind, MachineState, memory, processor};
+use crate::vcpu::VcpuError;
+use isobench_guest::contract::{self, BootParameters, Network};
+use isobench_workload::Stages;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
+
+/// What of a clone is its own.
+#[derive(Debug)]
+pub struct Restoration {
+    /// What was saved, but memory.
+    pub state: MachineState,
+    /// The memory's file.
+    pub memory: File,
+    /// Its network card's tap, attached already, and its addresses, where the guest has a card. The port, and whether frames are segmented,
+    /// are the guest's as it was saved.
+    pub network: Option<(OwnedFd, Network)>,
+    /// See [`super::Config`].
+    pub control: Option<UnixListener>,
+    /// See [`super::Config`].
+    pub deadline: Option<Duration>,
+    /// See [`super::Config`].
+    pub spin: Duration,
+    /// See [`super::Config`].
+    pub confined: bool,
+    /// See [`super::Config`].
+    pub jail: Option<Jail>,
+}
+
+/// Goes on with a unikernel where it was saved, as a clone with its own addresses, and runs it to its end. The ready line goes to `output`
+/// when it says that it serves as whom it has become.
+pub fn restore(
+    restoration: Restoration,
+    stages: Stages,
+    output: impl Write + std::fmt::Debug + Send + 'static,
+) -> Result<Outcome, UnikernelError> {
+    let Restoration { state, network, .. } = restoration;
+    let (guest, least, most) = (&state.guest, LEAST_MEMORY, layout::MOST_UNIKERNEL_MEMORY);
+    let ([(0, size)], [saved]) = (&guest.regions[..], &state.processors[..]) else {
+        return Err(UnikernelError::Foreign("it has other memory or processors"));
+    };
+    if guest.kind != GuestKind::Unikernel {
+        return Err(UnikernelError::Foreign("it is Linux"));
+    }
+    if guest.network != network.is_some() {
+        let (has, has_not) = ("has a network card: give it --tap-fd, --mac and --address", "has no network card");
+        return Err(UnikernelError::Network(if guest.network { has } else { has_not }));
+    }
+    // 1. memory
+    if !(least..=most).contains(size) {
+        return Err(MemoryError::Size { size: *size, least, most }.into());
+    }
+    let memory = memory::map(&restoration.memory, &guest.regions)?;
+    // 2. kvm
+    let machine = Machine::new(memory.clone())?;
+    if let Some(jail) = &restoration.jail {
+        jail.enter(Some(LARGEST_FILE));
+    }
+    // 3. vCPU
+    let vcpu = machine.create_vcpu(0)?;
+    processor::restore(&vcpu, saved)?;
+    // 4. devices
+    let (mut ports, mut registers) = (Bus::new(), Bus::new());
+    let (card, network) = match network {
+        Some((tap, network)) => {
+            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), restoration.spin)
+                .map_err(UnikernelError::Card)?;
+            (Some(card), network)
+        }
+        None => (None, Network::NONE),
+    };
+    ports::attach(&mut ports, card.as_ref(), true)?;
+    if let Some(card) = card {
+        let window = contract::NETWORK_CARD..contract::NETWORK_CARD + mmio::WINDOW;
+        registers.insert(window, Box::new(card))?;
+    }
+    // 5. who it is
+    let mut page = [0; BootParameters::SIZE];
+    let address = contract::BOOT_PARAMETERS;
+    memory.read_slice(&mut page, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source })?;
+    let before = BootParameters::decode(&page).ok_or(UnikernelError::Foreign("it has no boot parameters"))?;
+    let counter_khz = vcpu.get_tsc_khz().map_err(VcpuError::system("read the counter's frequency"))?.into();
+    let Network { port, segmentation, .. } = before.network;
+    let parameters = BootParameters {
+        network: Network { port, segmentation, ..network },
+        counter_khz,
+        seed: seed(),
+        generation: before.generation.wrapping_add(1),
+        ..before
+    };
+    write(&memory, address, &parameters.encode())?;
+    // 6. the devices' state; the card's thread begins
+    for (address, device) in &state.registers {
+        registers.restore(*address, device).map_err(UnikernelError::State)?;
+    }
+    // 7. run
+    let assembled = Assembled { machine, vcpu, ports, registers, task: before.task, network: guest.network };
+    let Restoration { control, deadline, confined, .. } = restoration;
+    operate(assembled, Operation { control, deadline, confined }, stages, output)
+}

@@ -1,0 +1,409 @@
+//! Snapshots of the unikernel from end to end: taken from a machine that serves, and restored as clones that serve. Each test has a
+//! network namespace of its own with a bridge, on which the machines' taps are. What can't run on this machine is ignored, with the
+//! reason as its kind.
+
+mod support;
+
+use isobench_microvm::devices::virtio::tap;
+use isobench_microvm::judge::judge;
+use isobench_microvm::snapshot::open::Snapshot;
+use isobench_microvm::snapshot::take::{Afterwards, take};
+use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
+use isobench_workload::protocol::{Answer, Operation, PORT, Request};
+use isobench_workload::{Stage, announcement};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+use support::{check, ip};
+
+const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Test = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
+    let network = match Command::new("ip").arg("-V").output() {
+        _ if !nix::unistd::geteuid().is_root() => Some("needs root for a network namespace".to_owned()),
+        Err(_) => Some("needs the program ip".to_owned()),
+        Ok(_) => None,
+    };
+    let tests: [(&str, Test); 9] = [
+        ("a_machine_goes_on_after_its_snapshot", a_machine_goes_on_after_its_snapshot),
+        ("a_restored_guest_serves_as_whom_it_is_told", a_restored_guest_serves_as_whom_it_is_told),
+        ("clones_answer_at_their_own_addresses", clones_answer_at_their_own_addresses),
+        ("a_clone_is_saved_and_restored_again", a_clone_is_saved_and_restored_again),
+        ("a_guest_without_a_network_keeps_its_memory", a_guest_without_a_network_keeps_its_memory),
+        ("v20_each_flipped_bit_is_found", v20_each_flipped_bit_is_found),
+        ("v20_a_snapshot_that_is_none_is_one_sentence", v20_a_snapshot_that_is_none_is_one_sentence),
+        ("v20_a_hostile_state_ends_in_a_sentence", v20_a_hostile_state_ends_in_a_sentence),
+        ("a_full_disk_leaves_nothing", a_full_disk_leaves_nothing),
+    ];
+    let obstacle = kvm.or(network);
+    let trial = |(name, test): (&str, Test)| {
+        Trial::test(name, test).with_ignored_flag(obstacle.is_some()).with_kind(obstacle.clone().unwrap_or_default())
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.map(trial).into()).exit_code()
+}
+
+/// A directory for a test's files, in a network namespace with a bridge at 172.17.0.1.
+fn place() -> Result<tempfile::TempDir, Failed> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    ip("link add bridge0 type bridge")?;
+    ip("link set bridge0 up")?;
+    ip("address add 172.17.0.1/16 dev bridge0")?;
+    Ok(tempfile::tempdir()?)
+}
+
+/// A monitor, which is killed where a test gives up.
+struct Machine {
+    process: Child,
+    output: BufReader<std::process::ChildStdout>,
+    address: Ipv4Addr,
+}
+
+impl Machine {
+    /// Starts a monitor with these words and the card number so many: 172.17.0.NUMBER.
+    fn start(words: &[&str], number: Option<u8>) -> Result<Self, Failed> {
+        let mut command = Command::new(VMM);
+        // Of an option that is given twice the last counts.
+        command
+            .args(&words[..1])
+            .args(["--deadline", "120"])
+            .args(&words[1..])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(number) = number {
+            let tap = tap::open(&format!("guest{number}"))?;
+            ip(&format!("link set guest{number} master bridge0 up"))?;
+            command.args(["--tap-fd", "0", "--mac", &format!("02:00:00:00:00:{number:02x}")]);
+            command.args(["--address", &format!("172.17.0.{number}/16")]).stdin(Stdio::from(tap));
+        } else {
+            command.stdin(Stdio::null());
+        }
+        let mut process = command.spawn()?;
+        let output = BufReader::new(process.stdout.take().ok_or("no pipe")?);
+        Ok(Self { process, output, address: Ipv4Addr::new(172, 17, 0, number.unwrap_or(0)) })
+    }
+
+    fn serving(socket: &Path, number: u8) -> Result<Self, Failed> {
+        let mut machine = Self::start(&["unikernel", "--control", text(socket)], Some(number))?;
+        machine.ready()?;
+        Ok(machine)
+    }
+
+    fn restored(snapshot: &Path, number: Option<u8>, more: &[&str]) -> Result<Self, Failed> {
+        let (memory, state) = (snapshot.join(MEMORY), snapshot.join(STATE));
+        Self::start(
+            &[&["restore", "--memory-file", text(&memory), "--state-file", text(&state)], more].concat(),
+            number,
+        )
+    }
+
+    fn ready(&mut self) -> Result<(), Failed> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        match announcement::parse(&line) {
+            Some(stages) => check(stages.at(Stage::Listening) >= stages.at(Stage::GuestEntered), line),
+            None => Err(format!("no ready line but `{line}`: {}", self.told()).into()),
+        }
+    }
+
+    /// What it says on its standard error, once it has ended.
+    fn told(&mut self) -> String {
+        let mut told = String::new();
+        let status = self.process.wait();
+        let _ = self.process.stderr.take().map(|mut stream| stream.read_to_string(&mut told));
+        format!("{status:?}: {told}")
+    }
+
+    fn ask(&self, operation: Operation, length: u64) -> Result<TcpStream, Failed> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((self.address, PORT)), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&Request { operation, length }.encode())?;
+        Ok(stream)
+    }
+
+    /// Whether it answers a greeting.
+    fn greets(&self) -> Result<(), Failed> {
+        let mut bytes = [0; Answer::SIZE];
+        self.ask(Operation::Hello, 0)?.read_exact(&mut bytes)?;
+        check(Answer::decode(&bytes)?.value == u64::from(Ipv4Addr::new(172, 17, 0, 1).to_bits()), "another address")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of ASCII")
+}
+
+/// Sends bytes on an echo's stream and takes them back.
+fn echoes(stream: &mut TcpStream, bytes: &[u8]) -> Result<(), Failed> {
+    stream.write_all(bytes)?;
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back)?;
+    check(back == bytes, "other bytes came back")
+}
+
+/// A snapshot of a server at 172.17.0.5, which is ended.
+fn taken(directory: &Path) -> Result<PathBuf, Failed> {
+    let (socket, snapshot) = (directory.join("control"), directory.join("snapshot"));
+    let machine = Machine::serving(&socket, 5)?;
+    machine.greets()?;
+    take(&socket, &snapshot, Afterwards::Stay)?;
+    Ok(snapshot)
+}
+
+fn a_machine_goes_on_after_its_snapshot() -> Result<(), Failed> {
+    let directory = place()?;
+    let (socket, first, second) =
+        (directory.path().join("control"), directory.path().join("first"), directory.path().join("second"));
+    let machine = Machine::serving(&socket, 5)?;
+    let mut stream = machine.ask(Operation::Echo, 0)?;
+    echoes(&mut stream, b"before")?;
+    take(&socket, &first, Afterwards::Continue)?;
+    echoes(&mut stream, b"between")?;
+    take(&socket, &second, Afterwards::Continue)?;
+    // The same connection, and new ones.
+    echoes(&mut stream, &[7; 100_000])?;
+    machine.greets()?;
+    Snapshot::open(&first)?;
+    Snapshot::open(&second)?;
+    // Nothing but the two and the socket.
+    check(fs::read_dir(directory.path())?.count() == 3, "something is left")
+}
+
+fn a_restored_guest_serves_as_whom_it_is_told() -> Result<(), Failed> {
+    let directory = place()?;
+    let (socket, snapshot) = (directory.path().join("control"), directory.path().join("snapshot"));
+    let machine = Machine::serving(&socket, 5)?;
+    let mut stream = machine.ask(Operation::Echo, 0)?;
+    echoes(&mut stream, b"one")?;
+    take(&socket, &snapshot, Afterwards::Continue)?;
+    let manifest = Snapshot::open(&snapshot)?.manifest().clone();
+    check(manifest.guest.memory() == 16 << 20 && manifest.guest.network, format!("{manifest:?}"))?;
+    let before = fs::read(snapshot.join(MEMORY))?;
+    let mut clone = Machine::restored(&snapshot, Some(6), &[])?;
+    clone.ready()?;
+    clone.greets()?;
+    let mut bytes = Vec::new();
+    clone.ask(Operation::Source, 3_000_000)?.read_to_end(&mut bytes)?;
+    check(bytes.len() == 3_000_000 && bytes.iter().all(|byte| *byte == 0x5a), "other bytes")?;
+    // The connection is still the first one's, and what the clone writes stays its own.
+    echoes(&mut stream, b"two")?;
+    machine.greets()?;
+    check(fs::read(snapshot.join(MEMORY))? == before, "the clone has changed the snapshot")
+}
+
+fn clones_answer_at_their_own_addresses() -> Result<(), Failed> {
+    let directory = place()?;
+    let snapshot = taken(directory.path())?;
+    let mut clones: Vec<Machine> =
+        (10..16).map(|number| Machine::restored(&snapshot, Some(number), &[])).collect::<Result<_, _>>()?;
+    clones.iter_mut().try_for_each(Machine::ready)?;
+    let mut streams: Vec<TcpStream> =
+        clones.iter().map(|clone| clone.ask(Operation::Echo, 0)).collect::<Result<_, _>>()?;
+    for round in 0..20_u8 {
+        for (number, stream) in (0..).zip(&mut streams) {
+            echoes(stream, &[round, number])?;
+        }
+    }
+    clones.iter().try_for_each(Machine::greets)
+}
+
+fn a_clone_is_saved_and_restored_again() -> Result<(), Failed> {
+    let directory = place()?;
+    let first = taken(directory.path())?;
+    let (socket, second) = (directory.path().join("again"), directory.path().join("second"));
+    let mut clone = Machine::restored(&first, Some(6), &["--control", text(&socket)])?;
+    clone.ready()?;
+    clone.greets()?;
+    take(&socket, &second, Afterwards::Stay)?;
+    drop(clone);
+    Snapshot::open(&second)?;
+    let mut clone = Machine::restored(&second, Some(7), &[])?;
+    clone.ready()?;
+    clone.greets()
+}
+
+fn a_guest_without_a_network_keeps_its_memory() -> Result<(), Failed> {
+    let directory = place()?;
+    let (socket, snapshot) = (directory.path().join("control"), directory.path().join("snapshot"));
+    let mut machine = Machine::start(&["unikernel", "--workload", "memory:8M", "--control", text(&socket)], None)?;
+    machine.ready()?;
+    take(&socket, &snapshot, Afterwards::Continue)?;
+    // Each page that was written to is there, and the others are holes.
+    let memory = File::open(snapshot.join(MEMORY))?;
+    let mut bytes = Vec::new();
+    (&memory).read_to_end(&mut bytes)?;
+    let written = bytes.chunks(4096).filter(|page| page[0] == 1 && page[1..].iter().all(|byte| *byte == 0)).count();
+    check(written >= 2048, format!("{written} pages"))?;
+    use std::os::unix::fs::MetadataExt;
+    let used = memory.metadata()?.blocks() * 512;
+    check((8 << 20..10 << 20).contains(&used), format!("{used} bytes on the disk"))?;
+    let mut clone = Machine::restored(&snapshot, None, &[])?;
+    clone.ready()?;
+    // A card that it has not is refused, and one that another has is asked for.
+    let told = Machine::restored(&snapshot, Some(8), &[])?.told();
+    check(told.contains("has no network card"), told)
+}
+
+fn v20_each_flipped_bit_is_found() -> Result<(), Failed> {
+    let directory = place()?;
+    let snapshot = taken(directory.path())?;
+    Snapshot::open(&snapshot)?;
+    for name in [MANIFEST, STATE, MEMORY] {
+        let path = snapshot.join(name);
+        let file = File::options().read(true).write(true).open(&path)?;
+        let length = file.metadata()?.len();
+        // At both ends and all over the file, in holes too.
+        for place in (0..24).map(|step| step * (length - 1) / 23) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, place)?;
+            file.write_all_at(&[byte[0] ^ 1 << (place % 8)], place)?;
+            match Snapshot::open(&snapshot) {
+                Err(SnapshotError::Unusable { path: named, .. }) if named == path => {}
+                other => return Err(format!("{name}, byte {place}: {other:?}").into()),
+            }
+            file.write_all_at(&byte, place)?;
+        }
+        // Shorter, longer, away.
+        for other in [length - 1, length + 1] {
+            let bytes = fs::read(&path)?;
+            file.set_len(other)?;
+            let told = Snapshot::open(&snapshot).err().ok_or("another length was taken")?.to_string();
+            check(told.contains(text(&path)), told)?;
+            fs::write(&path, bytes)?;
+        }
+        fs::rename(&path, directory.path().join("away"))?;
+        let told = Snapshot::open(&snapshot).err().ok_or("a missing file was taken")?.to_string();
+        check(told.contains(text(&path)), told)?;
+        fs::rename(directory.path().join("away"), &path)?;
+        Snapshot::open(&snapshot)?;
+    }
+    Ok(())
+}
+
+fn v20_a_snapshot_that_is_none_is_one_sentence() -> Result<(), Failed> {
+    let directory = place()?;
+    let snapshot = taken(directory.path())?;
+    let other = directory.path().join("other");
+    fs::create_dir(&other)?;
+    let refused = |words: &str| {
+        let told = Snapshot::open(&other).err().ok_or_else(|| format!("not refused: {words}"))?.to_string();
+        check(told.contains(words) && told.contains(text(&other)), format!("{told} instead of {words}"))
+    };
+    refused("read the snapshot's file")?;
+    for (name, bytes) in [(MANIFEST, &b"{}"[..]), (MANIFEST, b"\x7fELF"), (MANIFEST, b"")] {
+        fs::write(other.join(name), bytes)?;
+        refused("it is no manifest of a snapshot")?;
+    }
+    // A manifest of another snapshot, and the other way round.
+    let (socket, again) = (directory.path().join("more"), directory.path().join("again"));
+    let machine = Machine::serving(&socket, 9)?;
+    take(&socket, &again, Afterwards::Continue)?;
+    for name in [MANIFEST, STATE, MEMORY] {
+        fs::copy(snapshot.join(name), other.join(name))?;
+    }
+    fs::copy(again.join(MEMORY), other.join(MEMORY))?;
+    refused("its content was changed")?;
+    fs::copy(snapshot.join(MEMORY), other.join(MEMORY))?;
+    Snapshot::open(&other)?;
+    // A name that is taken; a directory that is not there; a machine that is not there.
+    let told = take(&socket, &again, Afterwards::Continue).err().ok_or("overwritten")?.to_string();
+    check(told.contains("is there already"), told)?;
+    let nowhere = directory.path().join("no/where");
+    let told = take(&socket, &nowhere, Afterwards::Continue).err().ok_or("made")?.to_string();
+    check(told.contains("make the directory of the snapshot"), told)?;
+    drop(machine);
+    let third = directory.path().join("third");
+    let told = take(&socket, &third, Afterwards::Continue).err().ok_or("taken of nothing")?.to_string();
+    check(told.contains("reach the machine") && !third.exists(), told)?;
+    check(
+        fs::read_dir(directory.path())?
+            .all(|entry| entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().contains("partial"))),
+        "left",
+    )
+}
+
+/// Whoever verifies has the last word on what a monitor is handed, but a monitor believes nothing either.
+fn v20_a_hostile_state_ends_in_a_sentence() -> Result<(), Failed> {
+    let directory = place()?;
+    let snapshot = taken(directory.path())?;
+    let path = snapshot.join(STATE);
+    let whole = fs::read_to_string(&path)?;
+    let value: serde_json::Value = serde_json::from_str(&whole)?;
+    let changed = |pointer: &str, to: serde_json::Value| {
+        let mut value = value.clone();
+        *value.pointer_mut(pointer).ok_or_else(|| format!("no {pointer}"))? = to;
+        Ok::<String, Failed>(value.to_string())
+    };
+    let registers = "/registers/0/1/virtio/registers";
+    for (state, words) in [
+        (String::new(), "it is no state of a guest"),
+        ("{}".into(), "it is no state of a guest"),
+        (whole[..whole.len() / 2].into(), "it is no state of a guest"),
+        (changed("/guest/processors", 2.into())?, "it is no state of a guest"),
+        (changed("/guest/regions", serde_json::json!([[4096, 4096]]))?, "it is no state of a guest"),
+        (changed("/guest/regions", serde_json::json!([[0, 1_u64 << 32]]))?, "guest memory of 4294967296 bytes"),
+        (
+            changed("/guest/regions", serde_json::json!([[0, 32 << 20]]))?,
+            "guest memory of 33554432 bytes: its file has 16777216 bytes",
+        ),
+        (changed("/registers/0/0", 77.into())?, "the guest has no device at 0x4d"),
+        (changed(&format!("{registers}/status"), 9.into())?, "in no state that a driver can bring them to"),
+        (changed(&format!("{registers}/driver_features"), u64::MAX.into())?, "in no state"),
+        (changed(&format!("{registers}/queues/0/descriptors"), (1_u64 << 40).into())?, "queues are not valid"),
+        (changed(&format!("{registers}/queues"), serde_json::json!([]))?, "queues are not valid"),
+        (changed(&format!("{registers}/queues/1/max_size"), 3.into())?, "queues are not valid"),
+        (changed("/registers/0/1/virtio/active/0/used", 64.into())?, "queues are not valid"),
+        (changed("/registers/0/1/virtio/active", serde_json::json!([]))?, "queues are not valid"),
+    ] {
+        fs::write(&path, state)?;
+        let mut clone = Machine::restored(&snapshot, Some(6), &[])?;
+        let told = clone.told();
+        check(told.contains("unix_wait_status(256)") && told.contains(words), format!("{told} instead of {words}"))?;
+    }
+    // Positions in the queues that no driver has: the device asks for a reset, and the monitor lives.
+    fs::write(&path, changed("/registers/0/1/virtio/active/0/next_avail", 40_000.into())?)?;
+    let clone = Machine::restored(&snapshot, Some(6), &["--deadline", "1"])?.told();
+    check(clone.contains("unix_wait_status(31744)"), clone)
+}
+
+/// The disk is one of 3 MiB, of which the guest's memory needs more.
+fn a_full_disk_leaves_nothing() -> Result<(), Failed> {
+    use nix::mount::{MsFlags, mount};
+    let directory = place()?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let disk = directory.path().join("disk");
+    fs::create_dir(&disk)?;
+    mount(Some("none"), &disk, Some("tmpfs"), MsFlags::empty(), Some("size=3m"))?;
+    let socket = directory.path().join("control");
+    let mut machine = Machine::start(&["unikernel", "--workload", "memory:8M", "--control", text(&socket)], None)?;
+    machine.ready()?;
+    for afterwards in [Afterwards::Continue, Afterwards::Stay] {
+        let told = take(&socket, &disk.join("snapshot"), afterwards).err().ok_or("it fits")?.to_string();
+        check(told.contains("write the guest's memory: No space left on device"), told)?;
+        check(fs::read_dir(&disk)?.count() == 0, "something is left on the disk")?;
+    }
+    // The machine goes on, and can be saved elsewhere.
+    let elsewhere = directory.path().join("snapshot");
+    take(&socket, &elsewhere, Afterwards::Continue)?;
+    Snapshot::open(&elsewhere)?;
+    nix::mount::umount(&disk)?;
+    Ok(())
+}
