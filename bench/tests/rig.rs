@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         trial("further_programs_run_in_a_machine_as_in_a_container", further, obstacle.or(busybox)),
         trial("a_balloon_takes_memory_from_a_machine_and_gives_it_back", balloon, obstacle.or(busybox)),
         trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
+        trial("a_machine_has_its_networks_ipv6_and_packet_size", beyond_ipv4, obstacle.or(busybox)),
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -325,6 +326,33 @@ fn networks() -> Result<(), Failed> {
     }
     let resolver = lab.guest(&["--network", "own", "--dns", "192.0.2.1"], "cat /etc/resolv.conf")?;
     check(resolver.stdout.starts_with(b"nameserver 192.0.2.1\n"), || format!("{resolver:?}"))
+}
+
+fn beyond_ipv4() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let create = ["network", "create", "--subnet", "10.6.0.0/24", "--ipv6", "--mtu", "1400", "six"];
+    let made = lab.isobench(&create).output()?;
+    check(made.status.success(), || format!("{made:?}"))?;
+    let root = lab.root().display().to_string();
+    let options = ["--name", "web", "--network", "six", "--ip", "10.6.0.7", "--network-alias", "www"];
+    let serve = ["httpd", "-f", "-h", "/srv"];
+    let started = lab.isobench(&[&["container", "run", "-d"], &options[..], &[&root], &serve].concat()).output()?;
+    check(started.status.success(), || format!("{started:?}"))?;
+    let global = ["ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "global"];
+    let listed = lab.isobench(&[&["container", "exec", "web"], &global[..]].concat()).output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let address = listed.split_whitespace().find_map(|word| word.strip_suffix("/64")).ok_or("no IPv6 address")?;
+    // A guest has what a container has, and reaches one by either.
+    let script = format!(
+        "cat /sys/class/net/eth0/mtu; {} | busybox grep -c inet6; ip -6 route show default | busybox grep -c via; \
+         wget -qO- http://[{address}]/; wget -qO- http://www/",
+        global.join(" ")
+    );
+    for kind in ["container", "vm"] {
+        let asked = lab.inside(kind, &["--network", "six"], &["sh", "-c", &script]).output()?;
+        is(&asked, 0, "1400\n1\n1\nserved\nserved\n").map_err(|error| format!("{kind}: {error:?}"))?;
+    }
+    Ok(())
 }
 
 fn refusals() -> Result<(), Failed> {

@@ -76,6 +76,11 @@ impl Attachment {
         self.tap.as_ref().map(TapEndpoint::link)
     }
 
+    /// A virtual machine's place.
+    pub(super) fn tap(&self) -> Option<&TapEndpoint> {
+        self.tap.as_ref()
+    }
+
     /// Takes the endpoint back from the launch.
     pub(super) fn launched(mut self, endpoint: Option<Endpoint>) -> Self {
         self.endpoint = endpoint;

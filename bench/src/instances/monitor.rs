@@ -13,6 +13,7 @@ use isobench_microvm::control;
 use isobench_microvm::devices::virtio::balloon::BalloonState;
 use isobench_microvm::linux::initramfs::{Archive, Tree};
 use isobench_runtime::cgroup::Cgroup;
+use isobench_runtime::network::TapEndpoint;
 use isobench_runtime::{Launched, Namespaces, Plan, Program, Specification, launch};
 use isobench_workload::guest::{COMMAND, GuestCommand, ROOT, RUN};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -89,6 +90,9 @@ pub(super) fn launch_machine(
     line.option("--memory", machine.memory);
     if let Some(tap) = tap {
         network(&attachment, tap, &mut line);
+        if let (Guest::Linux(_), Some(endpoint)) = (&machine.guest, attachment.tap()) {
+            beyond_ipv4(endpoint, &mut line);
+        }
     }
 
     let program = monitor.file().try_clone_to_owned().context("keep the monitor's descriptor")?;
@@ -115,6 +119,20 @@ fn network(attachment: &Attachment, tap: OwnedFd, line: &mut Line) {
     line.option("--address", format!("{}/{}", place.address, place.prefix));
     if let Some(gateway) = place.gateway {
         line.option("--gateway", gateway);
+    }
+}
+
+/// What a Linux guest is told of its place beyond its IPv4 address.
+fn beyond_ipv4(endpoint: &TapEndpoint, line: &mut Line) {
+    let settings = endpoint.network().settings();
+    if let Some(mtu) = settings.mtu {
+        line.option("--mtu", mtu);
+    }
+    if let Some((subnet, address)) = settings.ipv6.zip(endpoint.ipv6()) {
+        line.option("--address6", format!("{address}/{}", subnet.prefix()));
+        if let Some(gateway) = settings.ipv6_of(settings.gateway).filter(|_| !settings.internal) {
+            line.option("--gateway6", gateway);
+        }
     }
 }
 

@@ -49,7 +49,7 @@ use modules::{Modules, ModulesError};
 use session::Session;
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -130,6 +130,12 @@ pub struct Network {
     pub prefix: u8,
     /// The router, where there is one.
     pub gateway: Option<Ipv4Addr>,
+    /// The IPv6 address with the length of its network's prefix in bits, where the network has IPv6.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// The router for IPv6, where there is one.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The largest packet in bytes, where it is not Ethernet's 1500.
+    pub mtu: Option<u32>,
 }
 
 /// Why a Linux guest could not be booted or run.
@@ -420,6 +426,15 @@ fn command_line(network: Option<&Network>, places: &[Place], append: &str) -> St
         if let Some(gateway) = network.gateway {
             let _ = write!(line, " isobench.gateway={gateway}");
         }
+        if let Some((address, prefix)) = network.address6 {
+            let _ = write!(line, " isobench.address6={address}/{prefix}");
+        }
+        if let Some(gateway) = network.gateway6 {
+            let _ = write!(line, " isobench.gateway6={gateway}");
+        }
+        if let Some(mtu) = network.mtu {
+            let _ = write!(line, " isobench.mtu={mtu}");
+        }
     }
     for Place { registers, line: number } in places {
         let _ = write!(line, " virtio_mmio.device=4K@{registers:#x}:{number}");
@@ -472,10 +487,16 @@ mod tests {
             address: Ipv4Addr::new(172, 17, 0, 5),
             prefix: 16,
             gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+            address6: Some(("fd00::5".parse().unwrap(), 64)),
+            gateway6: Some("fd00::1".parse().unwrap()),
+            mtu: Some(1400),
         };
         let place = Place { registers: 0xd000_0000, line: 5 };
         let line = command_line(Some(&network), &[place], "");
-        assert!(line.contains(" isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1"));
+        assert!(
+            line.contains(" isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1 isobench.address6=fd00::5/64")
+        );
+        assert!(line.contains(" isobench.gateway6=fd00::1 isobench.mtu=1400"));
         assert!(line.ends_with(" virtio_mmio.device=4K@0xd0000000:5"));
         assert!(!command_line(None, &[], "").contains("virtio"));
     }

@@ -11,7 +11,7 @@ use isobench_workload::Stages;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
@@ -20,6 +20,10 @@ use std::time::Duration;
 
 /// Memory unless told otherwise: a distribution's kernel unpacks itself in half of it.
 const MEMORY: u64 = 128 << 20;
+/// Sizes of packets that a link can have: IPv4's least, and the most of a frame.
+const LEAST_MTU: u32 = 68;
+/// See [`LEAST_MTU`].
+const MOST_MTU: u32 = 65_535;
 /// How the agent begins what goes wrong.
 const AGENT: &str = "isobench-agent: ";
 /// Largest agent that is read.
@@ -76,6 +80,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     };
     let mut network_namespace = NetworkNamespace::Own;
     let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
+    let (mut address6, mut gateway6, mut mtu) = (None, None, None);
     let (mut disks, mut control, mut exec) = (Vec::new(), None, None);
     let options = [
         "--kernel",
@@ -84,6 +89,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--mac",
         "--address",
         "--gateway",
+        "--address6",
+        "--gateway6",
+        "--mtu",
         "--memory",
         "--deadline",
         "--spin",
@@ -122,6 +130,14 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
             "--gateway" => {
                 let router: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
                 gateway = Some(router).filter(|router| !router.is_unspecified());
+            }
+            "--address6" => {
+                address6 = Some(six(&value).ok_or_else(|| wrong("an IPv6 address with a prefix, such as fd00::5/64"))?);
+            }
+            "--gateway6" => gateway6 = Some(value.parse().map_err(|_| wrong("an IPv6 address"))?),
+            "--mtu" => {
+                let bytes = value.parse().ok().filter(|mtu| (LEAST_MTU..=MOST_MTU).contains(mtu));
+                mtu = Some(bytes.ok_or_else(|| wrong("a number of bytes from 68 to 65535"))?);
             }
             "--argument" => config.arguments.push(value),
             "--archive-fd" => {
@@ -193,11 +209,21 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     config.exec = exec.map(|handle| listen("--exec", handle)).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
     config.network = match (tap, card, place) {
-        (Some(tap), Some(mac), Some((address, prefix))) => Some((tap, Network { mac, address, prefix, gateway })),
+        (Some(tap), Some(mac), Some((address, prefix))) => {
+            Some((tap, Network { mac, address, prefix, gateway, address6, gateway6, mtu }))
+        }
         (None, ..) => None,
         _ => return Err(ArgumentError::NoNetwork),
     };
     Ok(config)
+}
+
+/// An IPv6 address of one host, with the length of its network's prefix.
+fn six(value: &str) -> Option<(Ipv6Addr, u8)> {
+    let (address, prefix) = value.split_once('/')?;
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 128)?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    (!address.is_multicast() && !address.is_unspecified()).then_some((address, prefix))
 }
 
 fn switch(value: &str) -> Option<bool> {

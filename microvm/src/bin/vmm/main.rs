@@ -34,6 +34,9 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
                                    --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)
   --agent FILE                     the agent (needed)
+  --address6 ADDRESS/PREFIX        its IPv6 address
+  --gateway6 ADDRESS               its router for IPv6
+  --mtu BYTES                      its largest packet, where it is not 1500 bytes
   --argument WORD                  one of the agent's arguments, such as `serve` and then `7000`; repeatable
   --append WORDS                   added to the kernel's command line
   --cpus NUMBER                    how many processors it has (default 1)

@@ -9,7 +9,7 @@ use rustix::mount::MountFlags;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -80,24 +80,42 @@ fn parameter<T: FromStr>(command_line: &str, name: &str) -> Result<Option<T>, Fa
     Ok(parsed)
 }
 
-/// Gives the network card its address and router.
+/// Whether the guest's kernel has IPv6 (proc(5)).
+fn has_ipv6() -> bool {
+    fs::exists("/proc/net/if_inet6").unwrap_or(false)
+}
+
+/// Gives the network card its packets' size, its addresses and its routers.
 fn configure(command_line: &str) -> Result<(), Failure> {
     let mut netlink = Netlink::open()?;
     netlink.up("lo")?;
     let Some(network) = parameter::<String>(command_line, "isobench.address")? else { return Ok(()) };
     // Reno, as on the host: congestion control must not be what differs. Every kernel has it.
     let _ = fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno");
+    if let Some(mtu) = parameter(command_line, "isobench.mtu")? {
+        netlink.limit_packets("eth0", mtu)?;
+    }
     let (address, prefix) = network.split_once('/').ok_or("isobench.address has no prefix")?;
     let (address, prefix): (Ipv4Addr, u8) = (address.parse()?, prefix.parse()?);
-    netlink.address("eth0", address, prefix)?;
+    netlink.address("eth0", address.into(), prefix)?;
     netlink.up("eth0")?;
-    if let Some(gateway) = parameter(command_line, "isobench.gateway")? {
-        netlink.default_route(gateway)?;
+    if let Some(gateway) = parameter::<Ipv4Addr>(command_line, "isobench.gateway")? {
+        netlink.default_route(gateway.into())?;
+    }
+    let six = parameter::<String>(command_line, "isobench.address6")?.filter(|_| has_ipv6());
+    if let Some((address, prefix)) =
+        six.as_deref().map(|six| six.split_once('/').ok_or("isobench.address6 has no prefix")).transpose()?
+    {
+        let (address, prefix): (Ipv6Addr, u8) = (address.parse()?, prefix.parse()?);
+        netlink.address("eth0", address.into(), prefix)?;
+        if let Some(gateway) = parameter::<Ipv6Addr>(command_line, "isobench.gateway6")? {
+            netlink.default_route(gateway.into())?;
+        }
     }
     Ok(())
 }
 
-/// A route netlink socket: the four messages that a guest needs (rtnetlink(7)).
+/// A route netlink socket: the few messages that a guest needs (rtnetlink(7)).
 struct Netlink {
     socket: rustix::fd::OwnedFd,
     sequence: u32,
@@ -123,19 +141,30 @@ impl Netlink {
         self.ask(&format!("switch {link} on"), 16, 0, &body)
     }
 
-    /// Adds an address: RTM_NEWADDR with IFA_ADDRESS and IFA_LOCAL.
-    fn address(&mut self, link: &str, address: Ipv4Addr, prefix: u8) -> Result<(), Failure> {
-        let mut body = vec![AddressFamily::INET.as_raw() as u8, prefix, 0, 0];
+    /// Limits a link's packets: RTM_NEWLINK with IFLA_MTU.
+    fn limit_packets(&mut self, link: &str, mtu: u32) -> Result<(), Failure> {
+        let mut body = vec![0, 0, 0, 0];
         body.extend(self.index(link)?.to_ne_bytes());
-        body.extend(attribute(1, address));
-        body.extend(attribute(2, address));
+        body.extend([0; 8]);
+        body.extend(attribute(4, &mtu.to_ne_bytes()));
+        self.ask(&format!("limit packets of {link} to {mtu} bytes"), 16, 0, &body)
+    }
+
+    /// Adds an address: RTM_NEWADDR with IFA_ADDRESS and IFA_LOCAL; nobody is asked whether it is taken (IFA_F_NODAD), since the
+    /// network gives no address twice.
+    fn address(&mut self, link: &str, address: IpAddr, prefix: u8) -> Result<(), Failure> {
+        const NO_QUESTION: u8 = 2;
+        let mut body = vec![family(address), prefix, if address.is_ipv6() { NO_QUESTION } else { 0 }, 0];
+        body.extend(self.index(link)?.to_ne_bytes());
+        body.extend(attribute(1, &octets(address)));
+        body.extend(attribute(2, &octets(address)));
         self.ask(&format!("give {link} the address {address}/{prefix}"), 20, Self::CREATE_EXCLUSIVE, &body)
     }
 
     /// Adds the default route: RTM_NEWROUTE in the main table, static, unicast, with RTA_GATEWAY.
-    fn default_route(&mut self, gateway: Ipv4Addr) -> Result<(), Failure> {
-        let mut body = vec![AddressFamily::INET.as_raw() as u8, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
-        body.extend(attribute(5, gateway));
+    fn default_route(&mut self, gateway: IpAddr) -> Result<(), Failure> {
+        let mut body = vec![family(gateway), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+        body.extend(attribute(5, &octets(gateway)));
         self.ask(&format!("route through {gateway}"), 24, Self::CREATE_EXCLUSIVE, &body)
     }
 
@@ -166,9 +195,21 @@ impl Netlink {
     }
 }
 
-/// A route attribute that is an IPv4 address.
-fn attribute(kind: u16, address: Ipv4Addr) -> Vec<u8> {
-    [&8_u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &address.octets()].concat()
+/// A route attribute of whole words.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    [&(4 + value.len() as u16).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+}
+
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    family.as_raw() as u8
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 #[cfg(test)]
