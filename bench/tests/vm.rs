@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         trial("a_machine_outlives_its_caller_with_log_and_state", life, missing),
         trial("published_ports_and_names_lead_inside", networks, missing),
         trial("a_machine_and_a_container_are_told_apart", kinds, missing),
+        trial("clones_of_a_snapshot_answer_at_addresses_of_their_own", snapshots, missing),
         trial("it_can_be_paused_and_its_use_is_shown", pausing, missing),
         trial("what_cannot_be_is_refused_in_one_sentence", refusals, missing),
         trial("a_killed_supervisor_takes_its_machine_along", killed_supervisor, missing),
@@ -135,6 +136,57 @@ fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Outcome
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+fn snapshots() -> Outcome {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (warm, cold) = (path("warm"), path("cold"));
+    lab.serve("web", &["-p", "8080:7000"])?;
+    lab.await_server("default/client", "198.51.100.1", 8080)?;
+    same(lab.well(&["snapshot", "web", "--out", &warm])?, format!("{warm}\n"))?;
+    // It goes on, and what is there is not written over.
+    lab.await_server("default/client", "198.51.100.1", 8080)?;
+    lab.refused(&["snapshot", "web", "--out", &warm], 2, "is there already")?;
+
+    same(lab.well(&["restore", &warm, "--clones", "3", "--name", "clone"])?.lines().count(), 3)?;
+    let mut addresses = BTreeSet::new();
+    for name in ["web", "clone-1", "clone-2", "clone-3"] {
+        let seen = lab.inspect(name)?;
+        let address = seen["NetworkSettings"]["IPAddress"].as_str().unwrap_or_default().to_owned();
+        lab.await_server("default", &address, 7000)?;
+        addresses.insert(address);
+    }
+    same(addresses.len(), 4)?;
+    // A clone is a machine like others: it is saved, ended by that, and started anew.
+    lab.well(&["restore", &warm, "--name", "other", "-p", "8081:7000"])?;
+    lab.await_server("default/client", "198.51.100.1", 8081)?;
+    lab.well(&["snapshot", "--stop", "clone-1", "--out", &cold])?;
+    same(lab.well(&["wait", "clone-1"])?.as_str(), "137\n")?;
+    lab.refused(&["snapshot", "clone-1", "--out", &path("none")], 2, "only one that runs can be saved")?;
+    lab.well(&["start", "clone-1"])?;
+    let again = lab.inspect("clone-1")?;
+    lab.await_server("default", again["NetworkSettings"]["IPAddress"].as_str().unwrap_or_default(), 7000)?;
+    lab.well(&["restore", &cold, "--name", "again"])?;
+
+    // V20, as a user meets it: nothing is made of what is damaged.
+    for name in ["manifest.json", "state.json", "memory"] {
+        let file = directory.path().join("cold").join(name);
+        let whole = std::fs::read(&file)?;
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        std::fs::write(&file, flipped)?;
+        lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: "))?;
+        std::fs::write(&file, &whole[..whole.len() / 2])?;
+        lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: "))?;
+        std::fs::write(&file, whole)?;
+    }
+    lab.refused(&["restore", &path("none")], 2, "none: No such file")?;
+    lab.refused(&["restore", &cold, "--clones", "2", "-p", "1:7000"], 2, "not to 2 clones")?;
+    lab.refused(&["restore", &cold, "--network", "none"], 2, "which needs a network")?;
+    check(!lab.well(&["ps", "-a"])?.contains("damaged"), || "something was made of a damaged snapshot".into())?;
+    same(std::fs::read_dir(directory.path())?.count(), 2)
 }
 
 fn life() -> Outcome {

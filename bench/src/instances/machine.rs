@@ -13,6 +13,9 @@ pub(crate) struct Machine {
     pub(crate) memory: u64,
     /// How many processors it has.
     pub(crate) processors: u32,
+    /// The snapshot's directory from which it goes on, where it does not boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<PathBuf>,
 }
 
 /// What runs in a virtual machine.

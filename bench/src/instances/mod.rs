@@ -49,6 +49,7 @@ pub(crate) use crate::networks::{Refusal, refuse};
 pub(crate) use kind::Kind;
 pub(crate) use launching::volume_source;
 pub(crate) use machine::{Guest, Machine, check_memory, usual_memory};
+pub(crate) use monitor::monitor_socket;
 pub(crate) use request::{Execution, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
 pub(crate) use store::{Container, Store, kind_of};

@@ -12,6 +12,7 @@ use anyhow::Context;
 use isobench_microvm::control;
 use isobench_microvm::devices::virtio::balloon::BalloonState;
 use isobench_microvm::linux::initramfs::{Archive, Tree};
+use isobench_microvm::snapshot::open::Snapshot;
 use isobench_runtime::cgroup::Cgroup;
 use isobench_runtime::network::TapEndpoint;
 use isobench_runtime::{Launched, Namespaces, Plan, Program, Specification, launch};
@@ -21,7 +22,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The socket on which the monitor takes further programs.
@@ -65,8 +66,15 @@ pub(super) fn launch_machine(
     let mut line = Line { words: vec!["isobench-vmm".to_owned()], ..Line::default() };
     match &machine.guest {
         Guest::Unikernel(workload) => {
-            line.option("unikernel", "--workload");
-            line.words.push(workload.clone());
+            match &machine.snapshot {
+                Some(directory) => restore(directory, &mut line)?,
+                None => {
+                    line.option("unikernel", "--workload");
+                    line.words.push(workload.clone());
+                    line.option("--memory", machine.memory);
+                }
+            }
+            take_requests(&mut line)?;
         }
         Guest::Linux(kernel) => {
             let agent = programs::Program::agent(Path::new("."))?;
@@ -81,13 +89,11 @@ pub(super) fn launch_machine(
             let _ = std::fs::remove_file(PROGRAMS);
             let programs = UnixListener::bind(PROGRAMS).context("make the socket for further programs")?;
             line.inherited("--exec", programs.into());
-            let _ = std::fs::remove_file(MONITOR);
-            let control = UnixListener::bind(MONITOR).context("make the monitor's control socket")?;
-            line.inherited("--control", control.into());
+            take_requests(&mut line)?;
             line.option("--balloon", "plain");
+            line.option("--memory", machine.memory);
         }
     }
-    line.option("--memory", machine.memory);
     if let Some(tap) = tap {
         network(&attachment, tap, &mut line);
         if let (Guest::Linux(_), Some(endpoint)) = (&machine.guest, attachment.tap()) {
@@ -109,6 +115,31 @@ pub(super) fn launch_machine(
     let ends = Ends::prepare(&mut specification, request.terminal.then_some(size), request.input)?;
     let Launched { process, .. } = Plan::validate(specification).and_then(launch)?;
     Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment })
+}
+
+/// Where the monitor of an instance takes requests; the path is that of the instance's directory.
+pub(crate) fn monitor_socket(directory: &Path) -> PathBuf {
+    directory.join(MONITOR)
+}
+
+/// The monitor's words for the socket on which it takes requests, in the working directory.
+fn take_requests(line: &mut Line) -> anyhow::Result<()> {
+    let _ = std::fs::remove_file(MONITOR);
+    let control = UnixListener::bind(MONITOR).context("make the monitor's control socket")?;
+    line.inherited("--control", control.into());
+    Ok(())
+}
+
+/// The monitor's words for a guest that goes on from a snapshot, all of which is verified here: the files that the monitor has are those that
+/// were.
+fn restore(directory: &Path, line: &mut Line) -> anyhow::Result<()> {
+    let snapshot = Snapshot::open(directory)?;
+    line.words.push("restore".into());
+    for (option, file) in [("--memory-file", snapshot.memory()), ("--state-file", snapshot.state())] {
+        let copy = file.try_clone().context("keep the descriptor of a snapshot's file")?;
+        line.inherited(option, copy.into());
+    }
+    Ok(())
 }
 
 /// The monitor's words for a place in a network.

@@ -4,7 +4,9 @@ mod balloon;
 mod image;
 mod kernel;
 mod options;
+mod restore;
 mod run;
+mod snapshot;
 
 use super::container::complete::completer_of;
 use super::container::{Verb, as_bad_input, stand_for_command};
@@ -32,6 +34,8 @@ Examples:
   isobench vm run -it toolbox sh       a shell in a machine of its own
   isobench vm run -d --name web -p 8080:7000 --unikernel serve     a server without an operating system
   isobench vm exec -it guest sh        a further command in a running Linux guest
+  isobench vm snapshot web --out warm  saves a running unikernel
+  isobench vm restore warm --clones 3  three more like it, each with an address of its own
   isobench vm ps
   isobench vm logs web
   isobench vm rm -f web
@@ -53,6 +57,8 @@ enum Command {
     #[command(flatten)]
     Verb(Verb),
     Balloon(balloon::Arguments),
+    Snapshot(snapshot::Arguments),
+    Restore(restore::Arguments),
     Kernel(kernel::Arguments),
     Image(image::Arguments),
 }
@@ -68,7 +74,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let stands_for_command = match &command {
         Command::Run(_) => true,
         Command::Verb(verb) => verb.stands_for_command(),
-        Command::Create(_) | Command::Balloon(_) | Command::Image(_) | Command::Kernel(_) => false,
+        Command::Create(_) | Command::Balloon(_) | Command::Snapshot(_) | Command::Restore(_) => false,
+        Command::Image(_) | Command::Kernel(_) => false,
     };
     // What a root needs may be had outside the testbed only.
     let root = match &command {
@@ -91,6 +98,8 @@ fn work(command: Command) -> anyhow::Result<Status> {
         }
         Command::Verb(verb) => verb.run(KIND),
         Command::Balloon(arguments) => balloon::run(arguments),
+        Command::Snapshot(arguments) => snapshot::run(arguments),
+        Command::Restore(arguments) => restore::run(arguments),
         Command::Kernel(arguments) => kernel::run(arguments),
         Command::Image(arguments) => image::run(arguments),
     }

@@ -134,7 +134,7 @@ impl Options {
         let files = Tree::look(&directory)?.size();
         let memory = self.memory.unwrap_or_else(|| usual_memory(files));
         check_memory(memory, files, root)?;
-        Ok((Machine { guest: Guest::Linux(kernel), memory, processors: self.cpus }, directory))
+        Ok((Machine { guest: Guest::Linux(kernel), memory, processors: self.cpus, snapshot: None }, directory))
     }
 
     fn unikernel(&self, workload: &str) -> anyhow::Result<Machine> {
@@ -149,7 +149,7 @@ impl Options {
         if let Verdict::None(_) = judge() {
             return refuse(doctor::kvm().with_remedy());
         }
-        Ok(Machine { guest: Guest::Unikernel(workload.into()), memory, processors: 1 })
+        Ok(Machine { guest: Guest::Unikernel(workload.into()), memory, processors: 1, snapshot: None })
     }
 }
 
