@@ -94,10 +94,13 @@ impl Request {
 
     /// Blocks of those sandboxes that have few in the quick suite, unless they or a number of blocks were asked for.
     fn fewer_blocks(&self, experiment: &Experiment) -> BTreeMap<String, u32> {
-        if self.blocks.is_some() || !self.sandboxes.is_empty() {
+        if !self.sandboxes.is_empty() {
             return BTreeMap::new();
         }
         let fewer = |kind: &Kind| match self.suite {
+            // A number of blocks is for all but this one, unless it is asked for by its name.
+            Suite::Quick if self.blocks.is_some() => kind.is_distribution().then_some(0),
+            Suite::Full if self.blocks.is_some() => None,
             Suite::Quick => quick_blocks(experiment.name, kind),
             // A complete distribution boots for a minute where it is emulated.
             Suite::Full => (kind.is_distribution() && experiment.name == "startup").then_some(FEWEST),
@@ -283,7 +286,9 @@ mod tests {
         let full = blocks(&Request { suite: Suite::Full, ..Request::default() });
         assert_eq!(full, [("startup".to_owned(), [("qemu-distribution".to_owned(), FEWEST)].into())].into());
         assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());
-        assert!(blocks(&Request { blocks: Some(9), ..Request::default() }).is_empty());
+        let asked = blocks(&Request { blocks: Some(9), ..Request::default() });
+        assert_eq!(asked["startup"], [("qemu-distribution".to_owned(), 0)].into());
+        assert!(blocks(&Request { suite: Suite::Full, blocks: Some(9), ..Request::default() }).is_empty());
     }
 
     #[test]
