@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         trial("a_terminal_works_and_can_be_left", terminal),
         trial("signals_are_handed_on", signals),
         trial("networks_are_as_they_were_asked_for", networks),
+        trial("networks_are_joined_and_left_while_it_runs", connecting),
         trial("published_ports_lead_inside", ports),
         trial("it_joins_another_containers_network", joining),
         trial("bad_input_is_one_sentence_and_leaves_nothing", bad_input),
@@ -567,6 +568,67 @@ fn networks() -> Outcome {
     let (status, said) = lab.refused(&["run", "--rm", "--network", "absent", &lab.root(), "true"])?;
     check(status == Some(125) && said.contains("no network `absent`"), || said)?;
     same(lab.well(&["ps", "-aq"])?.as_str(), "")
+}
+
+fn connecting() -> Outcome {
+    let lab = Lab::new()?;
+    let network = |words: &[&str]| lab.command(&[&["network"], words].concat()).output();
+    for (name, subnet) in [("first", "10.7.1.0/24"), ("second", "10.7.2.0/24")] {
+        let made = network(&["create", "--subnet", subnet, name])?;
+        check(made.status.success(), || format!("{made:?}"))?;
+    }
+    lab.begin(
+        "web",
+        &["--network", "first", "--ip", "10.7.1.9", "--network-alias", "www"],
+        "exec httpd -f -p 80 -h /srv",
+    )?;
+    let asks = |network: &str, name: &str| -> Result<bool, Failed> {
+        let address = format!("http://{name}/");
+        let words = ["run", "--rm", "--network", network, &lab.root(), "wget", "-qO-", &address];
+        Ok(lab.run(&words)?.stdout == b"served\n")
+    };
+    // By name and by alias, on its own network alone.
+    until("the server", || asks("first", "web"))?;
+    check(asks("first", "www")? && !asks("second", "web")?, || "names lead elsewhere".into())?;
+    let joined = network(&["connect", "--alias", "site", "--ip", "10.7.2.9", "second", "web"])?;
+    check(joined.status.success(), || format!("{joined:?}"))?;
+    for name in ["web", "site", "10.7.2.9"] {
+        check(asks("second", name)?, || format!("{name} does not lead there"))?;
+    }
+    check(!asks("second", "www")? && !asks("first", "site")?, || "an alias is known elsewhere".into())?;
+    let shown = lab.inspect("web")?["NetworkSettings"]["Networks"].clone();
+    same(&shown["first"]["IPAddress"], &"10.7.1.9".into())?;
+    same(&shown["second"]["IPAddress"], &"10.7.2.9".into())?;
+    let inside = lab.well(&["exec", "web", "ip", "-4", "-o", "addr"])?;
+    check(inside.contains("10.7.1.9/24") && inside.contains("10.7.2.9/24"), || inside)?;
+
+    for (words, sentence) in [
+        (&["connect", "second", "web"][..], "is in the network `second` already"),
+        (&["connect", "nowhere", "web"], "`nowhere`"),
+        (&["disconnect", "bridge", "web"], "is not in the network `bridge`"),
+        (&["rm", "second"], "in use by web"),
+    ] {
+        let output = network(words)?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        check(output.status.code() == Some(2) && told.contains(sentence), || format!("{words:?}: {output:?}"))?;
+    }
+    // An address that somebody has is not given to another.
+    let taken = lab.run(&["run", "--rm", "--network", "second", "--ip", "10.7.2.9", &lab.root(), "id"])?;
+    check(taken.status.code() == Some(125), || format!("{taken:?}"))?;
+
+    // Left: the one that it began with, and then the one that it joined.
+    for (left, kept) in [("first", Some("second")), ("second", None)] {
+        let output = network(&["disconnect", left, "web"])?;
+        check(output.status.success(), || format!("{output:?}"))?;
+        check(!asks(left, "web")?, || format!("it is still in {left}"))?;
+        if let Some(kept) = kept {
+            check(asks(kept, "web")?, || format!("it has left {kept} too"))?;
+        }
+        let removed = network(&["rm", left])?;
+        check(removed.status.success(), || format!("{removed:?}"))?;
+    }
+    let inside = lab.well(&["exec", "web", "ip", "-4", "-o", "addr"])?;
+    check(!inside.contains("10.7."), || inside)
 }
 
 fn ports() -> Outcome {
