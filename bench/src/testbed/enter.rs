@@ -12,8 +12,12 @@ use crate::commands::{self, BadInput, Status};
 use anyhow::{Context, anyhow, bail};
 use isobench_runtime::launch::fork;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::process::{Pid, Signal, WaitOptions, getpgrp, kill_process, set_parent_process_death_signal, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpgrp, getpid, kill_process, pidfd_open, set_parent_process_death_signal,
+    waitpid,
+};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -148,14 +152,20 @@ impl Inside {
     /// Goes on as two processes, of which the new one is inside: `None` there, and its exit status here, once it has ended.
     /// Must be called while this process has one thread.
     pub(crate) fn divide(self) -> anyhow::Result<Option<Status>> {
+        let outside = pidfd_open(getpid(), PidfdFlags::empty()).context("open this process")?;
         // From before the child is there until this process can hand on what it gets.
         let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).context("hold signals back")?;
         let child = fork().context("go on as a process inside");
         let free = || blocked.thread_set_mask().context("take signals again");
         match child {
             Ok(None) => {
-                free()?;
                 ties_to_outside()?;
+                // It may have been killed before this one was tied to it, of which no signal tells any more.
+                let mut ended = [PollFd::new(&outside, PollFlags::IN)];
+                if poll(&mut ended, Some(&Timespec::default())).context("look for the process outside")? > 0 {
+                    bail!("the process outside has ended");
+                }
+                free()?;
                 // Another process of the testbed may have no such directory.
                 let _ = std::env::set_current_dir(self.start());
                 Ok(None)
