@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The file that a supervisor holds a lock on.
 pub(super) const LOCK: &str = "lock";
@@ -30,8 +29,9 @@ pub(super) const CONTROL: &str = "control";
 /// What the container wrote.
 const LOG: &str = "log";
 
-/// After that long, what a killed command left half made or half removed is removed.
-const HALF_MADE: Duration = Duration::from_secs(60);
+/// How the name of a directory begins that is being made, and of one that is being removed.
+const NEW: &str = ".new-";
+const GONE: &str = ".gone-";
 
 /// The directory in which all containers of this host lie.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ impl Store {
 
     /// Makes a container's directory, whole or not at all.
     pub(crate) fn create(&self, name: &str, request: &Request) -> anyhow::Result<Container> {
-        let new = self.path.join(format!(".new-{}", request.id));
+        let _at_work = at_work(&self.path, FlockOperation::LockShared)?;
+        let new = self.path.join(format!("{NEW}{}", request.id));
         let filled = (|| -> anyhow::Result<()> {
             fs::DirBuilder::new().mode(0o700).create(&new)?;
             for layer in ["upper", "work"] {
@@ -112,20 +113,22 @@ impl Store {
     /// Every instance, the youngest first. What a killed command left half made goes.
     pub(crate) fn list(&self) -> anyhow::Result<Vec<Container>> {
         let entries = fs::read_dir(&self.path).with_context(|| format!("read {}", self.path.display()))?;
-        let mut containers = Vec::new();
+        let (mut containers, mut halves) = (Vec::new(), Vec::new());
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                let age =
-                    entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-                if age.is_some_and(|age| age > HALF_MADE) {
-                    // Not the file that tells what has been told.
-                    let _ = fs::remove_dir_all(entry.path());
-                }
+            if name.starts_with(NEW) || name.starts_with(GONE) {
+                halves.push(entry.path());
+            } else if name.starts_with('.') {
+                // The file that tells what has been told.
             } else if let Some(container) = self.read(&name)?
                 && self.kind.is_none_or(|kind| container.request.kind() == kind)
             {
                 containers.push(container);
+            }
+        }
+        if !halves.is_empty() && at_work(&self.path, FlockOperation::NonBlockingLockExclusive)?.is_some() {
+            for half in halves {
+                let _ = fs::remove_dir_all(half);
             }
         }
         containers.sort_by(|one, other| other.request.created.cmp(&one.request.created));
@@ -248,11 +251,23 @@ pub(super) fn lock(path: &Path, wait: bool) -> anyhow::Result<Option<File>> {
     }
 }
 
+/// Whoever makes or removes a directory in this one holds it shared meanwhile: where it can be had alone, what is half made or
+/// half removed was left by a command that was killed. `None` where it cannot.
+fn at_work(path: &Path, operation: FlockOperation) -> anyhow::Result<Option<File>> {
+    let directory = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    match flock(&directory, operation) {
+        Ok(()) => Ok(Some(directory)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("hold {}", path.display())),
+    }
+}
+
 /// Removes a container's directory: its name is free at once.
 pub(super) fn remove_directory(path: &Path) -> anyhow::Result<()> {
     let request: Option<Request> = read(&path.join(REQUEST))?;
     let Some(request) = request else { bail!("{} is no container's directory", path.display()) };
-    let gone = path.with_file_name(format!(".gone-{}", request.id));
+    let _at_work = path.parent().map(|parent| at_work(parent, FlockOperation::LockShared)).transpose()?;
+    let gone = path.with_file_name(format!("{GONE}{}", request.id));
     rename(path, &gone).with_context(|| format!("remove {}", path.display()))?;
     // The kernel's own directory there is closed to all but root.
     let _ = fs::set_permissions(gone.join("work/work"), fs::Permissions::from_mode(0o700));
@@ -288,4 +303,21 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let written = fs::write(&new, serde_json::to_vec(value)?).and_then(|()| fs::rename(&new, path));
     written.with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_made_goes_once_nobody_is_at_work() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open_in(state.path()).unwrap();
+        let half = store.path.join(".new-0123");
+        fs::create_dir(&half).unwrap();
+        let working = at_work(&store.path, FlockOperation::LockShared).unwrap();
+        assert!(store.list().unwrap().is_empty() && half.exists());
+        drop(working);
+        assert!(store.list().unwrap().is_empty() && !half.exists());
+    }
 }
