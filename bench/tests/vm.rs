@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         trial("it_can_be_paused_and_its_use_is_shown", pausing, missing),
         trial("what_cannot_be_is_refused_in_one_sentence", refusals, missing),
         trial("a_killed_supervisor_takes_its_machine_along", killed_supervisor, missing),
+        trial("a_kill_at_any_step_leaves_nothing_that_runs", killed_at_each_step, missing),
         trial("nothing_is_left_behind", leaves_nothing, missing),
         trial("a_linux_guest_is_refused_where_none_runs", no_linux, missing.or(linux)),
     ];
@@ -328,9 +329,8 @@ fn killed_supervisor() -> Outcome {
     lab.await_server("default", "198.51.100.1", 8080)
 }
 
-fn leaves_nothing() -> Outcome {
-    let lab = Lab::new()?;
-    lab.well(&["run", "--rm", "--unikernel", "exit"])?;
+/// What a testbed has once a machine was there and has gone, such as its bridge.
+fn after_a_first(lab: &Lab) -> Result<BTreeSet<String>, Failed> {
     lab.serve("first", &[])?;
     lab.well(&["rm", "-f", "first"])?;
     let mut before = BTreeSet::new();
@@ -338,17 +338,65 @@ fn leaves_nothing() -> Outcome {
         before = lab.footprint()?;
         Ok(!before.iter().any(|line| line.contains("vmm") || line.contains("isobench-keeper")))
     })?;
+    Ok(before)
+}
+
+/// Waits until a testbed has no more than it had before.
+fn until_as_before(lab: &Lab, before: &BTreeSet<String>) -> Outcome {
+    let mut left = BTreeSet::new();
+    let nothing = until("the end of all", || {
+        // What a killed command left half made goes when somebody next looks at all.
+        lab.well(&["ps", "-aq"])?;
+        left = lab.footprint()?.difference(before).cloned().collect();
+        Ok(left.is_empty())
+    });
+    nothing.map_err(|_| Failed::from(format!("left: {left:?}")))
+}
+
+fn killed_at_each_step() -> Outcome {
+    let lab = Lab::new()?;
+    let before = after_a_first(&lab)?;
+    for step in 0..24_u64 {
+        let name = format!("step-{step}");
+        let mut child = lab
+            .command(&["vm", "run", "--name", &name, "-p", "8080:7000", "--unikernel", "serve"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(step * 3));
+        if step % 2 == 0 {
+            child.kill()?;
+        } else {
+            // Its supervisor, or whatever of it there is by now.
+            let keeper = format!(
+                "for each in /proc/[0-9]*; do case $({BUSYBOX} readlink $each/cwd) in */containers/{name}) \
+                 kill -9 ${{each#/proc/}};; esac; done"
+            );
+            lab.shell("default", &keeper)?;
+        }
+        // What was begun goes on without its caller, or has not come to be.
+        until("its removal", || {
+            let output = lab.run(&["rm", "-f", &name])?;
+            Ok(output.status.success() || String::from_utf8_lossy(&output.stderr).contains("no virtual machine"))
+        })?;
+        child.kill()?;
+        child.wait()?;
+        // A supervisor that was just being started may have come to it late.
+        let _ = lab.run(&["rm", "-f", &name])?;
+    }
+    until_as_before(&lab, &before)
+}
+
+fn leaves_nothing() -> Outcome {
+    let lab = Lab::new()?;
+    lab.well(&["run", "--rm", "--unikernel", "exit"])?;
+    let before = after_a_first(&lab)?;
     lab.serve("one", &["-p", "8080:7000"])?;
     lab.serve("two", &["--rm"])?;
     check(lab.footprint()? != before, || "nothing is seen of two machines".into())?;
     lab.well(&["rm", "-f", "one"])?;
     lab.well(&["stop", "two"])?;
-    let mut left = BTreeSet::new();
-    let nothing = until("the end of all", || {
-        left = lab.footprint()?.difference(&before).cloned().collect();
-        Ok(left.is_empty())
-    });
-    nothing.map_err(|_| Failed::from(format!("left: {left:?}")))
+    until_as_before(&lab, &before)
 }
 
 fn no_linux() -> Outcome {
