@@ -114,7 +114,8 @@ fn own_program() -> Result<(), Failed> {
             measurements.iter().find(|measurement| measurement.metric == "start.ready").ok_or("no start.ready")?;
         let refuses = matches!(sandbox.family, Family::Unikernel | Family::Linux)
             || sandbox.name == "unikernel-process"
-            || sandbox.name.starts_with("qemu-");
+            || sandbox.name.starts_with("qemu-")
+            || sandbox.name == "user-mode-linux";
         match &ready.outcome {
             Outcome::Value(value) if !refuses => println!("{}: {}", sandbox.name, short(value)),
             Outcome::Error(error) if refuses && error.contains("is not supported") => {
