@@ -158,6 +158,8 @@ fn quick_blocks(experiment: &str, kind: &Kind) -> Option<u32> {
     match (kind.name, experiment) {
         ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
         ("runc" | "crun" | "bubblewrap", "memory") => Some(2),
+        // Its first launch takes the snapshot.
+        ("vm-unikernel-restored", "startup") => Some(6),
         // It boots for a second.
         ("user-mode-linux", "startup") => Some(6),
         ("user-mode-linux", "memory") => Some(0),
@@ -283,6 +285,7 @@ mod tests {
         assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
         assert!(!quick["startup"].contains_key("container-bridge"));
         assert_eq!((quick["startup"]["qemu-microvm"], quick["startup"]["qemu-q35"]), (6, 0));
+        assert_eq!(quick["startup"]["vm-unikernel-restored"], 6);
         let full = blocks(&Request { suite: Suite::Full, ..Request::default() });
         assert_eq!(full, [("startup".to_owned(), [("qemu-distribution".to_owned(), FEWEST)].into())].into());
         assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());

@@ -2,6 +2,10 @@
 //!
 //! Each instance is one process of `isobench-vmm`, started without a shell or a supervisor between.
 
+mod restored;
+
+pub use restored::RestoredSandbox;
+
 use crate::enclosure::{Enclosure, Monitor};
 use isobench_workload::{
     Family, Instance, LaunchError, Output, Process, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
@@ -11,7 +15,7 @@ use std::cell::OnceCell;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A tap that is attached to its link already, with the addresses of whoever reads it.
@@ -83,6 +87,31 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     fn failed(&self, step: impl Into<String>, source: impl Into<AttachError>) -> LaunchError {
         LaunchError::Step { sandbox: self.name().into(), step: step.into(), source: source.into() }
     }
+
+    /// Launches an instance, with a [control](crate::control) socket at this path where there is one, for a virtual machine alone.
+    fn launch_with(&mut self, workload: &Workload, control: Option<&Path>) -> Result<Instance, LaunchError> {
+        let words = words(workload)?;
+        let mut stages = Stages::default();
+        // The network of a container is made within its launch, so the tap is as well.
+        stages.stamp(Stage::Started, clock::now());
+        let attachment = (self.attach)().map_err(|source| self.failed("attach a tap", source))?;
+        let mut command = Command::new(&self.program);
+        match self.housing {
+            Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
+            Housing::Process => command.arg("process"),
+        };
+        command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
+        if let Some(socket) = control {
+            command.arg("--control").arg(socket);
+        }
+        // The plain process is no monitor, and is not shut in.
+        let enclosure = match self.housing {
+            Housing::VirtualMachine { .. } => enclosure(&self.enclosure),
+            Housing::Process => None,
+        };
+        self.launched += 1;
+        start(self.name(), self.launched, Monitor { command, enclosure }, attachment, workload, stages)
+    }
 }
 
 impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox<F> {
@@ -101,24 +130,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox
     }
 
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
-        let words = words(workload)?;
-        let mut stages = Stages::default();
-        // The network of a container is made within its launch, so the tap is as well.
-        stages.stamp(Stage::Started, clock::now());
-        let attachment = (self.attach)().map_err(|source| self.failed("attach a tap", source))?;
-        let mut command = Command::new(&self.program);
-        match self.housing {
-            Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
-            Housing::Process => command.arg("process"),
-        };
-        command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
-        // The plain process is no monitor, and is not shut in.
-        let enclosure = match self.housing {
-            Housing::VirtualMachine { .. } => enclosure(&self.enclosure),
-            Housing::Process => None,
-        };
-        self.launched += 1;
-        start(self.name(), self.launched, Monitor { command, enclosure }, attachment, workload, stages)
+        self.launch_with(workload, None)
     }
 }
 

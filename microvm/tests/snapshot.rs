@@ -6,12 +6,14 @@ mod support;
 
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
+use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbox, UnikernelSandbox};
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::take::{Afterwards, take};
 use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
-use isobench_workload::{Stage, announcement};
+use isobench_workload::{Instance, LaunchError, Sandbox, Stage, Workload, announcement};
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,10 +35,11 @@ fn main() -> ExitCode {
         Err(_) => Some("needs the program ip".to_owned()),
         Ok(_) => None,
     };
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("a_machine_goes_on_after_its_snapshot", a_machine_goes_on_after_its_snapshot),
         ("a_restored_guest_serves_as_whom_it_is_told", a_restored_guest_serves_as_whom_it_is_told),
         ("clones_answer_at_their_own_addresses", clones_answer_at_their_own_addresses),
+        ("a_sandbox_launches_clones_of_one_snapshot", a_sandbox_launches_clones_of_one_snapshot),
         ("a_clone_is_saved_and_restored_again", a_clone_is_saved_and_restored_again),
         ("a_guest_without_a_network_keeps_its_memory", a_guest_without_a_network_keeps_its_memory),
         ("v20_each_flipped_bit_is_found", v20_each_flipped_bit_is_found),
@@ -221,6 +224,44 @@ fn clones_answer_at_their_own_addresses() -> Result<(), Failed> {
         }
     }
     clones.iter().try_for_each(Machine::greets)
+}
+
+fn a_sandbox_launches_clones_of_one_snapshot() -> Result<(), Failed> {
+    let directory = place()?;
+    let attached = Cell::new(0_u8);
+    let attach = || -> Result<Attachment, AttachError> {
+        attached.set(attached.get() + 1);
+        let number = attached.get();
+        let tap = tap::open(&format!("guest{number}"))?;
+        ip(&format!("link set guest{number} master bridge0 up")).map_err(|failed| format!("{failed:?}"))?;
+        Ok(Attachment {
+            tap,
+            mac: [2, 0, 0, 0, 1, number],
+            address: Ipv4Addr::new(172, 17, 1, number),
+            prefix: 16,
+            gateway: None,
+            resources: Vec::new(),
+        })
+    };
+    let booted = UnikernelSandbox::new(Housing::VirtualMachine { memory: 16 << 20 }, VMM.into(), attach);
+    let mut sandbox = RestoredSandbox::new(booted, directory.path().into());
+    let refused = sandbox.launch(&Workload::Program { arguments: vec!["/bin/true".into()] });
+    check(matches!(refused, Err(LaunchError::Unsupported(_))), format!("{refused:?}"))?;
+    let workload = Workload::Serve { port: PORT };
+    let mut clones: Vec<Instance> = (0..3).map(|_| sandbox.launch(&workload)).collect::<Result<_, _>>()?;
+    // One guest was booted, and is not there any more; nothing of the snapshot has a name.
+    check(attached.get() == 4, format!("{} machines instead of 1 and 3 clones", attached.get()))?;
+    check(fs::read_dir(directory.path())?.count() == 0, "a file of the snapshot is left")?;
+    let links = fs::read_to_string("/proc/thread-self/net/dev")?;
+    check(!links.contains("guest1:") && links.contains("guest4:"), links)?;
+    clones.iter_mut().try_for_each(|clone| clone.await_ready(PATIENCE))?;
+    for (clone, number) in clones.into_iter().zip(2..) {
+        let address = SocketAddr::from((Ipv4Addr::new(172, 17, 1, number), PORT));
+        check(clone.server() == Some(address), format!("it is at {:?} instead of {address}", clone.server()))?;
+        let stages = clone.destroy().map_err(|errors| format!("{errors:?}"))?;
+        check(stages.since_start(Stage::GuestEntered) < stages.since_start(Stage::Answered), format!("{stages:?}"))?;
+    }
+    Ok(())
 }
 
 fn a_clone_is_saved_and_restored_again() -> Result<(), Failed> {

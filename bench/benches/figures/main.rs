@@ -177,6 +177,14 @@ const FIGURES: &[Figure] = &[
         measure: cells::unikernel_against_crun,
     },
     Figure {
+        name: "unikernel.restore",
+        text: "unikernel VM restored from a verified snapshot as a clone, its network included, t0 to the first TCP answer",
+        against: "the same unikernel VM booted, its network included, t0 to the first TCP answer",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(1.0),
+        measure: cells::unikernel_restored,
+    },
+    Figure {
         name: "unikernel.gone",
         text: "unikernel VM with its network, from the order to end until all of it is gone",
         against: "crun's container without a network, from the order to end until all of it is gone",

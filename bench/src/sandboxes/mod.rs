@@ -69,6 +69,9 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
     Kind { name, family, network }
 }
 
+/// The unikernel that is restored from a snapshot.
+const RESTORED: &str = "vm-unikernel-restored";
+
 /// The peer that boots a complete distribution.
 const QEMU_DISTRIBUTION: &str = "qemu-distribution";
 
@@ -85,6 +88,7 @@ pub const KINDS: &[Kind] = &[
     kind("container-bridge", Family::Container, Network::Bridged),
     kind("container-custom", Family::Container, Network::Bridged),
     kind("vm-unikernel", Family::Unikernel, Network::Bridged),
+    kind(RESTORED, Family::Unikernel, Network::Bridged),
     kind("vm-linux", Family::Linux, Network::Bridged),
     kind("runc", Family::Peer, Network::None),
     kind("crun", Family::Peer, Network::None),
@@ -109,6 +113,11 @@ impl Kind {
     /// Whether the unikernel's code runs in it, wherever that is.
     pub fn is_unikernel(&self) -> bool {
         self.family == Family::Unikernel || self.name == "unikernel-process"
+    }
+
+    /// Whether it is restored from a snapshot, so that it is another way to start what another kind is.
+    pub fn is_restored(&self) -> bool {
+        self.name == RESTORED
     }
 
     /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated.
@@ -198,13 +207,16 @@ pub(crate) fn find(
             "vm-unikernel" if kvm.runs_unikernel() => {
                 unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks)
             }
+            RESTORED if kvm.runs_unikernel() => virtual_machine::restored(vmm, networks)
+                .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
+                .map_err(|error| format!("{error:#}")),
             "vm-linux" if kvm.runs_linux() => match settings.kernel.clone().or_else(kernel::find) {
                 Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, networks)
                     .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
                     .map_err(|error| format!("{error:#}")),
                 None => Err(NO_GUEST_KERNEL.into()),
             },
-            "vm-unikernel" | "vm-linux" => Err(match &kvm {
+            "vm-unikernel" | RESTORED | "vm-linux" => Err(match &kvm {
                 Verdict::None(_) => doctor::kvm().with_remedy(),
                 Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
             }),
@@ -232,7 +244,7 @@ pub(crate) fn find(
         };
         let emulation = match kind.name {
             _ if kvm.runs_linux() => None,
-            "vm-unikernel" => Some("software KVM".to_owned()),
+            "vm-unikernel" | RESTORED => Some("software KVM".to_owned()),
             _ => kind.is_qemu().then(|| qemu::EMULATION.to_owned()),
         };
         Candidate { kind, version, emulation, sandbox }

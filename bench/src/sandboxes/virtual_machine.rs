@@ -1,9 +1,10 @@
 //! Our own virtual machines, and the unikernel's code as a plain process beside them: each on a tap of the default bridge.
 
 use crate::programs::Program;
+use crate::testbed::directory;
 use crate::testbed::network::OwnNetworks;
 use isobench_microvm::linux::{self, sandbox::LinuxSandbox};
-use isobench_microvm::sandbox::{AttachError, Attachment, Housing, UnikernelSandbox};
+use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, RestoredSandbox, UnikernelSandbox};
 use isobench_runtime::network::BridgeNetwork;
 use isobench_runtime::network::tap::Offload;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,6 +24,15 @@ pub(super) fn unikernel(
         let _held = &program;
         attach(&network)
     })
+}
+
+/// The sandbox that restores the unikernel.
+pub(super) fn restored(
+    vmm: &Rc<Program>,
+    networks: &OwnNetworks,
+) -> anyhow::Result<RestoredSandbox<impl FnMut() -> Result<Attachment, AttachError> + use<>>> {
+    let booted = unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks);
+    Ok(RestoredSandbox::new(booted, directory(super::RESTORED)?))
 }
 
 /// The sandbox that runs Linux with this kernel.
