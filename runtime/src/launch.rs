@@ -83,11 +83,6 @@ pub fn bare(program: Arc<OwnedFd>, arguments: Vec<String>) -> Result<(Process, O
     Ok((launch(Plan::validate(specification)?)?.process, output))
 }
 
-/// Lets no program that this process starts have more than the standard streams, whatever was handed to this process open.
-pub fn keep_descriptors() -> Result<(), Error> {
-    system::close_on_exec_from(3).map_err(Error::system("keep", "this process's descriptors to itself"))
-}
-
 /// Gives a specification a pipe as its standard output and nothing as its standard input; the result is the pipe's other
 /// end.
 pub fn capture_output(specification: &mut Specification) -> Result<Output, Error> {
