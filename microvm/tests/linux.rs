@@ -2,9 +2,11 @@
 //! themselves, `scripts/rig test` runs this program inside an emulated one; what can't run is ignored, with the reason as its
 //! kind.
 
+mod clones;
 mod inside;
 mod jailed;
 mod machine;
+mod served;
 mod support;
 
 use isobench_microvm::devices::virtio::tap;
@@ -72,13 +74,16 @@ fn main() -> ExitCode {
         ("memory_is_taken_at_once_where_asked_for", machine::memory_is_taken_at_once_where_asked_for),
     ];
     // With another kernel the whole machine is seen at once.
-    let ours_alone: [(&str, GuestTest); 4] = [
+    let ours_alone: [(&str, GuestTest); 6] = [
+        ("clones_serve_as_whom_they_are_told", clones::clones_serve_as_whom_they_are_told),
+        ("v20_a_hostile_snapshot_is_one_sentence", clones::v20_a_hostile_snapshot_is_one_sentence),
         ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
         ("a_disk_that_shrinks_gives_errors", machine::a_disk_that_shrinks_gives_errors),
         ("random_numbers_come_from_the_host", machine::random_numbers_come_from_the_host),
         ("a_kernel_for_one_processor_is_one_sentence", machine::a_kernel_for_one_processor_is_one_sentence),
     ];
-    let several: [(&str, GuestTest); 4] = [
+    let several: [(&str, GuestTest); 5] = [
+        ("clones_have_both_processors", clones::clones_have_both_processors),
         (
             "more_processors_than_there_can_be_are_one_sentence",
             machine::more_processors_than_there_can_be_are_one_sentence,

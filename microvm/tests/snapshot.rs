@@ -2,6 +2,7 @@
 //! network namespace of its own with a bridge, on which the machines' taps are. What can't run on this machine is ignored, with the
 //! reason as its kind.
 
+mod served;
 mod support;
 
 use isobench_microvm::devices::virtio::tap;
@@ -10,16 +11,17 @@ use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbo
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::take::{Afterwards, take};
 use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
-use isobench_workload::protocol::{Answer, Operation, PORT, Request};
-use isobench_workload::{Instance, LaunchError, Sandbox, Stage, Workload, announcement};
+use isobench_workload::protocol::{Operation, PORT};
+use isobench_workload::{Instance, LaunchError, Sandbox, Stage, Workload};
 use libtest_mimic::{Arguments, Failed, Trial};
+use served::{Machine, echoes, place, text};
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 use support::{check, ip};
 
@@ -54,116 +56,15 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), tests.map(trial).into()).exit_code()
 }
 
-/// A directory for a test's files, in a network namespace with a bridge at 172.17.0.1.
-fn place() -> Result<tempfile::TempDir, Failed> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-    ip("link add bridge0 type bridge")?;
-    ip("link set bridge0 up")?;
-    ip("address add 172.17.0.1/16 dev bridge0")?;
-    Ok(tempfile::tempdir()?)
-}
-
-/// A monitor, which is killed where a test gives up.
-struct Machine {
-    process: Child,
-    output: BufReader<std::process::ChildStdout>,
-    address: Ipv4Addr,
-}
-
-impl Machine {
-    /// Starts a monitor with these words and the card number so many: 172.17.0.NUMBER.
-    fn start(words: &[&str], number: Option<u8>) -> Result<Self, Failed> {
-        let mut command = Command::new(VMM);
-        // Of an option that is given twice the last counts.
-        command
-            .args(&words[..1])
-            .args(["--deadline", "120"])
-            .args(&words[1..])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(number) = number {
-            let tap = tap::open(&format!("guest{number}"))?;
-            ip(&format!("link set guest{number} master bridge0 up"))?;
-            command.args(["--tap-fd", "0", "--mac", &format!("02:00:00:00:00:{number:02x}")]);
-            command.args(["--address", &format!("172.17.0.{number}/16")]).stdin(Stdio::from(tap));
-        } else {
-            command.stdin(Stdio::null());
-        }
-        let mut process = command.spawn()?;
-        let output = BufReader::new(process.stdout.take().ok_or("no pipe")?);
-        Ok(Self { process, output, address: Ipv4Addr::new(172, 17, 0, number.unwrap_or(0)) })
-    }
-
-    fn serving(socket: &Path, number: u8) -> Result<Self, Failed> {
-        let mut machine = Self::start(&["unikernel", "--control", text(socket)], Some(number))?;
-        machine.ready()?;
-        Ok(machine)
-    }
-
-    fn restored(snapshot: &Path, number: Option<u8>, more: &[&str]) -> Result<Self, Failed> {
-        let (memory, state) = (snapshot.join(MEMORY), snapshot.join(STATE));
-        Self::start(
-            &[&["restore", "--memory-file", text(&memory), "--state-file", text(&state)], more].concat(),
-            number,
-        )
-    }
-
-    fn ready(&mut self) -> Result<(), Failed> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        match announcement::parse(&line) {
-            Some(stages) => check(stages.at(Stage::Listening) >= stages.at(Stage::GuestEntered), line),
-            None => Err(format!("no ready line but `{line}`: {}", self.told()).into()),
-        }
-    }
-
-    /// What it says on its standard error, once it has ended.
-    fn told(&mut self) -> String {
-        let mut told = String::new();
-        let status = self.process.wait();
-        let _ = self.process.stderr.take().map(|mut stream| stream.read_to_string(&mut told));
-        format!("{status:?}: {told}")
-    }
-
-    fn ask(&self, operation: Operation, length: u64) -> Result<TcpStream, Failed> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((self.address, PORT)), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&Request { operation, length }.encode())?;
-        Ok(stream)
-    }
-
-    /// Whether it answers a greeting.
-    fn greets(&self) -> Result<(), Failed> {
-        let mut bytes = [0; Answer::SIZE];
-        self.ask(Operation::Hello, 0)?.read_exact(&mut bytes)?;
-        check(Answer::decode(&bytes)?.value == u64::from(Ipv4Addr::new(172, 17, 0, 1).to_bits()), "another address")
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path of ASCII")
-}
-
-/// Sends bytes on an echo's stream and takes them back.
-fn echoes(stream: &mut TcpStream, bytes: &[u8]) -> Result<(), Failed> {
-    stream.write_all(bytes)?;
-    let mut back = vec![0; bytes.len()];
-    stream.read_exact(&mut back)?;
-    check(back == bytes, "other bytes came back")
+/// A unikernel that serves, at 172.17.0.NUMBER.
+fn serving(socket: &Path, number: u8) -> Result<Machine, Failed> {
+    Machine::begun(&["unikernel", "--control", text(socket)], number)
 }
 
 /// A snapshot of a server at 172.17.0.5, which is ended.
 fn taken(directory: &Path) -> Result<PathBuf, Failed> {
     let (socket, snapshot) = (directory.join("control"), directory.join("snapshot"));
-    let machine = Machine::serving(&socket, 5)?;
+    let machine = serving(&socket, 5)?;
     machine.greets()?;
     take(&socket, &snapshot, Afterwards::Stay)?;
     Ok(snapshot)
@@ -173,7 +74,7 @@ fn a_machine_goes_on_after_its_snapshot() -> Result<(), Failed> {
     let directory = place()?;
     let (socket, first, second) =
         (directory.path().join("control"), directory.path().join("first"), directory.path().join("second"));
-    let machine = Machine::serving(&socket, 5)?;
+    let machine = serving(&socket, 5)?;
     let mut stream = machine.ask(Operation::Echo, 0)?;
     echoes(&mut stream, b"before")?;
     take(&socket, &first, Afterwards::Continue)?;
@@ -191,7 +92,7 @@ fn a_machine_goes_on_after_its_snapshot() -> Result<(), Failed> {
 fn a_restored_guest_serves_as_whom_it_is_told() -> Result<(), Failed> {
     let directory = place()?;
     let (socket, snapshot) = (directory.path().join("control"), directory.path().join("snapshot"));
-    let machine = Machine::serving(&socket, 5)?;
+    let machine = serving(&socket, 5)?;
     let mut stream = machine.ask(Operation::Echo, 0)?;
     echoes(&mut stream, b"one")?;
     take(&socket, &snapshot, Afterwards::Continue)?;
@@ -353,7 +254,7 @@ fn v20_a_snapshot_that_is_none_is_one_sentence() -> Result<(), Failed> {
     }
     // A manifest of another snapshot, and the other way round.
     let (socket, again) = (directory.path().join("more"), directory.path().join("again"));
-    let machine = Machine::serving(&socket, 9)?;
+    let machine = serving(&socket, 9)?;
     take(&socket, &again, Afterwards::Continue)?;
     for name in [MANIFEST, STATE, MEMORY] {
         fs::copy(snapshot.join(name), other.join(name))?;

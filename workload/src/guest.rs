@@ -7,6 +7,47 @@
 //! nobody reads holds up no other, and what either side must keep for the other is bounded.
 
 use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// How the line on the guest's serial console begins by which a clone is told who it is; an [`Identity`] as JSON follows.
+pub const BECOME_ANOTHER: &str = "isobench: become ";
+
+/// What the agent says on the serial console when it listens there for such a line. Before that a guest cannot be told.
+pub const AWAITS: &str = "isobench: awaits another identity";
+
+/// Who a Linux guest is that goes on from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Its place in a network, where it has a card.
+    pub network: Option<Network>,
+    /// Its host name, where it is to have another.
+    pub host_name: Option<String>,
+    /// The time, in nanoseconds since 1970.
+    pub time: u64,
+    /// Random bytes as hexadecimal digits, which no other guest has.
+    pub seed: String,
+}
+
+/// A guest's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The card's Ethernet address.
+    pub mac: [u8; 6],
+    /// The IPv4 address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix in bits.
+    pub prefix: u8,
+    /// The router, where there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// The IPv6 address with the length of its network's prefix in bits, where the network has IPv6.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// The router for IPv6, where there is one.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The largest packet in bytes, where it is not Ethernet's 1500.
+    pub mtu: Option<u32>,
+}
 
 /// Where in the initramfs the root lies.
 pub const ROOT: &str = "isobench/root";

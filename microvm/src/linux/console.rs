@@ -2,18 +2,24 @@
 //! the kernel's messages are kept for the case that the boot goes wrong.
 
 use crate::bus::{Device, Reaction};
+use crate::snapshot::devices::{DeviceState, SerialState, StateError};
+use isobench_workload::guest::AWAITS;
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use vm_superio::{Serial, Trigger, serial::NoEvents};
+use vm_superio::serial::{NoEvents, SerialState as Registers};
+use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 /// The words before the agent's exit status, with which it takes leave. See `guest_init` in the agent.
 pub const LEAVE: &str = "isobench: exit ";
 /// Longest line that is taken from the guest: a histogram takes some ten thousand bytes.
 const LONGEST_LINE: usize = 1 << 20;
+/// So many bytes are before the guest at once (16550A).
+const ROOM: usize = 64;
 /// How much of the kernel's log is kept for a report.
 const LOG_LINES: usize = 60;
 
@@ -26,12 +32,20 @@ pub struct Transcript<W> {
     line_began: u64,
     status: Option<u8>,
     log: VecDeque<String>,
+    /// Whether the agent can be told that it is another guest's.
+    awaits: Arc<AtomicBool>,
 }
 
 impl<W: Write> Transcript<W> {
     /// Nothing yet; the agent's lines go to `output`.
     pub fn new(stages: Stages, output: W) -> Self {
-        Self { stages, output, line: Vec::new(), line_began: 0, status: None, log: VecDeque::new() }
+        let (line, log, awaits) = (Vec::new(), VecDeque::new(), Arc::default());
+        Self { stages, output, line, line_began: 0, status: None, log, awaits }
+    }
+
+    /// Whether the agent has said that it can be told that it is another guest's.
+    pub fn awaits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.awaits)
     }
 
     /// The status with which the agent took leave.
@@ -68,6 +82,8 @@ impl<W: Write> Transcript<W> {
     fn take(&mut self, line: &str) {
         if let Some(guest) = announcement::parse(line) {
             self.ready(&guest);
+        } else if line == AWAITS {
+            self.awaits.store(true, Ordering::SeqCst);
         } else if let Some(status) = line.strip_prefix(LEAVE) {
             self.status = status.parse().ok().or(self.status);
         } else if line.starts_with('{') {
@@ -136,8 +152,8 @@ impl<W: Write> Write for Shared<W> {
 }
 
 /// An interrupt line as an event that KVM listens to.
-#[derive(Debug)]
-struct Line(EventFd);
+#[derive(Clone, Debug)]
+struct Line(Arc<EventFd>);
 
 impl Trigger for Line {
     type E = io::Error;
@@ -149,28 +165,98 @@ impl Trigger for Line {
 
 /// The serial port.
 #[derive(Debug)]
-pub struct Console<W: Write>(Serial<Line, NoEvents, Shared<W>>);
+pub struct Console<W: Write> {
+    port: Serial<Line, NoEvents, Shared<W>>,
+    line: Line,
+    transcript: Shared<W>,
+    /// What the guest is to read, and the port has no room for yet.
+    untold: VecDeque<u8>,
+}
 
 impl<W: Write> Console<W> {
     /// A port whose interrupt line is this event.
     pub fn new(line: EventFd, transcript: Shared<W>) -> Self {
-        Self(Serial::new(Line(line), transcript))
+        let line = Line(Arc::new(line));
+        let port = Serial::new(line.clone(), transcript.clone());
+        Self { port, line, transcript, untold: VecDeque::new() }
+    }
+
+    /// The same, of which the guest reads this line when it [goes on](Device::restore).
+    #[must_use]
+    pub fn with_line(mut self, line: &str) -> Self {
+        // Whoever was saved may have read a part of another line.
+        self.untold.extend(format!("\n{line}\n").bytes());
+        self
+    }
+
+    /// Puts as much as there is room for before the guest.
+    fn tell(&mut self) {
+        let (piece, _) = self.untold.as_slices();
+        // All at once, since each time is an interrupt.
+        if self.port.fifo_capacity() == ROOM {
+            // It fails only where the event is full, and takes nothing where the port is connected with itself.
+            let told = self.port.enqueue_raw_bytes(piece).unwrap_or(0);
+            self.untold.drain(..told);
+        }
     }
 }
 
 impl<W: Write + Debug + Send> Device for Console<W> {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let [byte] = data {
-            *byte = self.0.read(offset as u8);
+            *byte = self.port.read(offset as u8);
+        }
+        if !self.untold.is_empty() {
+            // It is restored, and has begun: nothing else is ever typed.
+            self.transcript.with(|transcript| transcript.stamp(Stage::GuestEntered));
+            self.tell();
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Reaction {
         if let [byte] = data {
             // It fails only where the event is full, and then the line is raised already.
-            let _ = self.0.write(offset as u8, *byte);
+            let _ = self.port.write(offset as u8, *byte);
         }
         Reaction::Continue
+    }
+
+    fn save(&mut self) -> Option<DeviceState> {
+        let state = self.port.state();
+        Some(DeviceState::Serial(SerialState {
+            baud_divisor_low: state.baud_divisor_low,
+            baud_divisor_high: state.baud_divisor_high,
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            input: state.in_buffer,
+        }))
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let DeviceState::Serial(state) = state else { return Err(StateError::Kind) };
+        let registers = Registers {
+            baud_divisor_low: state.baud_divisor_low,
+            baud_divisor_high: state.baud_divisor_high,
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            in_buffer: state.input.clone(),
+        };
+        let port = Serial::from_state(&registers, self.line.clone(), NoEvents, self.transcript.clone());
+        self.port = port.map_err(|_| StateError::Registers)?;
+        self.tell();
+        // Whatever was on its way to the guest when the machine was paused: one too many does no harm.
+        let _ = self.line.trigger();
+        Ok(())
     }
 }
 

@@ -27,17 +27,17 @@ pub(super) fn run(
     first: Vcpu,
     others: Vec<Vcpu>,
     shift: Shift<'_>,
+    crew: &Crew,
     begin: impl FnOnce(),
 ) -> Result<(Stop, Vcpu), LinuxError> {
-    let crew = if others.is_empty() { Crew::default() } else { Crew::new()? };
     std::thread::scope(|scope| {
         // Whatever happens from here on, the threads end.
-        let over = Over(&crew);
+        let over = Over(crew);
         let mut threads = Vec::new();
         for (number, vcpu) in (1..).zip(others) {
-            threads.push(start(scope, number, vcpu, shift, &crew)?);
+            threads.push(start(scope, number, vcpu, shift, crew)?);
         }
-        let mut ended = vec![work(first, shift, shift.deadline, &crew, begin)];
+        let mut ended = vec![work(first, shift, shift.deadline, crew, begin)];
         drop(over);
         for thread in threads {
             ended.push(thread.join().map_err(|_| LinuxError::Vcpu(VcpuError::Unexpected("a panic".into())))?);

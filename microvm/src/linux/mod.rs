@@ -9,6 +9,8 @@ pub mod boot_parameters;
 pub mod console;
 mod crew;
 pub mod devices;
+mod equipment;
+mod error;
 pub mod identity;
 pub mod initramfs;
 mod interrupts;
@@ -16,45 +18,43 @@ pub mod kernel;
 pub mod layout;
 pub mod modules;
 pub mod multiprocessor;
+mod operation;
 mod ports;
 mod processor;
+mod restore;
 pub mod sandbox;
 pub mod session;
 mod topology;
 
-use crate::bus::{Bus, Overlap};
-use crate::confinement::{ConfinementError, Role};
-use crate::control::{Asked, Server};
-use crate::devices::virtio::balloon;
-use crate::devices::virtio::block::Block;
-use crate::devices::virtio::card::Card;
-use crate::devices::virtio::device::QueueDevice;
+pub use error::LinuxError;
+pub use isobench_workload::guest::Network;
+pub use operation::Ending;
+pub use restore::{Restoration, restore};
+
 use crate::devices::virtio::disk::Disk;
-use crate::devices::virtio::entropy::{self, Entropy};
-use crate::devices::virtio::tap::{Tap, TapError};
 use crate::jail::Jail;
-use crate::machine::{Machine, MachineError};
+use crate::machine::Machine;
 use crate::memory::{self, MemoryError, Pages};
-use crate::outcome::{Outcome, Registers};
-use crate::vcpu::{Stop, Vcpu, VcpuError};
+use crate::snapshot::{Guest, GuestKind, LinuxGuest};
 use console::{Console, Shared, Transcript};
-use crew::Shift;
-use devices::{Place, Places};
+use devices::Place;
+use equipment::Wanted;
 use identity::Identity;
 use initramfs::Archive;
-use isobench_workload::{Stage, Stages};
-use kernel::{Kernel, KernelError};
-use kvm_ioctls::{VcpuFd, VmFd};
-use modules::{Modules, ModulesError};
+use isobench_workload::Stages;
+use kernel::Kernel;
+use kvm_ioctls::VmFd;
+use modules::Modules;
+use operation::{Assembled, Operation, operate};
+use serde::{Deserialize, Serialize};
 use session::Session;
 use std::fmt::{Debug, Write as _};
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The least and the most memory: below, no kernel of today boots; above, nothing here was ever tried.
@@ -111,130 +111,13 @@ pub struct Config {
 
 /// What a balloon does besides what it is asked for. Of memory in large pages the host has one back when all of it was given back, so
 /// that [`Pages::Small`] shows best what a balloon does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BalloonKind {
     /// Nothing.
     Plain,
     /// It gives back to the host what the guest leaves unused for some seconds ("free page reporting").
     Reporting,
-}
-
-/// A guest's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// The card's Ethernet address.
-    pub mac: [u8; 6],
-    /// The IPv4 address.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix in bits.
-    pub prefix: u8,
-    /// The router, where there is one.
-    pub gateway: Option<Ipv4Addr>,
-    /// The IPv6 address with the length of its network's prefix in bits, where the network has IPv6.
-    pub address6: Option<(Ipv6Addr, u8)>,
-    /// The router for IPv6, where there is one.
-    pub gateway6: Option<Ipv6Addr>,
-    /// The largest packet in bytes, where it is not Ethernet's 1500.
-    pub mtu: Option<u32>,
-}
-
-/// Why a Linux guest could not be booted or run.
-#[derive(Debug, thiserror::Error)]
-pub enum LinuxError {
-    /// Its kernel.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The kernel's modules.
-    #[error(transparent)]
-    Modules(#[from] ModulesError),
-    /// Its memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// The virtual machine.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A call on the virtual machine.
-    #[error("{operation} of the virtual machine")]
-    System {
-        /// The operation.
-        operation: &'static str,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The virtual processor.
-    #[error(transparent)]
-    Vcpu(#[from] VcpuError),
-    /// A number of processors that no guest can have here.
-    #[error("a guest with {wanted} processors: it must have at least 1, and can have {most} on this machine")]
-    Processors {
-        /// What was asked for.
-        wanted: u8,
-        /// The most.
-        most: usize,
-    },
-    /// A kernel for one processor.
-    #[error(
-        "the kernel {kernel} runs one processor alone: give the guest one, or another kernel (`isobench vm kernel build --smp` makes one)"
-    )]
-    OneProcessor {
-        /// The kernel file.
-        kernel: PathBuf,
-    },
-    /// The tap.
-    #[error(transparent)]
-    Tap(#[from] TapError),
-    /// A device could not be made.
-    #[error("make the guest's devices")]
-    Devices(#[source] io::Error),
-    /// Requests can't be taken.
-    #[error("take requests on the machine's control socket")]
-    Control(#[source] io::Error),
-    /// Two devices at one address.
-    #[error(transparent)]
-    Overlap(#[from] Overlap),
-    /// More devices than lines.
-    #[error(
-        "the guest would have more virtio devices than the {} that have an interrupt line: give it fewer disks",
-        layout::LAST_DEVICE_LINE - layout::FIRST_DEVICE_LINE + 1
-    )]
-    TooManyDevices,
-    /// The initramfs does not fit.
-    #[error(
-        "the initramfs of {initramfs} bytes does not fit into {memory} bytes of memory beside the kernel, which ends at {kernel:#x}: give the guest more memory"
-    )]
-    InitramfsTooLarge {
-        /// Size of the initramfs.
-        initramfs: u64,
-        /// Where the kernel ends.
-        kernel: u64,
-        /// Memory below 4 GiB.
-        memory: u64,
-    },
-    /// The command line is too long.
-    #[error(
-        "the kernel's command line would have {length} bytes, more than the {} that it takes",
-        boot_parameters::LONGEST_COMMAND_LINE
-    )]
-    CommandLineTooLong {
-        /// Its length.
-        length: usize,
-    },
-    /// The thread could not be confined.
-    #[error(transparent)]
-    Confinement(#[from] ConfinementError),
-    /// The zero page could not be written.
-    #[error("write the boot parameters")]
-    BootParameters(#[source] linux_loader::configurator::Error),
-}
-
-/// How a guest ended, and what its kernel said last.
-#[derive(Debug)]
-pub struct Ending {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The last lines of the console that were the kernel's or a program's error, for a report where the outcome is bad.
-    pub log: Vec<String>,
 }
 
 /// Boots Linux and runs it to its end. The agent's ready line, with the host's stamps, and its results go to `output`; `stages`
@@ -248,6 +131,7 @@ pub fn run(
     if config.processors > 1 && Identity::of(&kernel).multiprocessor() == Some(false) {
         return Err(LinuxError::OneProcessor { kernel: config.kernel });
     }
+    let network = config.network.as_ref().map(|(_, network)| *network);
     // 1. memory
     if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
         return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
@@ -261,7 +145,11 @@ pub fn run(
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
-    create_interrupt_controllers(machine.vm(), config.processors)?;
+    create_interrupt_controllers(machine.vm())?;
+    interrupts::begin_in_virtual_wire_mode(machine.vm(), config.processors).map_err(|source| LinuxError::System {
+        operation: "set the I/O interrupt controller",
+        source: source.into(),
+    })?;
     // The last files that are opened.
     let mut wanted = Vec::new();
     wanted.extend(config.network.is_some().then_some("virtio_net"));
@@ -288,81 +176,63 @@ pub fn run(
         (0..config.processors).map(|number| machine.create_vcpu(number.into())).collect::<Result<Vec<_>, _>>()?;
     // 4. devices
     let transcript = Shared::new(Transcript::new(stages, output));
-    let (mut ports, mut registers) = (Bus::new(), Bus::new());
+    let card = config.network.map(|(tap, network)| (tap, network.mac));
+    let network = card.as_ref().and(network);
+    let sizes: Vec<u64> = config.disks.iter().map(|disk| disk.sectors() * 512).collect();
+    let written = config.disks.iter().any(|disk| !disk.is_read_only());
+    let (entropy, balloon, spin) = (config.entropy, config.balloon, config.spin);
+    let wanted =
+        Wanted { card, checked: false, spin, disks: config.disks, entropy, balloon, session: session.as_ref() };
     let line = interrupt_line(machine.vm(), layout::SERIAL_LINE)?;
-    let serial = u64::from(layout::SERIAL_PORT);
-    ports.insert(serial..serial + 8, Box::new(Console::new(line, transcript.clone())))?;
-    ports::attach(&mut ports, transcript.clone())?;
-    let mut places = Places::new(machine.vm(), &mut registers);
-    let network = match config.network {
-        Some((tap, network)) => {
-            let card =
-                Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(LinuxError::Devices)?;
-            let (interrupt, kick) = (card.interrupt().clone(), card.kick().try_clone().map_err(LinuxError::Devices)?);
-            places.add(card, interrupt.event(), &kick)?;
-            Some(network)
-        }
-        None => None,
-    };
-    for (number, disk) in config.disks.into_iter().enumerate() {
-        let block = Block::new(disk, &format!("isobench-disk-{number}"));
-        let identity = block.identity();
-        add(&mut places, QueueDevice::new("block", identity, block, Role::Block, memory.clone()))?;
-    }
-    if config.entropy {
-        add(&mut places, QueueDevice::new("entropy", entropy::identity(), Entropy, Role::Entropy, memory.clone()))?;
-    }
-    let mut control = None;
-    if let Some(kind) = config.balloon {
-        let (device, of_balloon) =
-            balloon::create(memory.clone(), kind == BalloonKind::Reporting).map_err(LinuxError::Devices)?;
-        add(&mut places, Ok(device))?;
-        control = Some(of_balloon);
-    }
-    let _server = match config.control {
-        Some(listener) => {
-            Some(Server::start(listener, Asked { balloon: control, keeper: None }).map_err(LinuxError::Control)?)
-        }
-        None => None,
-    };
-    if let Some(session) = &session {
-        add(&mut places, session.device(memory.clone()))?;
-    }
-    let places = places.into_taken();
+    let mut equipment = equipment::install(&machine, Console::new(line, transcript.clone()), wanted)?;
+    ports::attach(&mut equipment.ports, transcript.clone())?;
+    let places = std::mem::take(&mut equipment.places);
     // 5. kernel
     let loaded = kernel.load(&memory)?;
     let mut initramfs = initramfs(&config.agent, &config.arguments, &modules);
     initramfs.extend(std::mem::take(&mut config.archive));
     let root = acpi::write(&memory, &places, config.processors)?;
     multiprocessor::write(&memory, config.processors)?;
-    let command_line =
-        command_line(network.as_ref(), if kernel.release().is_none() { &places } else { &[] }, &config.append);
+    // Only who may be saved need listen for who it is then.
+    let clones = if config.control.is_some() { " isobench.clones=1" } else { "" };
+    let command_line = command_line(
+        network.as_ref(),
+        if kernel.release().is_none() { &places } else { &[] },
+        &[clones, " ", &config.append].concat(),
+    );
     boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
+    let kernel_identity = config.control.is_some().then(|| Identity::of(&kernel));
+    let guest = Guest {
+        kind: GuestKind::Linux,
+        workload: config.arguments.join(" "),
+        program: kernel_identity.as_ref().and_then(|identity| identity.release.clone()).unwrap_or_default(),
+        regions: regions(config.memory).into_iter().map(|(start, length)| (start.0, length as u64)).collect(),
+        processors: config.processors,
+        network: network.is_some(),
+        session: session.is_some(),
+        linux: Some(LinuxGuest {
+            kernel: kernel_identity.and_then(|identity| identity.banner).unwrap_or_default(),
+            kernel_bytes: kernel.bytes().len() as u64,
+            initramfs_bytes: initramfs.len() as u64,
+            disks: sizes,
+            entropy: config.entropy,
+            balloon: config.balloon,
+        }),
+    };
     drop((kernel, initramfs, modules));
     // 6. registers
     processor::write_tables(&memory, loaded.entry)?;
     for (number, vcpu) in (0..).zip(&vcpus) {
         processor::set_features(machine.kvm(), vcpu, number, config.processors)?;
     }
-    let mut vcpus = vcpus.into_iter();
-    // At least one, as was checked.
-    let first = vcpus.next().ok_or(LinuxError::Processors { wanted: 0, most })?;
-    processor::set_registers(&first)?;
-    // 7. run
-    let shift = Shift { ports: &ports, registers: &registers, deadline: config.deadline, confined: config.confined };
-    let ready = || transcript.with(|transcript| transcript.stamp(Stage::VmmReady));
-    let (stop, vcpu) = crew::run(
-        Vcpu::new(first, 0),
-        (1..).zip(vcpus).map(|(number, vcpu)| Vcpu::new(vcpu, number)).collect(),
-        shift,
-        ready,
-    )?;
-    if let Some(session) = session {
-        session.finish();
+    if let Some(first) = vcpus.first() {
+        processor::set_registers(first)?;
     }
-    let status = transcript.with(|transcript| transcript.status());
-    let log = transcript.with(|transcript| transcript.log().map(str::to_owned).collect());
-    Ok(Ending { outcome: outcome(stop, status, vcpu.fd(), &machine)?, log })
+    // 7. run
+    let refused = written.then_some("the guest writes to its disk, which a clone cannot share with it");
+    let Config { control, deadline, confined, .. } = config;
+    let operation = Operation { control, deadline, confined, guest, refused };
+    operate(Assembled { machine, vcpus, equipment, session, transcript }, operation)
 }
 
 /// Guest memory of this size: below the hole for device registers, and the rest above 4 GiB.
@@ -376,11 +246,10 @@ fn regions(size: u64) -> Vec<(GuestAddress, usize)> {
 }
 
 /// KVM's own local and I/O interrupt controllers. No timer chip: the local controller's timer needs no calibration by it.
-fn create_interrupt_controllers(vm: &VmFd, processors: u8) -> Result<(), LinuxError> {
+fn create_interrupt_controllers(vm: &VmFd) -> Result<(), LinuxError> {
     let failed = |operation| move |source: kvm_ioctls::Error| LinuxError::System { operation, source: source.into() };
     vm.set_tss_address(layout::KVM_TSS as usize).map_err(failed("set the task state address"))?;
-    vm.create_irq_chip().map_err(failed("create the interrupt controllers"))?;
-    interrupts::begin_in_virtual_wire_mode(vm, processors).map_err(failed("set the I/O interrupt controller"))
+    vm.create_irq_chip().map_err(failed("create the interrupt controllers"))
 }
 
 /// An event that raises an interrupt line.
@@ -389,13 +258,6 @@ fn interrupt_line(vm: &VmFd, number: u32) -> Result<EventFd, LinuxError> {
     vm.register_irqfd(&event, number)
         .map_err(|source| LinuxError::System { operation: "register an interrupt", source: source.into() })?;
     Ok(event)
-}
-
-/// Adds a device whose queues a thread attends to.
-fn add(places: &mut Places<'_>, device: io::Result<QueueDevice>) -> Result<(), LinuxError> {
-    let device = device.map_err(LinuxError::Devices)?;
-    let (interrupt, kick) = (device.interrupt().clone(), device.kick().try_clone().map_err(LinuxError::Devices)?);
-    places.add(device, interrupt.event(), &kick)
 }
 
 /// The agent as /init, its arguments, the modules in order, and the console that the kernel opens for it.
@@ -445,33 +307,10 @@ fn command_line(network: Option<&Network>, places: &[Place], append: &str) -> St
     line
 }
 
-/// What the end of the run loop means: a guest whose agent took leave has exited, by whatever way it resets itself.
-fn outcome(stop: Stop, status: Option<u8>, vcpu: &VcpuFd, machine: &Machine) -> Result<Outcome, VcpuError> {
-    let at = || {
-        let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
-        let special = vcpu.get_sregs().map_err(VcpuError::system("read the special registers"))?;
-        Ok(Box::new(Registers::new(&registers, &special)))
-    };
-    Ok(match (stop, status) {
-        (Stop::Exit(_) | Stop::Shutdown, Some(status)) => Outcome::Exited(status),
-        (Stop::Exit(_) | Stop::Shutdown | Stop::Crash | Stop::Panic, _) => Outcome::Reset,
-        (Stop::Halted, _) => Outcome::Halted(at()?),
-        // Of all that were dismissed there is one that was not.
-        (Stop::Deadline | Stop::Dismissed, _) => Outcome::Deadline(at()?),
-        (Stop::Internal { suberror, .. }, _) => {
-            let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
-            // The page tables are the guest's own by now: only an address that is mapped one to one can be followed.
-            let mut bytes = vec![0; 15];
-            let known = machine.memory().read(&mut bytes, GuestAddress(registers.rip)).unwrap_or(0);
-            bytes.truncate(known);
-            Outcome::Internal { suberror, instruction_pointer: registers.rip, bytes }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn memory_goes_on_above_the_hole() {

@@ -6,6 +6,7 @@ use crate::vcpu::Crew;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::GuestMemoryMmap;
 
 /// All that a snapshot of a running machine is made of.
@@ -21,12 +22,22 @@ pub struct Keeper {
     pub memory: GuestMemoryMmap,
     /// What it is. A unikernel's image is known without being told.
     pub guest: Guest,
+    /// Whether the guest can be told that it is a clone; `None` where it always can.
+    pub awaits: Option<Arc<AtomicBool>>,
+    /// Why it cannot be saved at all, where it cannot.
+    pub refused: Option<&'static str>,
 }
 
 impl Keeper {
     /// Pauses the machine and writes its memory and its state into these files. It stays paused until [`Keeper::resume`], unless this
     /// fails.
     pub fn save(&self, memory: &File, state: &File) -> Result<Guest, String> {
+        if let Some(why) = self.refused {
+            return Err(why.into());
+        }
+        if self.awaits.as_ref().is_some_and(|awaits| !awaits.load(Ordering::SeqCst)) {
+            return Err("its agent is not ready yet".into());
+        }
         self.crew.pause().map_err(|error| error.to_string())?;
         let written = self.write(memory, state);
         if written.is_err() {

@@ -14,7 +14,7 @@ use std::path::Path;
 /// What all manifests say of themselves.
 pub const FORMAT: &str = "isobench-snapshot";
 /// The version of the format. Another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The version of this program. The snapshot of another one is refused, since it holds the state of that program's devices.
 pub const PRODUCT: &str = env!("CARGO_PKG_VERSION");
 /// The longest manifest that is read, in bytes.
@@ -170,7 +170,7 @@ fn seal(value: &Value) -> serde_json::Result<String> {
 }
 
 /// Bytes as hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -195,6 +195,7 @@ mod tests {
                 processors: 1,
                 network: true,
                 session: false,
+                linux: None,
             },
             state: FileIdentity { length: 10, sha256: "ef".repeat(32) },
             memory: FileIdentity { length: 16 << 20, sha256: "01".repeat(32) },
@@ -224,7 +225,7 @@ mod tests {
             change(&mut manifest);
             Manifest::from_text(&manifest.to_text().unwrap()).unwrap_err()
         };
-        assert!(other(|manifest| manifest.version = 2).starts_with("its format is version 2, and this program reads"));
+        assert!(other(|manifest| manifest.version = 1).starts_with("its format is version 1, and this program reads"));
         assert!(other(|manifest| manifest.product = "0.0.0".into()).starts_with("it was taken by version 0.0.0"));
         assert!(other(|manifest| manifest.guest.regions = vec![(0, 14 << 20)]).contains("regions"));
         assert!(other(|manifest| manifest.guest.regions = vec![(0, 8 << 20), (4 << 20, 8 << 20)]).contains("regions"));

@@ -22,7 +22,12 @@
 //!
 //! A clone is **told who it is**: a generation number in its boot parameters (unikernel), or a line on its serial console (Linux), with its
 //! addresses, its host name, the time, and fresh random bytes that are stirred into its random numbers before it serves anybody. Its connections are
-//! those of the guest that was saved, who has them still: a clone drops them.
+//! those of the guest that was saved, who has them still: a clone drops them. A Linux guest can be saved once its agent listens for such a
+//! line, and until it has become somebody else no frame of it leaves the card, since each is from the Ethernet address of the one that was saved.
+//! Random numbers that a program keeps for itself it keeps: only the kernel's are new.
+//!
+//! What a Linux guest **reads from disks** it goes on reading: a clone must be given the same disks. One that it writes to cannot be shared, and a
+//! guest that has such a disk cannot be saved.
 
 pub mod devices;
 pub mod keeper;
@@ -32,6 +37,7 @@ pub mod open;
 pub mod processor;
 pub mod take;
 
+use crate::linux::BalloonKind;
 use devices::DeviceState;
 use processor::{ProcessorState, VmState};
 use serde::{Deserialize, Serialize};
@@ -98,6 +104,27 @@ pub struct Guest {
     pub network: bool,
     /// Whether its standard streams are those of a program in it.
     pub session: bool,
+    /// What a Linux guest is made of besides; no other kind has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linux: Option<LinuxGuest>,
+}
+
+/// What only a Linux guest has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LinuxGuest {
+    /// What the kernel file that it was booted from says of itself: release, builder, number and time of the build; for people.
+    pub kernel: String,
+    /// Size of that file in bytes.
+    pub kernel_bytes: u64,
+    /// Size of the initramfs in bytes: the agent, modules, and a root where it has one.
+    pub initramfs_bytes: u64,
+    /// The size of each of its disks in bytes. None is ever written to.
+    pub disks: Vec<u64>,
+    /// Whether it has a device that gives random numbers.
+    pub entropy: bool,
+    /// Its balloon, where it has one.
+    pub balloon: Option<BalloonKind>,
 }
 
 impl Guest {

@@ -149,7 +149,12 @@ pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<(), VcpuError> {
         vcpu.set_lapic(local).map_err(set("set the local interrupt controller"))?;
     }
     set_model_specific(vcpu, &state.model_specific)?;
-    vcpu.set_vcpu_events(&state.events).map_err(set("set the events"))
+    vcpu.set_vcpu_events(&state.events).map_err(set("set the events"))?;
+    if state.local.is_some() {
+        // That time has passed is no fault of the guest's; one without the clock refuses.
+        let _ = vcpu.kvmclock_ctrl();
+    }
+    Ok(())
 }
 
 /// Sets the model-specific registers. One that cannot be written must hold already what it is to hold.

@@ -210,10 +210,12 @@ fn operate(
                 processors: 1,
                 network,
                 session: false,
+                linux: None,
             };
             // None of its ports remembers anything.
             let (ports, registers, memory) = (Arc::default(), Arc::clone(&registers), memory.clone());
-            let keeper = Keeper { crew: Arc::clone(&crew), ports, registers, memory, guest };
+            let keeper =
+                Keeper { crew: Arc::clone(&crew), ports, registers, memory, guest, awaits: None, refused: None };
             let asked = Asked { balloon: None, keeper: Some(keeper) };
             (crew, Some(Server::start(listener, asked).map_err(UnikernelError::Control)?))
         }

@@ -55,7 +55,7 @@ pub fn restore(
     let ([(0, size)], [saved]) = (&guest.regions[..], &state.processors[..]) else {
         return Err(UnikernelError::Foreign("it has other memory or processors"));
     };
-    if guest.kind != GuestKind::Unikernel {
+    if guest.kind != GuestKind::Unikernel || guest.linux.is_some() {
         return Err(UnikernelError::Foreign("it is Linux"));
     }
     if guest.network != network.is_some() {

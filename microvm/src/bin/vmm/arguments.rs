@@ -92,13 +92,13 @@ pub(crate) struct Arguments {
 }
 
 /// Takes in pairs of an option and its value.
-pub(crate) fn each<const N: usize>(
+pub(crate) fn each(
     mut words: impl Iterator<Item = OsString>,
-    options: [&'static str; N],
+    options: &[&[&'static str]],
     mut take: impl FnMut(&'static str, OsString) -> Result<(), ArgumentError>,
 ) -> Result<(), ArgumentError> {
     while let Some(word) = words.next() {
-        let option = options.into_iter().find(|option| word == *option);
+        let option = options.iter().flat_map(|names| names.iter()).find(|option| word == **option).copied();
         let option = option.ok_or_else(|| ArgumentError::Unknown(word.to_string_lossy().into_owned()))?;
         take(option, words.next().ok_or(ArgumentError::Missing(option))?)?;
     }
@@ -135,7 +135,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         "--network-namespace",
         "--control",
     ];
-    each(words, options, |option, raw| {
+    each(words, &[&options], |option, raw| {
         let value = raw.to_string_lossy().into_owned();
         arguments.set(option, &value).map_err(|wanted| ArgumentError::Value { option, value, wanted })
     })?;

@@ -16,7 +16,7 @@ const LARGEST_COMMAND: u64 = 1 << 20;
 /// Runs the program and gives its exit status.
 pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<u8, Box<dyn std::error::Error>> {
     let (mut socket, mut command) = (None, None);
-    each(words, ["--socket", "--command"], |option, raw| {
+    each(words, &[&["--socket", "--command"]], |option, raw| {
         let value = raw.to_string_lossy().into_owned();
         let wrong = ArgumentError::Value { option, value, wanted: "a path or an open file descriptor" };
         let handle = Handle::parse(raw.as_bytes()).ok_or(wrong)?;

@@ -1,9 +1,10 @@
 //! The subcommand `linux`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, NAMESPACES, address, each, mac, namespace, seconds, size};
+use crate::arguments::{ArgumentError, NAMESPACES, each, namespace, seconds, size};
+use crate::network::NetworkOptions;
 use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
 use isobench_microvm::jail::{Jail, NetworkNamespace};
-use isobench_microvm::linux::{self, BalloonKind, Config, Network};
+use isobench_microvm::linux::{self, BalloonKind, Config, Ending};
 use isobench_microvm::memory::Pages;
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
@@ -11,42 +12,49 @@ use isobench_workload::Stages;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Memory unless told otherwise: a distribution's kernel unpacks itself in half of it.
 const MEMORY: u64 = 128 << 20;
-/// Sizes of packets that a link can have: IPv4's least, and the most of a frame.
-const LEAST_MTU: u32 = 68;
-/// See [`LEAST_MTU`].
-const MOST_MTU: u32 = 65_535;
 /// How the agent begins what goes wrong.
 const AGENT: &str = "isobench-agent: ";
 /// Largest agent that is read.
 const LARGEST_AGENT: u64 = 256 << 20;
 
-/// Runs a Linux guest; the outcome, and the guest's last words where it is bad.
+/// Runs a Linux guest to its end.
 pub(crate) fn run(
     words: impl Iterator<Item = OsString>,
     stages: Stages,
-) -> Result<(Outcome, Vec<String>), Box<dyn std::error::Error>> {
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let config = parse(words)?;
-    if !config.session {
-        let ending = linux::run(config, stages, std::io::stdout())?;
-        return Ok((ending.outcome, ending.log));
-    }
-    // The standard streams are the program's, and so is the exit status: only how a guest failed is said, in one sentence.
-    let ending = linux::run(config, stages, std::io::sink())?;
-    let said = match panic(&ending.log) {
+    let session = config.session;
+    let ending = match session {
+        true => linux::run(config, stages, std::io::sink())?,
+        false => linux::run(config, stages, std::io::stdout())?,
+    };
+    Ok(told(ending, session))
+}
+
+/// Tells how a guest ended, and the guest's last words where it did so badly; the exit code. With a session the standard streams are
+/// the program's, and so is the exit status: only how a guest failed is said, in one sentence.
+pub(crate) fn told(ending: Ending, session: bool) -> ExitCode {
+    let Ending { outcome, log } = ending;
+    let said = match panic(&log) {
+        _ if !session => log,
         Some(why) => vec![format!("isobench-vmm: the guest's kernel panicked: {why}")],
         // What the agent could say nowhere else.
-        None => ending.log.into_iter().filter(|line| line.starts_with(AGENT)).collect(),
+        None => log.into_iter().filter(|line| line.starts_with(AGENT)).collect(),
     };
-    Ok((ending.outcome, said))
+    if !matches!(outcome, Outcome::Exited(0)) {
+        said.iter().for_each(|line| crate::report(line));
+    }
+    // A program that has ended has said itself what there is to be said.
+    crate::ending(&outcome, session && (matches!(outcome, Outcome::Exited(_)) || !said.is_empty()))
 }
 
 /// Why the guest's kernel panicked, where it did.
@@ -78,20 +86,11 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         confined: true,
         jail: None,
     };
-    let mut network_namespace = NetworkNamespace::Own;
-    let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
-    let (mut address6, mut gateway6, mut mtu) = (None, None, None);
+    let (mut network_namespace, mut place) = (NetworkNamespace::Own, NetworkOptions::default());
     let (mut disks, mut control, mut exec) = (Vec::new(), None, None);
     let options = [
         "--kernel",
         "--agent",
-        "--tap-fd",
-        "--mac",
-        "--address",
-        "--gateway",
-        "--address6",
-        "--gateway6",
-        "--mtu",
         "--memory",
         "--deadline",
         "--spin",
@@ -110,34 +109,13 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         "--session",
         "--exec",
     ];
-    each(words, options, |option, raw| {
+    each(words, &[&NetworkOptions::NAMES, &options], |option, raw| {
         let value = raw.to_string_lossy().into_owned();
         let wrong = |wanted| ArgumentError::Value { option, value: value.clone(), wanted };
         match option {
             "--kernel" => config.kernel = raw.into(),
             "--agent" => {
                 config.agent = read_agent(&raw).map_err(|source| ArgumentError::Agent { path: raw.into(), source })?;
-            }
-            "--tap-fd" => {
-                let number = value.parse().map_err(|_| wrong("a file descriptor"))?;
-                tap = Some(inherited_fd(number).map_err(|_| wrong("an open file descriptor"))?);
-            }
-            "--mac" => card = Some(mac(&value).ok_or_else(|| wrong("an Ethernet address"))?),
-            "--address" => {
-                place =
-                    Some(address(&value).ok_or_else(|| wrong("an IPv4 address with a prefix, such as 172.17.0.5/16"))?);
-            }
-            "--gateway" => {
-                let router: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
-                gateway = Some(router).filter(|router| !router.is_unspecified());
-            }
-            "--address6" => {
-                address6 = Some(six(&value).ok_or_else(|| wrong("an IPv6 address with a prefix, such as fd00::5/64"))?);
-            }
-            "--gateway6" => gateway6 = Some(value.parse().map_err(|_| wrong("an IPv6 address"))?),
-            "--mtu" => {
-                let bytes = value.parse().ok().filter(|mtu| (LEAST_MTU..=MOST_MTU).contains(mtu));
-                mtu = Some(bytes.ok_or_else(|| wrong("a number of bytes from 68 to 65535"))?);
             }
             "--argument" => config.arguments.push(value),
             "--archive-fd" => {
@@ -193,7 +171,10 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
             "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
-            _ => config.spin = Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?),
+            "--spin" => {
+                config.spin = Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?);
+            }
+            _ => place.set(option, &value).map_err(wrong)?,
         }
         Ok(())
     })?;
@@ -208,22 +189,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     config.control = control.map(|handle| listen("--control", handle)).transpose()?;
     config.exec = exec.map(|handle| listen("--exec", handle)).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
-    config.network = match (tap, card, place) {
-        (Some(tap), Some(mac), Some((address, prefix))) => {
-            Some((tap, Network { mac, address, prefix, gateway, address6, gateway6, mtu }))
-        }
-        (None, ..) => None,
-        _ => return Err(ArgumentError::NoNetwork),
-    };
+    config.network = place.finish()?;
     Ok(config)
-}
-
-/// An IPv6 address of one host, with the length of its network's prefix.
-fn six(value: &str) -> Option<(Ipv6Addr, u8)> {
-    let (address, prefix) = value.split_once('/')?;
-    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 128)?;
-    let address: Ipv6Addr = address.parse().ok()?;
-    (!address.is_multicast() && !address.is_unspecified()).then_some((address, prefix))
 }
 
 fn switch(value: &str) -> Option<bool> {
@@ -253,14 +220,14 @@ impl Handle {
 }
 
 /// A disk as the command line names it.
-struct DiskWords {
+pub(crate) struct DiskWords {
     handle: Handle,
     read_only: bool,
 }
 
 impl DiskWords {
     /// Takes a file with `:ro` or `:rw` after it; without, the disk is written.
-    fn parse(words: OsString) -> Option<Self> {
+    pub(crate) fn parse(words: OsString) -> Option<Self> {
         let bytes = words.as_bytes();
         let (name, read_only) = match bytes.strip_suffix(b":ro") {
             Some(name) => (name, true),
@@ -269,7 +236,7 @@ impl DiskWords {
         Some(Self { handle: Handle::parse(name)?, read_only })
     }
 
-    fn open(self) -> Result<Disk, DiskError> {
+    pub(crate) fn open(self) -> Result<Disk, DiskError> {
         match self.handle {
             Handle::Inherited(fd, name) => Disk::new(fd, self.read_only, name),
             Handle::File(path) => Disk::open(&path, self.read_only),

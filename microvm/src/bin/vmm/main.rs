@@ -7,6 +7,7 @@
 mod arguments;
 mod exec;
 mod linux;
+mod network;
 mod restore;
 
 use isobench_microvm::jail::Refused;
@@ -53,10 +54,14 @@ isobench-vmm exec [OPTIONS]        runs a further program in a Linux guest; its 
   --socket PATH|fd:NUMBER          the socket that the machine was given by --exec (needed)
   --command PATH|fd:NUMBER         what to run, as JSON: command, environment, directory, user, group, groups, host_name,
                                    terminal, root (needed)
-isobench-vmm restore [OPTIONS]     goes on with a unikernel from a snapshot, as a clone with the addresses that it is given; the options of
+isobench-vmm restore [OPTIONS]     goes on with a guest from a snapshot, as a clone with the addresses that it is given; the options of
                                    the network, --deadline, --spin and --control as above, and
   --memory-file FILE|fd:NUMBER     the snapshot's memory (needed)
   --state-file FILE|fd:NUMBER      the snapshot's state (needed); both verified by whoever gives them
+  --host-name NAME                 Linux: the clone's host name, where it is to have another
+  --exec PATH|fd:NUMBER            Linux, with a session: takes further programs on this socket
+  --session yes|no                 Linux: whether the saved guest has a session, and so whose the exit status is
+  --disk FILE:ro                   Linux: a disk that the saved guest has, which is only read; repeatable
 ";
 
 /// The exit status for an error of our own where the guest's program has all the others, as a container's has.
@@ -72,7 +77,7 @@ fn main() -> ExitCode {
     }
     system::end_at_signals();
     let session = has_session() || std::env::args_os().nth(1).is_some_and(|word| word == "exec");
-    match run(stages, session) {
+    match run(stages) {
         Ok(code) => code,
         Err(error) => {
             report(&format!("isobench-vmm: {}", chain(error.as_ref())));
@@ -87,7 +92,7 @@ fn has_session() -> bool {
     words.nth(1).is_some_and(|value| value == "yes")
 }
 
-fn run(stages: Stages, session: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut words = std::env::args_os().skip(1);
     match words.next().as_ref().and_then(|word| word.to_str()) {
         Some("unikernel") => {
@@ -101,15 +106,7 @@ fn run(stages: Stages, session: bool) -> Result<ExitCode, Box<dyn std::error::Er
             match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
         }
         Some("exec") => Ok(ExitCode::from(exec::run(words)?)),
-        Some("linux") => {
-            let (outcome, log) = linux::run(words, stages)?;
-            if !matches!(outcome, Outcome::Exited(0)) {
-                log.iter().for_each(|line| report(line));
-            }
-            // A program that has ended has said itself what there is to be said.
-            let told = session && (matches!(outcome, Outcome::Exited(_)) || !log.is_empty());
-            Ok(ending(&outcome, told))
-        }
+        Some("linux") => linux::run(words, stages),
         _ => {
             report(USAGE.trim_end());
             Ok(ExitCode::from(2))

@@ -1,12 +1,13 @@
 //! The subcommand `restore`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, NAMESPACES, address, each, mac, namespace, seconds};
-use crate::linux::{Handle, listen};
+use crate::arguments::{ArgumentError, NAMESPACES, each, namespace, seconds};
+use crate::linux::{self, DiskWords, Handle, listen};
+use crate::network::NetworkOptions;
 use isobench_guest::contract;
 use isobench_microvm::jail::{Jail, NetworkNamespace};
+use isobench_microvm::linux::Network;
 use isobench_microvm::snapshot::{GuestKind, MachineState};
-use isobench_microvm::system::inherited_fd;
-use isobench_microvm::unikernel::{self, Restoration};
+use isobench_microvm::{linux as guest, unikernel};
 use isobench_workload::Stages;
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,28 +16,32 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Longest host name that Linux takes (gethostname(2)).
+const LONGEST_NAME: usize = 64;
+
 /// Goes on with a guest and runs it to its end.
 pub(crate) fn run(
     words: impl Iterator<Item = OsString>,
     stages: Stages,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut network_namespace = NetworkNamespace::Own;
-    let (mut tap, mut card, mut place, mut gateway) = (None, None, None, None);
-    let (mut memory, mut state, mut control, mut deadline) = (None, None, None, None);
+    let (mut network_namespace, mut place) = (NetworkNamespace::Own, NetworkOptions::default());
+    let (mut memory, mut state, mut control, mut exec, mut deadline) = (None, None, None, None, None);
+    let (mut disks, mut host_name) = (Vec::new(), None);
     let mut spin: u32 = 50;
-    let options = [
+    let own = [
         "--memory-file",
         "--state-file",
-        "--tap-fd",
-        "--mac",
-        "--address",
-        "--gateway",
         "--deadline",
         "--spin",
         "--control",
+        "--exec",
+        "--disk",
+        "--host-name",
         "--network-namespace",
+        // It says to `main` whose the exit statuses are; the state says it too.
+        "--session",
     ];
-    each(words, options, |option, raw| {
+    each(words, &[&NetworkOptions::NAMES, &own], |option, raw| {
         let value = raw.to_string_lossy().into_owned();
         let wrong = |wanted| ArgumentError::Value { option, value: value.clone(), wanted };
         let handle = || Handle::parse(raw.as_bytes()).ok_or_else(|| wrong("a path or an open file descriptor"));
@@ -44,22 +49,21 @@ pub(crate) fn run(
             "--memory-file" => memory = Some(handle()?),
             "--state-file" => state = Some(handle()?),
             "--control" => control = Some(handle()?),
-            "--tap-fd" => {
-                let number = value.parse().map_err(|_| wrong("a file descriptor"))?;
-                tap = Some(inherited_fd(number).map_err(|_| wrong("an open file descriptor"))?);
+            "--exec" => exec = Some(handle()?),
+            "--disk" => {
+                disks.push(DiskWords::parse(raw.clone()).ok_or_else(|| wrong("a file or an open file descriptor"))?);
             }
-            "--mac" => card = Some(mac(&value).ok_or_else(|| wrong("an Ethernet address"))?),
-            "--address" => {
-                place =
-                    Some(address(&value).ok_or_else(|| wrong("an IPv4 address with a prefix, such as 172.17.0.5/16"))?);
-            }
-            "--gateway" => {
-                let router: Ipv4Addr = value.parse().map_err(|_| wrong("an IPv4 address"))?;
-                gateway = Some(router).filter(|router| !router.is_unspecified());
+            "--host-name" => {
+                let fits = !value.is_empty() && value.len() <= LONGEST_NAME;
+                let plain = value.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter));
+                host_name = Some(value.clone()).filter(|_| fits && plain);
+                host_name.as_ref().ok_or_else(|| wrong("a host name"))?;
             }
             "--deadline" => deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
             "--network-namespace" => network_namespace = namespace(&value).ok_or_else(|| wrong(NAMESPACES))?,
-            _ => spin = value.parse().map_err(|_| wrong("a number of microseconds"))?,
+            "--spin" => spin = value.parse().map_err(|_| wrong("a number of microseconds"))?,
+            "--session" => {}
+            _ => place.set(option, &value).map_err(wrong)?,
         }
         Ok(())
     })?;
@@ -68,29 +72,48 @@ pub(crate) fn run(
     let state = MachineState::read(&state).map_err(ArgumentError::State)?;
     let control = control.map(|handle| listen("--control", handle)).transpose()?;
     let (jail, confined) = (Some(Jail { network: network_namespace, refused: crate::refused }), true);
-    let place = match (tap, card, place) {
-        (Some(tap), Some(mac), Some(place)) => Some((tap, mac, place)),
-        (None, ..) => None,
-        _ => return Err(ArgumentError::NoNetwork.into()),
-    };
+    let place = place.finish()?;
     let waits = Duration::from_micros(spin.into());
     match state.guest.kind {
         GuestKind::Unikernel => {
-            let network = place.map(|(tap, mac, (address, prefix))| {
-                let network = contract::Network {
-                    mac,
-                    address: address.octets(),
-                    prefix,
-                    gateway: gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
-                    spin_microseconds: spin,
-                    ..contract::Network::NONE
-                };
-                (tap, network)
-            });
-            let restoration = Restoration { state, memory, network, control, deadline, spin: waits, confined, jail };
+            let network = place.map(|(tap, network)| (tap, of_unikernel(network, spin)));
+            let restoration =
+                unikernel::Restoration { state, memory, network, control, deadline, spin: waits, confined, jail };
             Ok(crate::ending(&unikernel::restore(restoration, stages, std::io::stdout())?, false))
         }
-        GuestKind::Linux => Err("a Linux guest cannot be restored yet".into()),
+        GuestKind::Linux => {
+            let session = state.guest.session;
+            let restoration = guest::Restoration {
+                state,
+                memory,
+                network: place,
+                host_name,
+                disks: disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?,
+                exec: exec.map(|handle| listen("--exec", handle)).transpose()?,
+                control,
+                deadline,
+                spin: waits,
+                confined,
+                jail,
+            };
+            let ending = match session {
+                true => guest::restore(restoration, stages, std::io::sink())?,
+                false => guest::restore(restoration, stages, std::io::stdout())?,
+            };
+            Ok(linux::told(ending, session))
+        }
+    }
+}
+
+/// The unikernel's place; its port, and whether frames are segmented, are those of the guest that was saved.
+fn of_unikernel(network: Network, spin: u32) -> contract::Network {
+    contract::Network {
+        mac: network.mac,
+        address: network.address.octets(),
+        prefix: network.prefix,
+        gateway: network.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+        spin_microseconds: spin,
+        ..contract::Network::NONE
     }
 }
 

@@ -8,6 +8,7 @@ use crate::devices::virtio::configuration::Configuration;
 use crate::devices::virtio::device::QueueDevice;
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{self, Identity, Transport};
+use crate::snapshot::devices::ServiceState;
 use crate::system;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -290,6 +291,16 @@ fn discard(memory: &GuestMemoryMmap, address: u64, length: u64) {
 impl Service for Balloon {
     fn begin(&mut self) {
         self.held = None;
+    }
+
+    fn save(&self) -> Option<ServiceState> {
+        Some(ServiceState::Balloon(self.held))
+    }
+
+    fn restore(&mut self, state: ServiceState) {
+        if let ServiceState::Balloon(held) = state {
+            self.held = held;
+        }
     }
 
     fn serve(&mut self, active: &mut Active) -> Result<bool, BrokenRing> {

@@ -40,6 +40,8 @@ pub struct Card {
     interrupt: Interrupt,
     kick: EventFd,
     tap: Option<Tap>,
+    /// The Ethernet address that the driver's frames must be from, where that is checked.
+    source: Option<[u8; 6]>,
     worker: Worker,
     /// What the worker was stopped with, for as long as the machine is paused.
     paused: Option<Net<Tap>>,
@@ -63,9 +65,17 @@ impl Card {
             interrupt,
             kick,
             tap: Some(tap),
+            source: None,
             worker,
             paused: None,
         })
+    }
+
+    /// The same, for a guest that goes on as somebody else: a frame that is not from this Ethernet address is still that of the guest
+    /// that was saved, and is dropped.
+    #[must_use]
+    pub fn with_source(self, mac: [u8; 6]) -> Self {
+        Self { source: Some(mac), ..self }
     }
 
     /// The card's interrupt, to be wired to whatever the guest waits for.
@@ -90,7 +100,8 @@ impl Card {
         tap.set_offload(offload)?;
         let mut queues = queues.into_iter();
         let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) else { return Err(CardError::NoTap) };
-        self.worker.give(Net::new(tap, self.memory.clone(), receive, transmit, merged));
+        let net = Net::new(tap, self.memory.clone(), receive, transmit, merged);
+        self.worker.give(net.with_source(self.source));
         Ok(())
     }
 }

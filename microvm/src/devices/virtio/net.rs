@@ -65,6 +65,8 @@ pub struct Net<F> {
     receive: Queue,
     transmit: Queue,
     merged: bool,
+    /// The Ethernet address that frames must be from, where that is checked.
+    source: Option<[u8; 6]>,
     dropped: u64,
 }
 
@@ -72,7 +74,13 @@ impl<F: FrameIo> Net<F> {
     /// Runs on queues that the transport has validated. `merged`: the driver accepted `VIRTIO_NET_F_MRG_RXBUF`, so a frame
     /// may be spread over several buffers.
     pub fn new(frames: F, memory: GuestMemoryMmap, receive: Queue, transmit: Queue, merged: bool) -> Self {
-        Self { frames, memory, receive, transmit, merged, dropped: 0 }
+        Self { frames, memory, receive, transmit, merged, source: None, dropped: 0 }
+    }
+
+    /// The same, where the driver's frames must be from this Ethernet address; others are dropped.
+    #[must_use]
+    pub fn with_source(self, source: Option<[u8; 6]>) -> Self {
+        Self { source, ..self }
     }
 
     /// Where frames come from and go to.
@@ -111,6 +119,7 @@ impl<F: FrameIo> Net<F> {
             let length = gather(&memory, chain, Direction::FromDriver, &mut slices);
             // What is malformed, or what the host refuses (a header that it can't make sense of), is a lost frame.
             let sent = length.is_some_and(|length| (HEADER + 1..=LARGEST).contains(&length))
+                && self.source.is_none_or(|source| source_of(&slices) == Some(source))
                 && self.frames.write_frame(&slices).is_ok();
             self.dropped += u64::from(!sent);
             self.transmit.add_used(&memory, head, 0).map_err(broken)?;
@@ -246,6 +255,21 @@ fn gather<'a>(
         slices.push(slice);
     }
     Some(length)
+}
+
+/// The Ethernet address that a frame is from, behind the header and the address that it is for.
+fn source_of(slices: &[VolatileSlice<'_>]) -> Option<[u8; 6]> {
+    let mut source = [0; 6];
+    for (index, byte) in source.iter_mut().enumerate() {
+        let mut at = HEADER + 6 + index;
+        let slice = slices.iter().find(|slice| {
+            let here = at < slice.len();
+            at -= if here { 0 } else { slice.len() };
+            here
+        })?;
+        *byte = slice.read_obj(at).ok()?;
+    }
+    Some(source)
 }
 
 /// Writes a 16-bit little-endian field of the header, which may itself be split over slices.

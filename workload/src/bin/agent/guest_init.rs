@@ -3,13 +3,14 @@
 //! The monitor puts the agent's arguments and the modules that the guest needs into the initramfs, and its addresses on the
 //! kernel's command line. Its console is the agent's standard output.
 
+use crate::Failure;
+use crate::guest_identity;
+use crate::netlink::Netlink;
+use isobench_workload::guest::Network;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -21,8 +22,6 @@ const MODULES: &str = "/isobench/modules";
 const LEAVE: &str = "isobench: exit ";
 /// `MODULE_INIT_COMPRESSED_FILE`, finit_module(2): the kernel unpacks the module.
 const COMPRESSED_FILE: i32 = 4;
-
-type Failure = Box<dyn std::error::Error>;
 
 /// Whether this process is /init of a Linux guest of ours.
 pub(crate) fn is_guest() -> bool {
@@ -41,7 +40,17 @@ pub(crate) fn enter() -> Result<Vec<String>, Failure> {
     }
     load_modules()?;
     let command_line = fs::read_to_string("/proc/cmdline")?;
-    configure(&command_line)?;
+    let network = network(&command_line)?;
+    let mut netlink = Netlink::open()?;
+    netlink.up("lo")?;
+    if let Some(network) = &network {
+        // Reno, as on the host: congestion control must not be what differs. Every kernel has it.
+        let _ = fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno");
+        netlink.configure(network)?;
+    }
+    if parameter::<u8>(&command_line, "isobench.clones")?.is_some() {
+        guest_identity::listen(netlink, network)?;
+    }
     let arguments = fs::read_to_string(ARGUMENTS).map_err(|error| format!("read {ARGUMENTS}: {error}"))?;
     Ok(arguments.split('\0').map(str::to_owned).collect())
 }
@@ -80,141 +89,38 @@ fn parameter<T: FromStr>(command_line: &str, name: &str) -> Result<Option<T>, Fa
     Ok(parsed)
 }
 
-/// Whether the guest's kernel has IPv6 (proc(5)).
-fn has_ipv6() -> bool {
-    fs::exists("/proc/net/if_inet6").unwrap_or(false)
-}
-
-/// Gives the network card its packets' size, its addresses and its routers.
-fn configure(command_line: &str) -> Result<(), Failure> {
-    let mut netlink = Netlink::open()?;
-    netlink.up("lo")?;
-    let Some(network) = parameter::<String>(command_line, "isobench.address")? else { return Ok(()) };
-    // Reno, as on the host: congestion control must not be what differs. Every kernel has it.
-    let _ = fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno");
-    if let Some(mtu) = parameter(command_line, "isobench.mtu")? {
-        netlink.limit_packets("eth0", mtu)?;
-    }
-    let (address, prefix) = network.split_once('/').ok_or("isobench.address has no prefix")?;
-    let (address, prefix): (Ipv4Addr, u8) = (address.parse()?, prefix.parse()?);
-    netlink.address("eth0", address.into(), prefix)?;
-    netlink.up("eth0")?;
-    if let Some(gateway) = parameter::<Ipv4Addr>(command_line, "isobench.gateway")? {
-        netlink.default_route(gateway.into())?;
-    }
-    let six = parameter::<String>(command_line, "isobench.address6")?.filter(|_| has_ipv6());
-    if let Some((address, prefix)) =
-        six.as_deref().map(|six| six.split_once('/').ok_or("isobench.address6 has no prefix")).transpose()?
-    {
-        let (address, prefix): (Ipv6Addr, u8) = (address.parse()?, prefix.parse()?);
-        netlink.address("eth0", address.into(), prefix)?;
-        if let Some(gateway) = parameter::<Ipv6Addr>(command_line, "isobench.gateway6")? {
-            netlink.default_route(gateway.into())?;
-        }
-    }
-    Ok(())
-}
-
-/// A route netlink socket: the few messages that a guest needs (rtnetlink(7)).
-struct Netlink {
-    socket: rustix::fd::OwnedFd,
-    sequence: u32,
-}
-
-impl Netlink {
-    const REQUEST_ACKNOWLEDGED: u16 = 1 | 4;
-    const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
-    const HEADER: usize = 16;
-
-    fn open() -> Result<Self, Failure> {
-        // The protocol NETLINK_ROUTE is number 0, the default.
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
-    /// Switches a link on: RTM_NEWLINK with the flag IFF_UP.
-    fn up(&mut self, link: &str) -> Result<(), Failure> {
-        let index = self.index(link)?;
-        let mut body = vec![0, 0, 0, 0];
-        body.extend(index.to_ne_bytes());
-        body.extend([1_u32.to_ne_bytes(), 1_u32.to_ne_bytes()].concat());
-        self.ask(&format!("switch {link} on"), 16, 0, &body)
-    }
-
-    /// Limits a link's packets: RTM_NEWLINK with IFLA_MTU.
-    fn limit_packets(&mut self, link: &str, mtu: u32) -> Result<(), Failure> {
-        let mut body = vec![0, 0, 0, 0];
-        body.extend(self.index(link)?.to_ne_bytes());
-        body.extend([0; 8]);
-        body.extend(attribute(4, &mtu.to_ne_bytes()));
-        self.ask(&format!("limit packets of {link} to {mtu} bytes"), 16, 0, &body)
-    }
-
-    /// Adds an address: RTM_NEWADDR with IFA_ADDRESS and IFA_LOCAL; nobody is asked whether it is taken (IFA_F_NODAD), since the
-    /// network gives no address twice.
-    fn address(&mut self, link: &str, address: IpAddr, prefix: u8) -> Result<(), Failure> {
-        const NO_QUESTION: u8 = 2;
-        let mut body = vec![family(address), prefix, if address.is_ipv6() { NO_QUESTION } else { 0 }, 0];
-        body.extend(self.index(link)?.to_ne_bytes());
-        body.extend(attribute(1, &octets(address)));
-        body.extend(attribute(2, &octets(address)));
-        self.ask(&format!("give {link} the address {address}/{prefix}"), 20, Self::CREATE_EXCLUSIVE, &body)
-    }
-
-    /// Adds the default route: RTM_NEWROUTE in the main table, static, unicast, with RTA_GATEWAY.
-    fn default_route(&mut self, gateway: IpAddr) -> Result<(), Failure> {
-        let mut body = vec![family(gateway), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
-        body.extend(attribute(5, &octets(gateway)));
-        self.ask(&format!("route through {gateway}"), 24, Self::CREATE_EXCLUSIVE, &body)
-    }
-
-    fn index(&self, link: &str) -> Result<u32, Failure> {
-        // Any socket will do for this question.
-        let index = rustix::net::netdevice::name_to_index(&self.socket, link);
-        Ok(index.map_err(|error| format!("find the link {link}: {error}"))?)
-    }
-
-    /// Sends one message and waits for its acknowledgement.
-    fn ask(&mut self, what: &str, kind: u16, flags: u16, body: &[u8]) -> Result<(), Failure> {
-        self.sequence += 1;
-        let mut message = ((Self::HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend((Self::REQUEST_ACKNOWLEDGED | flags).to_ne_bytes());
-        message.extend(self.sequence.to_ne_bytes());
-        message.extend([0; 4]);
-        message.extend(body);
-        rustix::net::sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        let mut answer = [0_u8; 1024];
-        let (_, length) = rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
-        // NLMSG_ERROR: the error number, negative, follows the header; 0 is success.
-        let error = answer[..length].get(Self::HEADER..Self::HEADER + 4).ok_or("the kernel's answer is cut short")?;
-        match i32::from_ne_bytes([error[0], error[1], error[2], error[3]]) {
-            0 => Ok(()),
-            error => Err(format!("{what}: {}", std::io::Error::from_raw_os_error(-error)).into()),
-        }
-    }
-}
-
-/// A route attribute of whole words.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    [&(4 + value.len() as u16).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
-}
-
-fn family(address: IpAddr) -> u8 {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    family.as_raw() as u8
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+/// The network card's place, where there is a card. Its Ethernet address is the one that it has.
+fn network(command_line: &str) -> Result<Option<Network>, Failure> {
+    let Some(text) = parameter::<String>(command_line, "isobench.address")? else { return Ok(None) };
+    let (address, prefix) = text.split_once('/').ok_or("isobench.address has no prefix")?;
+    let six = parameter::<String>(command_line, "isobench.address6")?;
+    let six = six.as_deref().map(|six| six.split_once('/').ok_or("isobench.address6 has no prefix")).transpose()?;
+    let six = six.map(|(address, prefix)| Ok::<_, Failure>((address.parse()?, prefix.parse()?))).transpose()?;
+    Ok(Some(Network {
+        mac: [0; 6],
+        address: address.parse()?,
+        prefix: prefix.parse()?,
+        gateway: parameter(command_line, "isobench.gateway")?,
+        address6: six,
+        gateway6: parameter(command_line, "isobench.gateway6")?,
+        mtu: parameter(command_line, "isobench.mtu")?,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_network_is_read_from_the_command_line() {
+        let line = "quiet isobench.address=172.17.0.5/16 isobench.gateway=172.17.0.1 isobench.address6=fd00::5/64 isobench.mtu=1400";
+        let network = network(line).unwrap().unwrap();
+        assert_eq!((network.address, network.prefix), (Ipv4Addr::new(172, 17, 0, 5), 16));
+        assert_eq!(network.gateway, Some(Ipv4Addr::new(172, 17, 0, 1)));
+        assert_eq!((network.address6, network.mtu), (Some(("fd00::5".parse().unwrap(), 64)), Some(1400)));
+        assert!(super::network("quiet").unwrap().is_none() && super::network("isobench.address=1.2.3.4").is_err());
+    }
 
     #[test]
     fn parameters_are_found_by_their_whole_name() {

@@ -2,13 +2,16 @@
 //!
 //! It is PID 1 in a container and /init in a Linux guest. Its standard output carries the ready line and results, one line
 //! each; nothing else is written there.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod guest_command;
+mod guest_identity;
 mod guest_init;
 mod guest_tasks;
 mod lookup;
+mod netlink;
 mod probe;
+mod system;
 
 use isobench_workload::server::Sockets;
 use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock};
