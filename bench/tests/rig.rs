@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         trial("a_machine_has_a_terminal_and_takes_signals", terminal_and_signals, obstacle.or(busybox)),
         trial("further_programs_run_in_a_machine_as_in_a_container", further, obstacle.or(busybox)),
         trial("a_balloon_takes_memory_from_a_machine_and_gives_it_back", balloon, obstacle.or(busybox)),
+        trial("clones_of_a_machine_are_somebody_else", clones, obstacle.or(busybox)),
         trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
         trial("a_machine_has_its_networks_ipv6_and_packet_size", beyond_ipv4, obstacle.or(busybox)),
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
@@ -306,6 +307,67 @@ fn balloon() -> Result<(), Failed> {
     let output = lab.isobench(&["vm", "balloon", "--target", "1g", "guest"]).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     check(output.status.code() == Some(2) && told.contains("cannot leave 1024 MiB unused"), || format!("{output:?}"))
+}
+
+/// Two clones of a guest that serves: each has what ran in it, but its own address, name and random numbers.
+fn clones() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let well = |words: &[&str]| -> Result<String, Failed> {
+        let output = lab.isobench(words).output()?;
+        check(output.status.success(), || format!("{words:?}: {output:?}"))?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let exec = |name: &str, script: &str| well(&["vm", "exec", name, "sh", "-c", script]);
+    let (root, saved) = (lab.root().display().to_string(), lab.0.path().join("saved").display().to_string());
+    let script = "trap 'echo told; exit 3' TERM; httpd -h /srv; echo ready; while :; do sleep 1; done";
+    well(&["vm", "run", "-d", "--name", "first", &root, "sh", "-c", script])?;
+    until("the guest", || Ok(well(&["vm", "logs", "first"])? == "ready\n"))?;
+    exec("first", "echo kept >/srv/kept")?;
+    well(&["vm", "exec", "-d", "first", "sleep", "1000"])?;
+    let runs_sleep = |name: &str| Ok(exec(name, "cat /proc/[0-9]*/cmdline")?.contains("sleep\u{0}1000"));
+    until("the sleeper", || runs_sleep("first"))?;
+    well(&["vm", "snapshot", "first", "--out", &saved])?;
+    well(&["vm", "restore", &saved, "--clones", "2", "--name", "clone"])?;
+    let mut seen = std::collections::BTreeSet::new();
+    for name in ["first", "clone-1", "clone-2"] {
+        let inspected: serde_json::Value = serde_json::from_str(&well(&["vm", "inspect", name])?)?;
+        let inspected = &inspected[0];
+        let address = inspected["NetworkSettings"]["IPAddress"].as_str().unwrap_or_default().to_owned();
+        let url = format!("http://{address}/kept");
+        let enter = ["testbed", "enter", "default", BUSYBOX, "wget", "-qO-", &url];
+        let mut last = None;
+        until(name, || Ok(last.insert(lab.isobench(&enter).output()?).stdout == b"kept\n"))
+            .map_err(|error| format!("{error:?}: {last:?}"))?;
+        let host = exec(name, "hostname")?;
+        check(inspected["Id"].as_str().is_some_and(|id| id.starts_with(host.trim())), || format!("{name}: {host}"))?;
+        let hosts = exec(name, "cat /etc/hosts /etc/hostname")?;
+        check(hosts.contains(&format!("{address}\t{host}")) && hosts.ends_with(&host), || hosts.clone())?;
+        let random = exec(name, "cat /proc/sys/kernel/random/uuid")?;
+        check(seen.insert(address) & seen.insert(host) & seen.insert(random), || format!("not its own: {seen:?}"))?;
+        // Within the time that a line takes to come and go in here.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let told: u64 = exec(name, "busybox date +%s")?.trim().parse()?;
+        check(now.abs_diff(told) < 60, || format!("{name}: {told} instead of {now}"))?;
+    }
+    // What was begun beside the first program is not the clones'.
+    until("the end of the sleeper", || Ok(!runs_sleep("clone-1")? && !runs_sleep("clone-2")?))?;
+    check(runs_sleep("first")?, || "the sleeper of the first has ended".into())?;
+    // A clone is a machine like others.
+    well(&["vm", "pause", "clone-1"])?;
+    well(&["vm", "unpause", "clone-1"])?;
+    check(exec("clone-1", "echo on")? == "on\n", || "it does not go on".into())?;
+    well(&["vm", "balloon", "--target", "16m", "clone-1"])?;
+    until("the memory", || {
+        let state: serde_json::Value = serde_json::from_str(&well(&["vm", "balloon", "--format", "json", "clone-1"])?)?;
+        Ok(state["actual"] == 16 << 20)
+    })?;
+    for name in ["clone-1", "clone-2", "first"] {
+        well(&["vm", "stop", "-t", "60", name])?;
+        check(well(&["vm", "wait", name])? == "3\n", || format!("{name} ended otherwise"))?;
+        let said = if name == "first" { "ready\ntold\n" } else { "told\n" };
+        check(well(&["vm", "logs", name])? == said, || format!("{name} says something else"))?;
+    }
+    Ok(())
 }
 
 fn networks() -> Result<(), Failed> {

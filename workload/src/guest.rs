@@ -7,10 +7,14 @@
 //! nobody reads holds up no other, and what either side must keep for the other is bounded.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How the line on the guest's serial console begins by which a clone is told who it is; an [`Identity`] as JSON follows.
 pub const BECOME_ANOTHER: &str = "isobench: become ";
+
+/// So many bytes a line on a terminal can have (termios(3), canonical mode).
+pub const LONGEST_LINE: usize = 4095;
 
 /// What the agent says on the serial console when it listens there for such a line. Before that a guest cannot be told.
 pub const AWAITS: &str = "isobench: awaits another identity";
@@ -27,6 +31,9 @@ pub struct Identity {
     pub time: u64,
     /// Random bytes as hexadecimal digits, which no other guest has.
     pub seed: String,
+    /// Files in /etc that are written anew, each by its name, where programs of the user's run in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// A guest's addresses.
@@ -73,8 +80,8 @@ pub const MOST_PROGRAMS: usize = 64;
 /// So many bytes are taken before the other side is told, so that it is not told of each.
 pub const TOLD_AT_ONCE: usize = WINDOW / 4;
 
-/// Bytes before the payload.
-const HEADER: usize = 9;
+/// Bytes of a frame before the payload.
+pub const HEADER: usize = 9;
 
 /// What the agent is to run in the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +175,16 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// What has come of a frame that is not complete yet.
+    pub fn begun(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Goes on where another one was.
+    pub fn go_on(begun: Vec<u8>) -> Self {
+        Self { received: begun }
+    }
+
     /// Takes bytes and hands on each frame that is complete.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use isobench_runtime::network::TapEndpoint;
 use isobench_runtime::{Launched, Namespaces, Plan, Program, Specification, launch};
 use isobench_workload::guest::{COMMAND, GuestCommand, ROOT, RUN};
 use rustix::fs::{MemfdFlags, memfd_create};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -64,39 +65,41 @@ pub(super) fn launch_machine(
     let monitor = programs::Program::vmm(Path::new("."))?;
     let (attachment, tap) = Attachment::make_tap(request, name)?;
     let mut line = Line { words: vec!["isobench-vmm".to_owned()], ..Line::default() };
-    match &machine.guest {
-        Guest::Unikernel(workload) => {
-            match &machine.snapshot {
-                Some(directory) => restore(directory, &mut line)?,
-                None => {
-                    line.option("unikernel", "--workload");
-                    line.words.push(workload.clone());
-                    line.option("--memory", machine.memory);
-                }
-            }
-            take_requests(&mut line)?;
+    let linux = matches!(machine.guest, Guest::Linux(_));
+    match (&machine.snapshot, &machine.guest) {
+        (Some(directory), _) => restore(directory, &mut line)?,
+        (None, Guest::Unikernel(workload)) => {
+            line.option("unikernel", "--workload");
+            line.words.push(workload.clone());
+            line.option("--memory", machine.memory);
         }
-        Guest::Linux(kernel) => {
+        (None, Guest::Linux(kernel)) => {
             let agent = programs::Program::agent(Path::new("."))?;
             line.option("linux", "--kernel");
             line.words.push(kernel.display().to_string());
             let copy = agent.file().try_clone_to_owned().context("keep the agent's descriptor")?;
             line.descriptor("--agent-fd", copy);
             line.option("--argument", RUN);
-            line.option("--session", "yes");
             line.option("--cpus", machine.processors);
             line.descriptor("--archive-fd", archive(request, machine, &attachment, size)?);
-            let _ = std::fs::remove_file(PROGRAMS);
-            let programs = UnixListener::bind(PROGRAMS).context("make the socket for further programs")?;
-            line.inherited("--exec", programs.into());
-            take_requests(&mut line)?;
             line.option("--balloon", "plain");
             line.option("--memory", machine.memory);
         }
     }
+    if linux {
+        line.option("--session", "yes");
+        let _ = std::fs::remove_file(PROGRAMS);
+        let programs = UnixListener::bind(PROGRAMS).context("make the socket for further programs")?;
+        line.inherited("--exec", programs.into());
+        if machine.snapshot.is_some() {
+            line.option("--host-name", request.host_name());
+            line.inherited("--files", own_files(request, &attachment)?);
+        }
+    }
+    take_requests(&mut line)?;
     if let Some(tap) = tap {
         network(&attachment, tap, &mut line);
-        if let (Guest::Linux(_), Some(endpoint)) = (&machine.guest, attachment.tap()) {
+        if let Some(endpoint) = attachment.tap().filter(|_| linux) {
             beyond_ipv4(endpoint, &mut line);
         }
     }
@@ -189,6 +192,17 @@ fn archive(request: &Request, machine: &Machine, attachment: &Attachment, size: 
     output.write_all(&own.finish()).context("write the guest's initramfs")?;
     output.flush().context("write the guest's initramfs")?;
     drop(output);
+    Ok(file.into())
+}
+
+/// The files that are a clone's own, in memory.
+fn own_files(request: &Request, attachment: &Attachment) -> anyhow::Result<OwnedFd> {
+    files::write(request, attachment.places(), attachment.resolver())?;
+    let read = |name: &str| std::fs::read_to_string(name).with_context(|| format!("read the guest's /etc/{name}"));
+    let texts = files::NAMES.iter().map(|name| Ok((*name, read(name)?)));
+    let texts = texts.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+    let mut file = File::from(memfd_create("files", MemfdFlags::CLOEXEC).context("make a file in memory")?);
+    file.write_all(&serde_json::to_vec(&texts)?).context("write the guest's files down")?;
     Ok(file.into())
 }
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// A container as it was asked for, with all that is to be looked up on the asker's side looked up: `container.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Request {
     /// 64 hexadecimal digits.
     pub(crate) id: String,
@@ -85,12 +85,13 @@ impl Request {
 }
 
 /// A network that a container has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Network {
     /// The host's own.
     Host,
     /// Nothing but `lo`.
+    #[default]
     None,
     /// Another container's, by its name.
     Container(String),

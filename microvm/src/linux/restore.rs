@@ -12,10 +12,12 @@ use crate::devices::virtio::disk::Disk;
 use crate::jail::Jail;
 use crate::machine::Machine;
 use crate::memory::MemoryError;
+use crate::snapshot::devices::{DeviceState, ServiceState, VirtioState};
 use crate::snapshot::manifest::hexadecimal;
 use crate::snapshot::{GuestKind, LinuxGuest, MachineState, memory, processor};
 use isobench_workload::Stages;
-use isobench_workload::guest::{BECOME_ANOTHER, Identity};
+use isobench_workload::guest::{BECOME_ANOTHER, Identity, LONGEST_LINE};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::Write;
@@ -37,6 +39,8 @@ pub struct Restoration {
     pub network: Option<(OwnedFd, Network)>,
     /// Its host name, where it is to have another than the guest that was saved.
     pub host_name: Option<String>,
+    /// Files in /etc that it is to have anew, by their names, where it has a session.
+    pub files: BTreeMap<String, String>,
     /// Its disks: as many as the guest that was saved has, of the same sizes, read-only.
     pub disks: Vec<Disk>,
     /// See [`super::Config`].
@@ -73,15 +77,22 @@ pub fn restore(
     if guest.regions != usual || state.processors.len() > multiprocessor::MOST_PROCESSORS.into() {
         return Err(LinuxError::Foreign("it has other memory or processors"));
     }
+    let carried = |(_, device): &(u64, DeviceState)| {
+        matches!(device, DeviceState::Virtio(VirtioState { service: Some(ServiceState::Console { .. }), .. }))
+    };
+    if guest.session != state.registers.iter().any(carried) {
+        return Err(LinuxError::Foreign("its session and its console do not fit each other"));
+    }
     let memory = memory::map(&restoration.memory, &guest.regions)?;
     // 2. kvm
     let machine = Machine::new(memory)?;
     create_interrupt_controllers(machine.vm())?;
-    let become_another = identity(network.as_ref().map(|(_, network)| *network), restoration.host_name)?;
+    let become_another =
+        identity(network.as_ref().map(|(_, network)| *network), restoration.host_name, restoration.files)?;
     if let Some(jail) = &restoration.jail {
         jail.enter(None);
     }
-    let session = if guest.session { Some(Session::begin(restoration.exec)?) } else { None };
+    let session = if guest.session { Some(Session::begin_held(restoration.exec)?) } else { None };
     // 3. vCPU
     let mut vcpus = Vec::with_capacity(state.processors.len());
     for saved in &state.processors {
@@ -146,7 +157,11 @@ fn has_what_it_needs(card: bool, linux: &LinuxGuest, network: bool, disks: &[Dis
 }
 
 /// The line by which the agent is told who it is from now on.
-fn identity(network: Option<Network>, host_name: Option<String>) -> Result<String, LinuxError> {
+fn identity(
+    network: Option<Network>,
+    host_name: Option<String>,
+    files: BTreeMap<String, String>,
+) -> Result<String, LinuxError> {
     let mut seed = [0; SEED];
     let mut filled = 0;
     while filled < SEED {
@@ -158,7 +173,8 @@ fn identity(network: Option<Network>, host_name: Option<String>) -> Result<Strin
     }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-    let identity = Identity { network, host_name, time, seed: hexadecimal(&seed) };
+    let identity = Identity { network, host_name, time, seed: hexadecimal(&seed), files };
     let text = serde_json::to_string(&identity).map_err(|error| LinuxError::Devices(error.into()))?;
-    Ok(format!("{BECOME_ANOTHER}{text}"))
+    let line = format!("{BECOME_ANOTHER}{text}");
+    if line.len() > LONGEST_LINE { Err(LinuxError::IdentityTooLong) } else { Ok(line) }
 }

@@ -1,6 +1,7 @@
 //! What a snapshot holds of devices. It is read as something that anybody may have written: each part is taken over only where a
 //! driver could have brought the device there.
 
+use isobench_workload::guest::{HEADER, LONGEST, MOST_PROGRAMS, WINDOW};
 use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 
@@ -19,6 +20,9 @@ pub enum StateError {
     /// Its queues.
     #[error("a device's queues are not valid")]
     Queues,
+    /// What it holds beside them.
+    #[error("a device holds what no guest can have given it")]
+    Held,
 }
 
 /// A device's state.
@@ -125,15 +129,64 @@ impl RingState {
 pub enum ServiceState {
     /// The balloon's: the statistics' buffer.
     Balloon(Option<u16>),
-    /// The console's: messages that the guest has not taken yet, whether the guest's side is open, and what of a frame has come.
+    /// The console's.
     Console {
-        /// Messages.
+        /// Messages that the guest has not taken yet.
         messages: Vec<[u8; 8]>,
         /// Whether the guest's side is open.
         open: bool,
-        /// The beginning of a frame.
-        begun: Vec<u8>,
+        /// Bytes that the guest has not taken yet.
+        unread: Vec<u8>,
+        /// The streams of programs in the guest.
+        session: SessionState,
     },
+}
+
+impl ServiceState {
+    /// Whether a guest and its monitor can have brought a device to this.
+    pub(crate) fn is_valid(&self) -> bool {
+        match self {
+            // Its place in the queue is looked at when it is given back.
+            Self::Balloon(_) => true,
+            Self::Console { messages, unread, session, .. } => {
+                messages.len() <= MOST_MESSAGES && unread.len() <= MOST_UNREAD && session.is_valid()
+            }
+        }
+    }
+}
+
+/// Bounds of what a console holds. Bytes are given while there is room, a frame at a time for each program and two beyond.
+const MOST_MESSAGES: usize = 16;
+const MOST_UNREAD: usize = 2 * MOST_PROGRAMS * WINDOW;
+
+/// A session's state. A clone has none of the output that was not taken when its guest was saved, but counts it, since the guest does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionState {
+    /// The beginning of a frame of the guest's.
+    pub begun: Vec<u8>,
+    /// Number, bytes of output that the guest has not been told to be taken, and bytes of input that it has not told to have taken.
+    pub streams: Vec<(u32, usize, usize)>,
+    /// The number of the next stream.
+    pub next: u32,
+    /// Whether the first program has ended, and whether the guest was told that all was taken.
+    pub last: bool,
+    /// See `last`.
+    pub answered: bool,
+    /// Whether the guest is heard no more.
+    pub deaf: bool,
+}
+
+impl SessionState {
+    fn is_valid(&self) -> bool {
+        let fits = |(number, held, under_way): &(u32, usize, usize)| {
+            *number < self.next && *held <= WINDOW && *under_way <= WINDOW
+        };
+        self.begun.len() <= LONGEST + HEADER
+            && self.streams.len() <= MOST_PROGRAMS
+            && self.streams.iter().all(fits)
+            && self.streams.is_sorted_by(|one, other| one.0 < other.0)
+    }
 }
 
 /// The serial port's registers ([`vm_superio::serial::SerialState`]).

@@ -37,6 +37,8 @@ pub struct Manifest {
     pub processor: HostProcessor,
     /// The guest.
     pub guest: Guest,
+    /// What whoever had it taken wants to know of it when it is restored; it means nothing here.
+    pub note: Option<Value>,
     /// The file `state.json`.
     pub state: FileIdentity,
     /// The file `memory`.
@@ -197,6 +199,7 @@ mod tests {
                 session: false,
                 linux: None,
             },
+            note: Some(serde_json::json!({ "root": "/one" })),
             state: FileIdentity { length: 10, sha256: "ef".repeat(32) },
             memory: FileIdentity { length: 16 << 20, sha256: "01".repeat(32) },
         }

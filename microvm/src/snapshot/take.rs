@@ -24,13 +24,23 @@ pub enum Afterwards {
 /// Takes a snapshot of the machine with this control socket into a new directory. Where that fails, there is nothing of that name, and
 /// the machine goes on.
 pub fn take(socket: &Path, directory: &Path, afterwards: Afterwards) -> Result<Manifest, SnapshotError> {
+    take_with_note(socket, directory, afterwards, None)
+}
+
+/// The same, with a [note](Manifest::note).
+pub fn take_with_note(
+    socket: &Path,
+    directory: &Path,
+    afterwards: Afterwards,
+    note: Option<serde_json::Value>,
+) -> Result<Manifest, SnapshotError> {
     if directory.symlink_metadata().is_ok() {
         return Err(SnapshotError::Exists { path: directory.into() });
     }
     let partial = Partial::make(directory)?;
     let (memory, state) = (partial.file(MEMORY)?, partial.file(STATE)?);
     let guest = control::snapshot(socket, memory.as_fd(), state.as_fd(), afterwards == Afterwards::Stay)?;
-    let finished = finish(partial, directory, guest, &memory, &state);
+    let finished = finish(partial, directory, (guest, note), &memory, &state);
     if finished.is_err() && afterwards == Afterwards::Stay {
         // The error is what went wrong first; a machine that cannot be reached has ended.
         let _ = control::resume(socket);
@@ -41,7 +51,7 @@ pub fn take(socket: &Path, directory: &Path, afterwards: Afterwards) -> Result<M
 fn finish(
     partial: Partial,
     directory: &Path,
-    guest: super::Guest,
+    (guest, note): (super::Guest, Option<serde_json::Value>),
     memory: &File,
     state: &File,
 ) -> Result<Manifest, SnapshotError> {
@@ -53,6 +63,7 @@ fn finish(
         taken,
         processor: HostProcessor::here()?,
         guest,
+        note,
         state: partial.told(STATE, "read", identity(state, sha256))?,
         memory: partial.told(MEMORY, "read", identity(memory, memory::digest))?,
     };

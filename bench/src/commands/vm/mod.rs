@@ -34,7 +34,7 @@ Examples:
   isobench vm run -it toolbox sh       a shell in a machine of its own
   isobench vm run -d --name web -p 8080:7000 --unikernel serve     a server without an operating system
   isobench vm exec -it guest sh        a further command in a running Linux guest
-  isobench vm snapshot web --out warm  saves a running unikernel
+  isobench vm snapshot web --out warm  saves a running virtual machine
   isobench vm restore warm --clones 3  three more like it, each with an address of its own
   isobench vm ps
   isobench vm logs web

@@ -3,18 +3,21 @@
 use crate::commands::Status;
 use crate::commands::container::run::begin;
 use crate::commands::instance_options::{PlaceOptions, network};
+use crate::doctor;
 use crate::instances::attach::Part;
-use crate::instances::{Guest, Kind, Limits, Machine, Network, Request, names, now, refuse};
+use crate::instances::{Guest, Kind, Machine, Network, Request, names, now, refuse};
 use anyhow::Context;
+use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::snapshot::SnapshotError;
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::{Guest as Saved, GuestKind};
-use std::path::PathBuf;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 /// Go on from a snapshot in one or more new virtual machines, each with an address of its own
 ///
-/// Each clone goes on where the guest was saved, as somebody else: with its own addresses and new random numbers, and without the
-/// connections that were open then. All files of the snapshot are verified first, by their SHA-256. Clones share its memory as long as
+/// Each clone goes on where the guest was saved, as somebody else: with its own addresses, host name and new random numbers, and without
+/// the connections that were open then. All files of the snapshot are verified first, by their SHA-256. Clones share its memory as long as
 /// they do not write to it, so that the directory must stay as it is while they run.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -62,14 +65,15 @@ fn requests(arguments: Arguments) -> anyhow::Result<Vec<(String, Request)>> {
         Ok(directory) => directory,
         Err(error) => return refuse(format!("the snapshot {}: {error}", directory.display())),
     };
-    let guest = match Snapshot::open(&directory) {
-        Ok(snapshot) => snapshot.manifest().guest.clone(),
+    let (guest, note) = match Snapshot::open(&directory) {
+        Ok(snapshot) => (snapshot.manifest().guest.clone(), snapshot.manifest().note.clone()),
         Err(error @ SnapshotError::Unusable { .. }) => return refuse(error.to_string()),
         Err(error) => return Err(error).with_context(|| format!("open the snapshot {}", directory.display())),
     };
-    if guest.kind == GuestKind::Linux {
-        return refuse("the snapshot is of a Linux guest, which cannot be restored yet");
-    }
+    let saved = match guest.kind {
+        GuestKind::Unikernel => None,
+        GuestKind::Linux => Some(linux(&guest, note, &directory)?),
+    };
     let network = chosen(&guest, network)?;
     let of_one = [
         (!place.publish.is_empty(), "-p"),
@@ -90,44 +94,70 @@ fn requests(arguments: Arguments) -> anyhow::Result<Vec<(String, Request)>> {
             None => names::random(),
         };
         names::check(Kind::Machine, &name)?;
+        let of_guest = match &saved {
+            None => (Guest::Unikernel(guest.workload.clone()), None),
+            Some(request) => {
+                let kernel = request.machine.as_ref().map(|machine| machine.guest.clone());
+                (kernel.unwrap_or_else(|| Guest::Linux(PathBuf::new())), Some(request))
+            }
+        };
         let machine = Machine {
-            guest: Guest::Unikernel(guest.workload.clone()),
+            guest: of_guest.0,
             memory: guest.memory(),
             processors: guest.processors.into(),
             snapshot: Some(directory.clone()),
         };
+        let alike = of_guest.1.cloned().unwrap_or_else(|| unikernel(&directory));
         requests.push((
             name,
             Request {
                 id: names::id(),
                 created: now(),
-                root: "unikernel".into(),
-                directory: PathBuf::new(),
-                command: vec!["restore".into(), directory.display().to_string()],
-                environment: Vec::new(),
-                user: None,
-                working_directory: "/".into(),
                 host_name: None,
-                terminal: false,
-                input: false,
-                input_once: false,
                 remove: rm,
-                read_only: false,
-                volumes: Vec::new(),
-                limits: Limits::default(),
-                added_capabilities: Vec::new(),
-                dropped_capabilities: Vec::new(),
                 network: network.clone(),
                 aliases: place.network_alias.clone(),
                 address: place.ip,
                 mac: place.mac_address,
-                name_servers: Vec::new(),
                 ports: place.publish.clone(),
                 machine: Some(machine),
+                ..alike
             },
         ));
     }
     Ok(requests)
+}
+
+/// What a clone of a unikernel has that is no clone's own.
+fn unikernel(directory: &Path) -> Request {
+    Request {
+        root: "unikernel".into(),
+        command: vec!["restore".into(), directory.display().to_string()],
+        working_directory: "/".into(),
+        ..Request::default()
+    }
+}
+
+/// What was asked for when the Linux guest that was saved was made: its clones have the same root, command and user.
+fn linux(guest: &Saved, note: Option<Value>, directory: &Path) -> anyhow::Result<Request> {
+    let verdict = judge();
+    if !verdict.runs_linux() {
+        return refuse(match verdict {
+            Verdict::None(_) => doctor::kvm().with_remedy(),
+            _ => format!("the snapshot {} is of a Linux guest, and {verdict}", directory.display()),
+        });
+    }
+    let request = note.and_then(|note| serde_json::from_value::<Request>(note).ok());
+    let is_linux = |request: &Request| {
+        request.machine.as_ref().is_some_and(|machine| matches!(machine.guest, Guest::Linux(_))) && guest.session
+    };
+    match request.filter(is_linux) {
+        Some(request) => Ok(request),
+        None => refuse(format!(
+            "the snapshot {} does not say what its guest runs: `isobench vm snapshot` makes one that does",
+            directory.display()
+        )),
+    }
 }
 
 /// The network of the clones: a guest that has a card needs one, and no other can have one.

@@ -2,10 +2,10 @@
 
 use crate::commands::{Status, output};
 use crate::instances::protocol::Order;
-use crate::instances::{Guest, Kind, Status as State, Store, attach, monitor_socket, refuse};
+use crate::instances::{Kind, Status as State, Store, attach, monitor_socket, refuse};
 use anyhow::Context;
 use isobench_microvm::snapshot::SnapshotError;
-use isobench_microvm::snapshot::take::{Afterwards, take};
+use isobench_microvm::snapshot::take::{Afterwards, take_with_note};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Save a running virtual machine into a directory, from which `vm restore` makes clones
 ///
 /// The guest is paused while its memory is written, and goes on afterwards. The directory is made whole or not at all; it holds the guest's
-/// memory, secrets in it included, and is for its owner alone.
+/// memory, secrets in it included, and is for its owner alone. A Linux guest is saved with all that runs in it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -33,8 +33,7 @@ Examples:
   isobench vm run -d --name web --unikernel serve
   isobench vm snapshot web --out warm
   isobench vm restore warm --clones 3
-
-What is saved is the unikernel, which needs nothing but memory; a Linux guest cannot be saved yet.";
+  isobench vm snapshot --stop guest --out asleep";
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let Arguments { out, stop, name } = arguments;
@@ -43,15 +42,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     if machine.state.status != State::Running {
         return refuse(format!("the {title} is {}: only one that runs can be saved", machine.state.status.name()));
     }
-    if !matches!(machine.request.machine.as_ref().map(|machine| &machine.guest), Some(Guest::Unikernel(_))) {
-        return refuse(format!(
-            "the {title} cannot be saved: its guest is Linux, and snapshots are of the unikernel so far"
-        ));
-    }
+    // Of a clone it is told what a further program in it must know.
+    let note = serde_json::to_value(&machine.request).context("write down what the virtual machine is")?;
     // By a descriptor, since the path of a socket must be short.
     let directory = File::open(machine.path()).with_context(|| format!("open the directory of the {title}"))?;
     let socket = monitor_socket(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
-    match take(&socket, &out, if stop { Afterwards::Stay } else { Afterwards::Continue }) {
+    match take_with_note(&socket, &out, if stop { Afterwards::Stay } else { Afterwards::Continue }, Some(note)) {
         Ok(_) => {}
         Err(error @ SnapshotError::Exists { .. }) => return refuse(error.to_string()),
         Err(error) => return Err(error).with_context(|| format!("save the {title}")),

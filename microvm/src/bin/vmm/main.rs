@@ -59,6 +59,7 @@ isobench-vmm restore [OPTIONS]     goes on with a guest from a snapshot, as a cl
   --memory-file FILE|fd:NUMBER     the snapshot's memory (needed)
   --state-file FILE|fd:NUMBER      the snapshot's state (needed); both verified by whoever gives them
   --host-name NAME                 Linux: the clone's host name, where it is to have another
+  --files FILE|fd:NUMBER           Linux, with a session: texts of files in its /etc, as a JSON object by name
   --exec PATH|fd:NUMBER            Linux, with a session: takes further programs on this socket
   --session yes|no                 Linux: whether the saved guest has a session, and so whose the exit status is
   --disk FILE:ro                   Linux: a disk that the saved guest has, which is only read; repeatable

@@ -9,15 +9,19 @@ use isobench_microvm::linux::Network;
 use isobench_microvm::snapshot::{GuestKind, MachineState};
 use isobench_microvm::{linux as guest, unikernel};
 use isobench_workload::Stages;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Longest host name that Linux takes (gethostname(2)).
 const LONGEST_NAME: usize = 64;
+/// The most that is read of what a clone is told of its files; what a line cannot hold is refused later.
+const LARGEST_FILES: u64 = 64 << 10;
 
 /// Goes on with a guest and runs it to its end.
 pub(crate) fn run(
@@ -26,7 +30,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (mut network_namespace, mut place) = (NetworkNamespace::Own, NetworkOptions::default());
     let (mut memory, mut state, mut control, mut exec, mut deadline) = (None, None, None, None, None);
-    let (mut disks, mut host_name) = (Vec::new(), None);
+    let (mut disks, mut host_name, mut files) = (Vec::new(), None, None);
     let mut spin: u32 = 50;
     let own = [
         "--memory-file",
@@ -37,6 +41,7 @@ pub(crate) fn run(
         "--exec",
         "--disk",
         "--host-name",
+        "--files",
         "--network-namespace",
         // It says to `main` whose the exit statuses are; the state says it too.
         "--session",
@@ -50,6 +55,7 @@ pub(crate) fn run(
             "--state-file" => state = Some(handle()?),
             "--control" => control = Some(handle()?),
             "--exec" => exec = Some(handle()?),
+            "--files" => files = Some(handle()?),
             "--disk" => {
                 disks.push(DiskWords::parse(raw.clone()).ok_or_else(|| wrong("a file or an open file descriptor"))?);
             }
@@ -88,6 +94,7 @@ pub(crate) fn run(
                 memory,
                 network: place,
                 host_name,
+                files: files.map(read_files).transpose()?.unwrap_or_default(),
                 disks: disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?,
                 exec: exec.map(|handle| listen("--exec", handle)).transpose()?,
                 control,
@@ -115,6 +122,16 @@ fn of_unikernel(network: Network, spin: u32) -> contract::Network {
         spin_microseconds: spin,
         ..contract::Network::NONE
     }
+}
+
+/// Reads the files that a clone is to have, which are texts by name.
+fn read_files(handle: Handle) -> Result<BTreeMap<String, String>, ArgumentError> {
+    let wrong =
+        || ArgumentError::Value { option: "--files", value: "what was given".into(), wanted: "a JSON object of texts" };
+    let file = open(handle)?;
+    let mut text = vec![0; LARGEST_FILES.min(file.metadata().map_err(|_| wrong())?.len()) as usize];
+    file.read_exact_at(&mut text, 0).map_err(|_| wrong())?;
+    serde_json::from_slice(&text).map_err(|_| wrong())
 }
 
 /// A file of a snapshot.

@@ -3,6 +3,7 @@
 use crate::devices::virtio::attendant::{Active, Service};
 use crate::devices::virtio::chain::{self, BrokenRing, Buffers};
 use crate::devices::virtio::mmio::{self, Identity};
+use crate::snapshot::devices::{ServiceState, SessionState};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
@@ -44,6 +45,14 @@ const MOST_MESSAGES: usize = 16;
 pub trait Sink: Debug + Send + 'static {
     /// Takes bytes; how long it takes for that is how long the guest waits.
     fn take(&mut self, bytes: &[u8]);
+
+    /// What a snapshot must hold of it, and what of these bytes, which are on their way to the guest.
+    fn save(&self, inbox: &Inbox) -> (SessionState, Vec<u8>) {
+        (SessionState::default(), inbox.unread())
+    }
+
+    /// Goes on where another one was saved.
+    fn restore(&mut self, _state: SessionState) {}
 }
 
 /// Bytes on their way to the guest, shared by whoever gives them and the device.
@@ -95,6 +104,11 @@ impl Inbox {
     /// Whether there is something that the guest is to have now.
     fn has_something(&self) -> bool {
         self.0.open.load(Ordering::SeqCst) && !self.bytes().is_empty()
+    }
+
+    /// What the guest has not taken yet.
+    pub fn unread(&self) -> Vec<u8> {
+        self.bytes().iter().copied().collect()
     }
 
     /// The event that tells when there is room again.
@@ -255,6 +269,23 @@ impl<S: Sink> Service for Console<S> {
         tell |= self.give_messages(active)?;
         tell |= self.transmit(active)?;
         Ok(self.receive(active)? || tell)
+    }
+
+    fn save(&self) -> Option<ServiceState> {
+        let (session, unread) = self.sink.save(&self.inbox);
+        let open = self.inbox.0.open.load(Ordering::SeqCst);
+        Some(ServiceState::Console { messages: self.messages.iter().copied().collect(), open, unread, session })
+    }
+
+    fn restore(&mut self, state: ServiceState) {
+        let ServiceState::Console { messages, open, unread, session } = state else { return };
+        self.messages = messages.into();
+        self.inbox.give(&unread);
+        if open {
+            self.inbox.open();
+        }
+        // Last, since it may have more to give.
+        self.sink.restore(session);
     }
 
     fn waits_for(&self, queue: usize) -> bool {

@@ -114,6 +114,9 @@ impl Device for QueueDevice {
         self.transport.restore(&state.registers, false, &self.memory)?;
         if self.transport.is_active() {
             let queues = state.active_queues(&self.transport.queues())?;
+            if state.service.as_ref().is_some_and(|service| !service.is_valid()) {
+                return Err(StateError::Held);
+            }
             self.attendant.give(Work::Continue(self.active(queues), state.service.clone()));
             // As in the network card.
             self.interrupt.used_buffer();

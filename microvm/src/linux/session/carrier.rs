@@ -108,11 +108,13 @@ impl Carrier {
         if ready.input {
             let most = self.session.streams().get(FIRST).map_or(0, |first| first.room());
             let given = self.typed.input(most, &mut frames);
-            if let Some(first) = self.session.streams().get(FIRST) {
+            let mut streams = self.session.streams();
+            if let Some(first) = streams.get(FIRST) {
                 first.gave(given);
             }
-        }
-        if !frames.is_empty() {
+            // Under the lock, as everywhere: a snapshot has what was counted.
+            self.session.inbox().give(&frames);
+        } else if !frames.is_empty() {
             self.session.inbox().give(&frames);
         }
         for (source, is_ready) in [(Source::Output, ready.output), (Source::Error, ready.error)] {
@@ -158,14 +160,12 @@ impl Carrier {
     /// Tells the guest of what has been taken.
     fn tell(&self) {
         let mut frames = Vec::new();
-        {
-            let mut streams = self.session.streams();
-            for (number, count) in streams.news() {
-                encode(Kind::Credit, number, &count.to_le_bytes(), &mut frames);
-            }
-            if streams.all_taken() {
-                encode(Kind::Taken, FIRST, &[], &mut frames);
-            }
+        let mut streams = self.session.streams();
+        for (number, count) in streams.news() {
+            encode(Kind::Credit, number, &count.to_le_bytes(), &mut frames);
+        }
+        if streams.all_taken() {
+            encode(Kind::Taken, FIRST, &[], &mut frames);
         }
         if !frames.is_empty() {
             self.session.inbox().give(&frames);

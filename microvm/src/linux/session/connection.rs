@@ -81,7 +81,6 @@ impl Connection {
             // These go the other way, or come too early.
             _ => {}
         });
-        drop(streams);
         // Whoever says what is no frame is heard no more.
         self.gone |= decoded.is_err();
         if let Some(sentence) = refusal {
@@ -136,9 +135,14 @@ impl Connection {
     pub(super) fn end(self, session: &Session) {
         let Some(number) = self.stream else { return };
         session.streams().abandon(number);
-        let mut frames = Vec::new();
-        encode(Kind::EndOfInput, number, &[], &mut frames);
-        encode(Kind::Signal, number, &[Signal::SIGKILL as u8], &mut frames);
-        session.inbox().give(&frames);
+        session.inbox().give(&death(number));
     }
+}
+
+/// Frames that kill a program.
+pub(super) fn death(number: u32) -> Vec<u8> {
+    let mut frames = Vec::new();
+    encode(Kind::EndOfInput, number, &[], &mut frames);
+    encode(Kind::Signal, number, &[Signal::SIGKILL as u8], &mut frames);
+    frames
 }

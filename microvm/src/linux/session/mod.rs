@@ -14,6 +14,7 @@ use super::LinuxError;
 use crate::confinement::{self, Role};
 use crate::devices::virtio::console::{Console, Inbox, Sink};
 use crate::devices::virtio::device::QueueDevice;
+use crate::snapshot::devices::SessionState;
 use crate::system;
 use isobench_workload::guest::{Decoder, FIRST, Kind, encode};
 use nix::sys::signal::{SigSet, Signal};
@@ -21,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::termios::{OptionalActions, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::os::unix::net::UnixListener;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use streams::Streams;
@@ -56,17 +58,28 @@ struct Shared {
     news: EventFd,
     /// Told when what was written has been taken.
     taken: Condvar,
+    /// While this is there, nothing is carried: the streams are still to be those of a guest that was saved.
+    held: Mutex<Option<Sender<()>>>,
 }
 
 impl Session {
     /// Takes the standard input and the signals from now on and gives them to the guest, and takes further programs on a socket. To
     /// be called before there is any other thread, since each has the signals of the one that starts it.
     pub(super) fn begin(listener: Option<UnixListener>) -> Result<Self, LinuxError> {
+        let session = Self::begin_held(listener)?;
+        session.release();
+        Ok(session)
+    }
+
+    /// The same, for a guest that goes on from a snapshot: nothing is carried before the console has its state.
+    pub(super) fn begin_held(listener: Option<UnixListener>) -> Result<Self, LinuxError> {
+        let (hold, held) = mpsc::channel();
         let shared = Shared {
             inbox: Inbox::new().map_err(LinuxError::Devices)?,
             streams: Mutex::new(Streams::new()),
             news: EventFd::new(EFD_NONBLOCK).map_err(LinuxError::Devices)?,
             taken: Condvar::new(),
+            held: Mutex::new(Some(hold)),
         };
         let session = Self(Arc::new(shared));
         if let Some(listener) = &listener {
@@ -76,6 +89,8 @@ impl Session {
         let carried = session.clone();
         let carry = move || {
             system::block_alarm();
+            // It ends with the other end.
+            let _ = held.recv();
             if confinement::confine(Role::Session).is_ok() {
                 carrier::Carrier::new(carried, typed, listener).carry();
             }
@@ -83,6 +98,10 @@ impl Session {
         let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK).spawn(carry);
         thread.map_err(LinuxError::Devices)?;
         Ok(session)
+    }
+
+    fn release(&self) {
+        drop(self.0.held.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The console by which the guest takes the input and gives the output.
@@ -136,6 +155,21 @@ impl Sink for Outputs {
         drop(streams);
         // Full means pending.
         let _ = session.0.news.write(1);
+    }
+
+    fn save(&self, inbox: &Inbox) -> (SessionState, Vec<u8>) {
+        // Under the lock nobody gives anything.
+        let streams = self.session.streams();
+        (streams.save(self.decoder.begun()), inbox.unread())
+    }
+
+    fn restore(&mut self, state: SessionState) {
+        let (streams, further) = Streams::go_on(&state);
+        self.decoder = Decoder::go_on(state.begun);
+        *self.session.streams() = streams;
+        // Whoever had them run is not here.
+        further.into_iter().for_each(|number| self.session.inbox().give(&connection::death(number)));
+        self.session.release();
     }
 }
 

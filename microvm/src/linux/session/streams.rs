@@ -1,6 +1,7 @@
 //! What the guest's programs have written and nobody has taken yet. The guest is not trusted with more than to write bytes: what it
 //! may have under way is bounded for each stream, and whatever breaks a bound is heard no more.
 
+use crate::snapshot::devices::SessionState;
 use isobench_workload::guest::{FIRST, Kind, MOST_PROGRAMS, TOLD_AT_ONCE, WINDOW};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -93,6 +94,33 @@ impl Streams {
     pub(super) fn new() -> Self {
         let streams = BTreeMap::from([(FIRST, Stream::default())]);
         Self { streams, next: FIRST + 1, last: false, answered: false, deaf: false }
+    }
+
+    /// What a snapshot must hold of them.
+    pub(super) fn save(&self, begun: &[u8]) -> SessionState {
+        let state = |(number, stream): (&u32, &Stream)| {
+            (*number, stream.output.len() + stream.error.len() + stream.untold, stream.under_way.min(WINDOW))
+        };
+        SessionState {
+            begun: begun.to_vec(),
+            streams: self.streams.iter().map(state).collect(),
+            next: self.next,
+            last: self.last,
+            answered: self.answered,
+            deaf: self.deaf,
+        }
+    }
+
+    /// Those of a guest that goes on from a snapshot. Nobody here wants what its further programs write: the numbers of these.
+    pub(super) fn go_on(state: &SessionState) -> (Self, Vec<u32>) {
+        let SessionState { next, last, answered, deaf, .. } = *state;
+        let mut streams = BTreeMap::new();
+        for (number, held, under_way) in &state.streams {
+            let (untold, under_way, abandoned) = (*held, *under_way, *number != FIRST);
+            streams.insert(*number, Stream { untold, under_way, abandoned, ..Stream::default() });
+        }
+        let further = streams.keys().copied().filter(|number| *number != FIRST).collect();
+        (Self { streams, next, last, answered, deaf }, further)
     }
 
     /// Takes what the guest says; after something that it must not say, nothing more.

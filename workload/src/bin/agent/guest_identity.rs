@@ -80,6 +80,13 @@ impl Clone {
         if let Some(name) = &identity.host_name {
             rustix::system::sethostname(name.as_bytes()).map_err(|error| format!("take the name {name}: {error}"))?;
         }
+        for (name, text) in &identity.files {
+            // A root need not have the directory.
+            if !name.contains('/') && std::fs::exists("/etc")? {
+                let path = format!("/etc/{name}");
+                std::fs::write(&path, text).map_err(|error| format!("write {path}: {error}"))?;
+            }
+        }
         if let Some(network) = identity.network {
             self.netlink.reconfigure(self.network.as_ref(), &network)?;
             self.network = Some(network);
