@@ -150,6 +150,7 @@ fn snapshots() -> Outcome {
     // It goes on, and what is there is not written over.
     lab.await_server("default/client", "198.51.100.1", 8080)?;
     lab.refused(&["snapshot", "web", "--out", &warm], 2, "is there already")?;
+    killed_snapshots(&lab, directory.path())?;
 
     same(lab.well(&["restore", &warm, "--clones", "3", "--name", "clone"])?.lines().count(), 3)?;
     let mut addresses = BTreeSet::new();
@@ -188,6 +189,38 @@ fn snapshots() -> Outcome {
     lab.refused(&["restore", &cold, "--network", "none"], 2, "which needs a network")?;
     check(!lab.well(&["ps", "-a"])?.contains("damaged"), || "something was made of a damaged snapshot".into())?;
     same(std::fs::read_dir(directory.path())?.count(), 2)
+}
+
+/// A command that is killed leaves what it had begun: `isobench gc` removes it, and so does the next one.
+fn killed_snapshots(lab: &Lab, directory: &Path) -> Outcome {
+    let begun = || -> Result<bool, Failed> {
+        let partial = |name: std::ffi::OsString| name.to_string_lossy().starts_with("isobench-partial-");
+        Ok(std::fs::read_dir(directory)?.flatten().any(|entry| partial(entry.file_name())))
+    };
+    let monitor = lab.inspect("web")?["State"]["Pid"].clone();
+    let signal = |name: &str| lab.shell("default", &format!("kill -{name} {monitor}"));
+    let (killed, next) = (directory.join("killed").display().to_string(), directory.join("next"));
+    for sweeper in ["gc", "next"] {
+        // A machine that answers nobody is being saved for as long as wanted.
+        signal("STOP")?;
+        let words = ["vm", "snapshot", "web", "--out", &killed];
+        let mut child = lab.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        until("what it begins", begun)?;
+        child.kill()?;
+        child.wait()?;
+        signal("CONT")?;
+        check(begun()?, || "nothing was left".into())?;
+        until("its removal", || {
+            if sweeper == "gc" {
+                lab.command(&["gc"]).output()?;
+            } else {
+                lab.well(&["snapshot", "web", "--out", &next.display().to_string()])?;
+                std::fs::remove_dir_all(&next)?;
+            }
+            Ok(!begun()?)
+        })?;
+    }
+    check(!directory.join("killed").exists(), || "there is a snapshot of a killed command".into())
 }
 
 fn life() -> Outcome {

@@ -213,7 +213,12 @@ fn answer(stream: &mut UnixStream, asked: &Asked) -> io::Result<()> {
         Ok(answer) => Ok(answer),
         Err(error) => serde_json::to_string(&Refusal { error }),
     };
-    stream.write_all(format!("{}\n", answer.map_err(io::Error::other)?).as_bytes())
+    let told = stream.write_all(format!("{}\n", answer.map_err(io::Error::other)?).as_bytes());
+    // Whoever was to end a machine that stays paused is gone.
+    if let Some(keeper) = asked.keeper.as_ref().filter(|_| told.is_err() && request.starts_with("snapshot stay")) {
+        keeper.resume();
+    }
+    told
 }
 
 /// Reads a request and the descriptors that come with it.

@@ -3,9 +3,10 @@
 use crate::commands::{Status, output};
 use crate::instances::protocol::Order;
 use crate::instances::{Kind, Status as State, Store, attach, monitor_socket, refuse};
+use crate::journal::{Journal, Kind as JournalKind};
 use anyhow::Context;
 use isobench_microvm::snapshot::SnapshotError;
-use isobench_microvm::snapshot::take::{Afterwards, take_with_note};
+use isobench_microvm::snapshot::take::{Afterwards, take_with_note, temporary};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ Examples:
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let Arguments { out, stop, name } = arguments;
+    let shown = out.display().to_string();
     let machine = Store::of(Kind::Machine)?.find(&name)?;
     let title = machine.title();
     if machine.state.status != State::Running {
@@ -47,7 +49,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     // By a descriptor, since the path of a socket must be short.
     let directory = File::open(machine.path()).with_context(|| format!("open the directory of the {title}"))?;
     let socket = monitor_socket(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
-    match take_with_note(&socket, &out, if stop { Afterwards::Stay } else { Afterwards::Continue }, Some(note)) {
+    // A process that is killed while it writes leaves a directory, of which the journal tells `isobench gc`.
+    let out = std::path::absolute(&out).with_context(|| format!("find the place of {}", out.display()))?;
+    let journal = Journal::open().context("open the journal")?;
+    journal.note(JournalKind::Directory, &temporary(&out)?)?;
+    let taken = take_with_note(&socket, &out, if stop { Afterwards::Stay } else { Afterwards::Continue }, Some(note));
+    journal.close();
+    match taken {
         Ok(_) => {}
         Err(error @ SnapshotError::Exists { .. }) => return refuse(error.to_string()),
         Err(error) => return Err(error).with_context(|| format!("save the {title}")),
@@ -55,6 +63,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     if stop {
         attach::ask(&machine, &Order::Signal(rustix::process::Signal::KILL.as_raw()))?;
     }
-    output::print(&format!("{}\n", out.display()))?;
+    output::print(&format!("{shown}\n"))?;
     Ok(Status::Success)
 }
