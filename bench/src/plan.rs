@@ -159,7 +159,7 @@ fn quick_blocks(experiment: &str, kind: &Kind) -> Option<u32> {
         ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
         ("runc" | "crun" | "bubblewrap", "memory") => Some(2),
         // Its first launch takes the snapshot.
-        ("vm-unikernel-restored", "startup") => Some(6),
+        ("vm-unikernel-restored" | "vm-linux-restored", "startup") => Some(6),
         // It boots for a second.
         ("user-mode-linux", "startup") => Some(6),
         ("user-mode-linux", "memory") => Some(0),

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const SANDBOXES: [&str; 5] = ["process", "container-none", "container-bridge", "vm-unikernel", "vm-linux"];
+const SANDBOXES: [&str; 6] =
+    ["process", "container-none", "container-bridge", "vm-unikernel", "vm-linux", "vm-linux-restored"];
 const BLOCKS: usize = 2;
 const BUSYBOX: &str = "/bin/busybox";
 /// Guests boot slowly on an emulated machine.

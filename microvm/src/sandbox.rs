@@ -4,7 +4,8 @@
 
 mod restored;
 
-pub use restored::RestoredSandbox;
+pub(crate) use restored::launch_clone;
+pub use restored::{RestoredSandbox, Savable};
 
 use crate::enclosure::{Enclosure, Monitor};
 use isobench_workload::{
@@ -131,6 +132,21 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox
 
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
         self.launch_with(workload, None)
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> Savable for UnikernelSandbox<F> {
+    fn restored_name(&self) -> &'static str {
+        "vm-unikernel-restored"
+    }
+
+    fn launch_savable(&mut self, workload: &Workload, control: &Path) -> Result<Instance, LaunchError> {
+        self.launch_with(workload, Some(control))
+    }
+
+    fn launch_clone(&mut self, words: &[String], number: u64, workload: &Workload) -> Result<Instance, LaunchError> {
+        let (name, command) = (self.restored_name(), Command::new(&self.program));
+        launch_clone(name, number, command, &self.enclosure, &mut self.attach, (words, workload))
     }
 }
 

@@ -96,6 +96,7 @@ sandbox-container-custom = a custom network
 sandbox-vm-unikernel = the unikernel VM
 sandbox-vm-unikernel-restored = the unikernel VM restored from a snapshot
 sandbox-vm-linux = the Linux VM
+sandbox-vm-linux-restored = the Linux VM restored from a snapshot
 
 ## Charts
 chart-data = Data as a table

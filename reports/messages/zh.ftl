@@ -95,6 +95,7 @@ sandbox-container-custom = 自定义网络
 sandbox-vm-unikernel = unikernel 虚拟机
 sandbox-vm-unikernel-restored = 从快照恢复的 unikernel 虚拟机
 sandbox-vm-linux = Linux 虚拟机
+sandbox-vm-linux-restored = 从快照恢复的 Linux 虚拟机
 
 ## Charts
 chart-data = 数据表

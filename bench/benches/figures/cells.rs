@@ -77,6 +77,12 @@ pub(crate) fn unikernel_restored() -> anyhow::Result<Pair> {
     pairs(ready("vm-unikernel-restored"), ready("vm-unikernel"))
 }
 
+pub(crate) fn linux_restored() -> anyhow::Result<Pair> {
+    let ready =
+        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
+    pairs(ready("vm-linux-restored"), ready("vm-linux"))
+}
+
 pub(crate) fn unikernel_gone() -> anyhow::Result<Pair> {
     let gone =
         |sandbox| Place { experiment: "startup", sandbox, metric: "start.gone", parameters: &[], read: nanoseconds };

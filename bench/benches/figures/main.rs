@@ -233,6 +233,14 @@ const FIGURES: &[Figure] = &[
         measure: exits::linux_against_qemu,
     },
     Figure {
+        name: "linux.restore",
+        text: "Linux VM restored from a verified snapshot as a clone, its network included, t0 to the first TCP answer; in scripts/rig on an emulated machine",
+        against: "the same Linux VM booted, its network included, t0 to the first TCP answer",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.2),
+        measure: cells::linux_restored,
+    },
+    Figure {
         name: "generator.loopback.agreement",
         text: "TCP by our load generator over loopback",
         against: "iperf3 over the same path",

@@ -72,6 +72,9 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
 /// The unikernel that is restored from a snapshot.
 const RESTORED: &str = "vm-unikernel-restored";
 
+/// Linux that is restored from a snapshot.
+const RESTORED_LINUX: &str = "vm-linux-restored";
+
 /// The peer that boots a complete distribution.
 const QEMU_DISTRIBUTION: &str = "qemu-distribution";
 
@@ -90,6 +93,7 @@ pub const KINDS: &[Kind] = &[
     kind("vm-unikernel", Family::Unikernel, Network::Bridged),
     kind(RESTORED, Family::Unikernel, Network::Bridged),
     kind("vm-linux", Family::Linux, Network::Bridged),
+    kind(RESTORED_LINUX, Family::Linux, Network::Bridged),
     kind("runc", Family::Peer, Network::None),
     kind("crun", Family::Peer, Network::None),
     kind("bubblewrap", Family::Peer, Network::None),
@@ -117,7 +121,7 @@ impl Kind {
 
     /// Whether it is restored from a snapshot, so that it is another way to start what another kind is.
     pub fn is_restored(&self) -> bool {
-        self.name == RESTORED
+        [RESTORED, RESTORED_LINUX].contains(&self.name)
     }
 
     /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated.
@@ -207,16 +211,19 @@ pub(crate) fn find(
             "vm-unikernel" if kvm.runs_unikernel() => {
                 unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks)
             }
-            RESTORED if kvm.runs_unikernel() => virtual_machine::restored(vmm, networks)
-                .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
-                .map_err(|error| format!("{error:#}")),
-            "vm-linux" if kvm.runs_linux() => match settings.kernel.clone().or_else(kernel::find) {
-                Some(kernel) => virtual_machine::linux(&kernel, vmm, agent, networks)
-                    .map(|sandbox| (Box::new(sandbox) as Box<dyn Sandbox>, None))
-                    .map_err(|error| format!("{error:#}")),
-                None => Err(NO_GUEST_KERNEL.into()),
-            },
-            "vm-unikernel" | RESTORED | "vm-linux" => Err(match &kvm {
+            RESTORED if kvm.runs_unikernel() => {
+                let booted = virtual_machine::unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks);
+                made(virtual_machine::restored(booted))
+            }
+            "vm-linux" | RESTORED_LINUX if kvm.runs_linux() => {
+                let kernel = settings.kernel.clone().or_else(kernel::find).ok_or(NO_GUEST_KERNEL)?;
+                let booted = virtual_machine::linux(&kernel, vmm, agent, networks);
+                match kind.is_restored() {
+                    true => made(booted.and_then(virtual_machine::restored)),
+                    false => made(booted),
+                }
+            }
+            "vm-unikernel" | RESTORED | "vm-linux" | RESTORED_LINUX => Err(match &kvm {
                 Verdict::None(_) => doctor::kvm().with_remedy(),
                 Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
             }),
@@ -270,6 +277,10 @@ pub(crate) fn with_balloon(ground: &Ground, socket: PathBuf) -> anyhow::Result<B
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, networks: &OwnNetworks) -> Found {
     Ok((Box::new(virtual_machine::unikernel(housing, vmm, networks)), None))
+}
+
+fn made<S: Sandbox + 'static>(made: anyhow::Result<S>) -> Found {
+    found(made.map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")))
 }
 
 fn found<S: Sandbox + 'static>(found: Result<(S, Option<String>), String>) -> Found {

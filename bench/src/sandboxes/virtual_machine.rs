@@ -4,7 +4,7 @@ use crate::programs::Program;
 use crate::testbed::directory;
 use crate::testbed::network::OwnNetworks;
 use isobench_microvm::linux::{self, sandbox::LinuxSandbox};
-use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, RestoredSandbox, UnikernelSandbox};
+use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbox, Savable, UnikernelSandbox};
 use isobench_runtime::network::BridgeNetwork;
 use isobench_runtime::network::tap::Offload;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,13 +26,10 @@ pub(super) fn unikernel(
     })
 }
 
-/// The sandbox that restores the unikernel.
-pub(super) fn restored(
-    vmm: &Rc<Program>,
-    networks: &OwnNetworks,
-) -> anyhow::Result<RestoredSandbox<impl FnMut() -> Result<Attachment, AttachError> + use<>>> {
-    let booted = unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks);
-    Ok(RestoredSandbox::new(booted, directory(super::RESTORED)?))
+/// The sandbox that restores what another one boots.
+pub(super) fn restored<S: Savable>(booted: S) -> anyhow::Result<RestoredSandbox<S>> {
+    let place = directory(booted.restored_name())?;
+    Ok(RestoredSandbox::new(booted, place))
 }
 
 /// The sandbox that runs Linux with this kernel.

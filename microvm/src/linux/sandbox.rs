@@ -4,13 +4,14 @@ use super::BalloonKind;
 use super::kernel::{Kernel, KernelError};
 use crate::enclosure::{Enclosure, Monitor};
 use crate::memory::Pages;
-use crate::sandbox::{AttachError, Attachment, enclosure, start};
+use crate::sandbox::{AttachError, Attachment, Savable, enclosure, launch_clone, start};
 use isobench_workload::{
     Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Memory of a Linux guest unless told otherwise, in bytes: a distribution's kernel unpacks itself in half of it.
@@ -23,6 +24,15 @@ pub struct DiskFile {
     pub path: PathBuf,
     /// Whether it is never written.
     pub read_only: bool,
+}
+
+impl DiskFile {
+    /// It as `isobench-vmm` takes it.
+    fn words(&self) -> OsString {
+        let mut words = self.path.clone().into_os_string();
+        words.push(if self.read_only { ":ro" } else { ":rw" });
+        words
+    }
 }
 
 /// The sandbox `vm-linux`.
@@ -154,6 +164,30 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
     }
 
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
+        let control = self.control.clone();
+        self.launch_with(workload, control)
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> Savable for LinuxSandbox<F> {
+    fn restored_name(&self) -> &'static str {
+        "vm-linux-restored"
+    }
+
+    fn launch_savable(&mut self, workload: &Workload, control: &Path) -> Result<Instance, LaunchError> {
+        self.launch_with(workload, Some(control.into()))
+    }
+
+    fn launch_clone(&mut self, words: &[String], number: u64, workload: &Workload) -> Result<Instance, LaunchError> {
+        let (name, mut command) = (self.restored_name(), Command::new(&self.program));
+        command.args(words);
+        self.disks.iter().for_each(|disk| _ = command.arg("--disk").arg(disk.words()));
+        launch_clone(name, number, command, &self.enclosure, &mut self.attach, (&[], workload))
+    }
+}
+
+impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
+    fn launch_with(&mut self, workload: &Workload, control: Option<PathBuf>) -> Result<Instance, LaunchError> {
         if matches!(workload, Workload::Program { .. }) {
             let what = "a program of your own in the Linux guest".into();
             return Err(Unsupported { what, why: "its initramfs holds the agent alone".into() }.into());
@@ -171,11 +205,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
         if self.processors != 1 {
             command.args(["--cpus", &self.processors.to_string()]);
         }
-        for DiskFile { path, read_only } in &self.disks {
-            let mut words = path.clone().into_os_string();
-            words.push(if *read_only { ":ro" } else { ":rw" });
-            command.arg("--disk").arg(words);
-        }
+        self.disks.iter().for_each(|disk| _ = command.arg("--disk").arg(disk.words()));
         match self.pages {
             Pages::System => {}
             Pages::Small => _ = command.args(["--pages", "small"]),
@@ -191,9 +221,9 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for LinuxSandbox<F> 
             command.args(["--balloon", if kind == BalloonKind::Reporting { "reporting" } else { "plain" }]);
         }
         let mut attachment = attachment;
-        if let Some(socket) = &self.control {
-            command.arg("--control").arg(socket);
-            attachment.resources.push(Box::new(ControlSocket(socket.clone())));
+        if let Some(socket) = control {
+            command.arg("--control").arg(&socket);
+            attachment.resources.push(Box::new(ControlSocket(socket)));
         }
         for argument in workload.arguments() {
             command.args(["--argument", &argument]);

@@ -45,6 +45,7 @@ impl Synthetic {
             ("vm-unikernel", Family::Unikernel),
             ("vm-linux", Family::Linux),
             ("qemu-microvm", Family::Peer),
+            ("vm-linux-restored", Family::Linux),
             ("qemu-distribution", Family::Peer),
         ];
         let sandboxes = names.map(|(name, family)| SandboxRecord {

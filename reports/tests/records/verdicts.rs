@@ -43,10 +43,10 @@ fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_te
 #[test]
 fn the_claims_are_whole() {
     let mut ids: Vec<_> = claims().iter().map(|claim| &claim.id).collect();
-    assert_eq!(ids.len(), 45);
+    assert_eq!(ids.len(), 46);
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 45, "an id stands twice");
+    assert_eq!(ids.len(), 46, "an id stands twice");
     for claim in claims() {
         assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
         let tested = !claim.rules.is_empty();
@@ -205,7 +205,7 @@ fn starts(container: f64, vm: f64, spread: f64) -> Synthetic {
     let mut records = Synthetic::new();
     let mut generator = fastrand::Rng::with_seed(5);
     for block in 1..=10 {
-        let machines = ["vm-linux", "vm-unikernel", "qemu-microvm"].map(|machine| (machine, vm));
+        let machines = ["vm-linux", "vm-unikernel", "qemu-microvm", "vm-linux-restored"].map(|machine| (machine, vm));
         for (sandbox, seconds) in [("container-bridge", container)].into_iter().chain(machines) {
             let nanoseconds = seconds * 1e9 * noise(&mut generator, spread);
             records.number(sandbox, block, "start.ready", &owned(&[]), nanoseconds);
@@ -216,7 +216,7 @@ fn starts(container: f64, vm: f64, spread: f64) -> Synthetic {
 
 #[test]
 fn starts_are_held_against_limits() {
-    for id in ["vm.start", "vm.start.unikernel", "vm.start.emulation"] {
+    for id in ["vm.start", "vm.start.unikernel", "vm.start.emulation", "vm.start.restored"] {
         let answer = |container, vm, spread| starts(container, vm, spread).verdict(id).answer;
         assert_eq!(answer(1.0, 90.0, 0.2), Answer::Confirmed);
         assert_eq!(answer(1.0, 2.0, 0.2), Answer::Split, "the container's part holds, the machine's does not");

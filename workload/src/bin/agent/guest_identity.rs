@@ -40,7 +40,7 @@ pub(crate) fn listen(netlink: Netlink, network: Option<Network>) -> Result<(), F
     });
     before.thread_set_mask()?;
     thread?;
-    Ok(())
+    crate::say(&format!("{AWAITS}\n"))
 }
 
 /// A guest that may become another.
@@ -53,7 +53,6 @@ impl Clone {
     fn attend(&mut self) -> Result<(), Failure> {
         let mut line = String::new();
         loop {
-            crate::say(&format!("{AWAITS}\n"))?;
             // What was begun for somebody else ends in a line that is none.
             let identity = loop {
                 line.clear();
@@ -68,7 +67,8 @@ impl Clone {
             stages.stamp(Stage::AgentEntered, clock::now());
             self.become_another(identity)?;
             stages.stamp(Stage::Listening, clock::now());
-            crate::say(&announcement::format(&stages))?;
+            // Whoever sees that it is ready can have it saved again.
+            crate::say(&format!("{AWAITS}\n{}", announcement::format(&stages)))?;
         }
     }
 
