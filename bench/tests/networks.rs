@@ -131,7 +131,7 @@ impl Container {
     fn end(self) -> Outcome {
         let Self { membership, namespace, endpoint } = self;
         drop((membership, namespace));
-        Box::new(endpoint).release().map_err(|error| error.to_string().into())
+        Box::new(endpoint).release().map(drop).map_err(|error| error.to_string().into())
     }
 
     fn ask(&self, server: Ipv4Addr, name: &str, kind: RecordType) -> Result<Option<Message>, Failed> {

@@ -53,7 +53,7 @@ impl PreparedNetwork {
     /// Where the link stays.
     pub fn release(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         drop(self.namespace);
-        self.endpoint.map_or(Ok(()), |endpoint| Box::new(endpoint).release())
+        self.endpoint.map_or(Ok(()), |endpoint| Box::new(endpoint).release().map(drop))
     }
 
     fn new(namespace: &Namespace, endpoint: Option<Endpoint>) -> Result<Self, NetworkError> {

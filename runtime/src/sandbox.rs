@@ -8,7 +8,7 @@ use crate::network::{BridgeNetwork, Protocol};
 use crate::plan::{NetworkMode, Plan, Program, Root, Specification};
 use crate::root::Mount;
 use isobench_workload::{
-    Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+    Family, Instance, LaunchError, Released, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };
 use rustix::fd::OwnedFd;
 use rustix::mount::MountFlags;
@@ -136,12 +136,12 @@ impl Resource for OwnedCgroup {
         format!("cgroup {}", self.0.describe())
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        match Arc::into_inner(self.0) {
-            Some(cgroup) => Ok(cgroup.remove(Duration::from_secs(10))?),
-            // Whoever else holds it removes it.
-            None => Ok(()),
+    fn release(self: Box<Self>) -> Released {
+        // Whoever else holds it removes it.
+        if let Some(cgroup) = Arc::into_inner(self.0) {
+            cgroup.remove(Duration::from_secs(10))?;
         }
+        Ok(None)
     }
 }
 

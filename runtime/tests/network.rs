@@ -37,6 +37,7 @@ const TESTS: &[Test] = &[
     ("no first packet is lost", no_first_packet_is_lost),
     ("nothing is on the wire that nobody asked for", nothing_is_on_the_wire_that_nobody_asked_for),
     ("a tap carries frames both ways", a_tap_carries_frames_both_ways),
+    ("a tap that is held goes when its place is released", a_tap_that_is_held_goes_when_its_place_is_released),
     ("packets are as large as on a wire where asked", packets_are_as_large_as_on_a_wire),
 ];
 
@@ -564,6 +565,23 @@ fn a_tap_carries_frames_both_ways() -> Outcome {
     Box::new(endpoint).release().map_err(|error| error.to_string())?;
     assert!(netlink.link(&link.name)?.is_none());
     assert_eq!(network.pool().leased()?, 0);
+    Ok(())
+}
+
+fn a_tap_that_is_held_goes_when_its_place_is_released() -> Outcome {
+    let _outside = host_and_outside()?;
+    let firewall = Firewall::create("isobench")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let (tap, mut endpoint) = network.tap(Offload::Segmentation)?;
+    endpoint.hold(&tap)?;
+    let (mut netlink, name) = (Netlink::open()?, endpoint.link().to_owned());
+    // The monitor has ended.
+    drop(tap);
+    assert!(netlink.link(&name)?.is_some());
+    let aftermath = Box::new(endpoint).release().map_err(|error| error.to_string())?;
+    assert!(netlink.link(&name)?.is_none());
+    assert_eq!(network.pool().leased()?, 0);
+    aftermath.ok_or("nothing was left to wait for")?.wait();
     Ok(())
 }
 

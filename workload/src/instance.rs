@@ -4,6 +4,7 @@ use crate::{Exit, Output, OutputError, Process, ProcessError, Stage, Stages, ann
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::Signal;
 use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Something on the machine that belongs to an instance and outlives its process: a cgroup, an address, a published port.
@@ -12,7 +13,28 @@ pub trait Resource: std::fmt::Debug {
     fn describe(&self) -> String;
 
     /// Removes it and sees that it is absent.
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn release(self: Box<Self>) -> Released;
+}
+
+/// How a resource was removed: what is left to wait for, where there is something, or why it could not be removed.
+pub type Released = Result<Option<Aftermath>, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What the kernel still does for a resource that is absent already, such as giving back a link's memory when nobody can read it
+/// any more. Dropped, it goes on by itself.
+#[derive(Debug)]
+pub struct Aftermath(JoinHandle<()>);
+
+impl Aftermath {
+    /// What is over when this thread has ended.
+    pub fn of(thread: JoinHandle<()>) -> Self {
+        Self(thread)
+    }
+
+    /// Waits until it is over.
+    pub fn wait(self) {
+        // A thread that panicked has ended as well.
+        let _ = self.0.join();
+    }
 }
 
 /// A resource that could not be removed.
@@ -212,8 +234,9 @@ impl Instance {
         self.process.wait(deadline).map_err(|source| InstanceError::Process { instance: name.clone(), source })
     }
 
-    /// Ends the instance: kills it, reaps it and releases all that belongs to it. Stamps [`Stage::Ending`],
-    /// [`Stage::Reaped`] and [`Stage::Gone`] and gives all stages back, or every error that occurred.
+    /// Ends the instance: kills it, reaps it, releases all that belongs to it, and waits for what the kernel does for that
+    /// afterwards. Stamps [`Stage::Ending`], [`Stage::Reaped`], [`Stage::Gone`] and, where there was something to wait for,
+    /// [`Stage::Settled`], and gives all stages back, or every error that occurred.
     pub fn destroy(mut self) -> Result<Stages, Vec<Box<dyn std::error::Error + Send + Sync>>> {
         let mut errors: Vec<Box<dyn std::error::Error + Send + Sync>> = Vec::new();
         self.stages.stamp(Stage::Ending, clock::now());
@@ -224,22 +247,28 @@ impl Instance {
             errors.push(Box::new(error));
         }
         self.stages.stamp(Stage::Reaped, clock::now());
-        for error in self.release() {
+        let (aftermaths, unreleased) = self.release();
+        for error in unreleased {
             errors.push(Box::new(error));
         }
         self.stages.stamp(Stage::Gone, clock::now());
+        if !aftermaths.is_empty() {
+            aftermaths.into_iter().for_each(Aftermath::wait);
+            self.stages.stamp(Stage::Settled, clock::now());
+        }
         if errors.is_empty() { Ok(std::mem::take(&mut self.stages)) } else { Err(errors) }
     }
 
-    fn release(&mut self) -> Vec<ResourceError> {
-        let mut errors = Vec::new();
+    fn release(&mut self) -> (Vec<Aftermath>, Vec<ResourceError>) {
+        let (mut aftermaths, mut errors) = (Vec::new(), Vec::new());
         while let Some(resource) = self.resources.pop() {
             let description = resource.describe();
-            if let Err(source) = resource.release() {
-                errors.push(ResourceError { resource: description, source });
+            match resource.release() {
+                Ok(aftermath) => aftermaths.extend(aftermath),
+                Err(source) => errors.push(ResourceError { resource: description, source }),
             }
         }
-        errors
+        (aftermaths, errors)
     }
 }
 

@@ -43,7 +43,7 @@ mod workload;
 #[cfg(feature = "std")]
 pub use {
     input::Input,
-    instance::{Instance, InstanceError, Located, Locator, Resource, ResourceError},
+    instance::{Aftermath, Instance, InstanceError, Located, Locator, Released, Resource, ResourceError},
     output::{Output, OutputError},
     process::{Exit, Process, ProcessError},
     sandbox::{Family, LaunchError, Sandbox, Unsupported},

@@ -30,6 +30,8 @@ pub enum Stage {
     Reaped,
     /// The process, cgroup, links, address and ports are seen to be absent.
     Gone,
+    /// What the kernel does afterwards for what is absent already, such as freeing a tap's memory, is over too.
+    Settled,
 }
 
 impl Stage {
@@ -48,11 +50,12 @@ impl Stage {
             Self::Ending => "ending",
             Self::Reaped => "reaped",
             Self::Gone => "gone",
+            Self::Settled => "settled",
         }
     }
 
     /// Every stage, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Started,
         Self::Created,
         Self::VmmEntered,
@@ -65,6 +68,7 @@ impl Stage {
         Self::Ending,
         Self::Reaped,
         Self::Gone,
+        Self::Settled,
     ];
 }
 

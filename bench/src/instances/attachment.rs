@@ -184,7 +184,7 @@ fn joining(request: &Request, name: &str) -> Joining {
 }
 
 fn give_back(endpoint: impl Resource + 'static) -> anyhow::Result<()> {
-    Box::new(endpoint).release().map_err(|error| anyhow::anyhow!(error))
+    Box::new(endpoint).release().map(drop).map_err(|error| anyhow::anyhow!(error))
 }
 
 fn place(membership: &Membership, interface: &str) -> NetworkPlace {

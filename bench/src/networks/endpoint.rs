@@ -201,7 +201,7 @@ impl Connection {
         self.membership = None;
         let Some(endpoint) = self.endpoint.take() else { return Ok(()) };
         endpoint.disconnect()?;
-        Box::new(endpoint).release().map_err(|error| anyhow::anyhow!(error))
+        Box::new(endpoint).release().map(drop).map_err(|error| anyhow::anyhow!(error))
     }
 }
 

@@ -4,7 +4,7 @@ use super::root_directory::AGENT;
 use super::spawn::{failed, find_program, spawn, version};
 use crate::testbed::{cgroups, directory};
 use anyhow::Context;
-use isobench_workload::{Family, Instance, LaunchError, Resource, Sandbox, Workload};
+use isobench_workload::{Family, Instance, LaunchError, Released, Resource, Sandbox, Workload};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl Resource for Container {
         format!("container {}", self.id)
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn release(self: Box<Self>) -> Released {
         let mut command = Command::new(&self.program);
         command.args(["delete", "--force", &self.id]).stdin(Stdio::null());
         let output = in_mounts(self.mounts.as_deref(), || command.output())??;
@@ -96,7 +96,7 @@ impl Resource for Container {
         cgroups::remove_named(&self.id)?;
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         // A container whose program has ended by itself was deleted by the runtime already.
-        if output.status.success() || message.contains("does not exist") { Ok(()) } else { Err(message.into()) }
+        if output.status.success() || message.contains("does not exist") { Ok(None) } else { Err(message.into()) }
     }
 }
 

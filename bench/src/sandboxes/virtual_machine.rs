@@ -51,7 +51,8 @@ pub(super) fn linux(
 
 /// A place for one machine on the network. It is given up when the tap has gone with the last process that holds it.
 pub(super) fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
-    let (tap, endpoint) = network.tap(Offload::Segmentation)?;
+    let (tap, mut endpoint) = network.tap(Offload::Segmentation)?;
+    endpoint.hold(&tap)?;
     let settings = network.settings();
     Ok(Attachment {
         tap: OwnedFd::from(tap),

@@ -6,7 +6,7 @@ use crate::enclosure::{Enclosure, Monitor};
 use crate::memory::Pages;
 use crate::sandbox::{AttachError, Attachment, Savable, enclosure, launch_clone, start};
 use isobench_workload::{
-    Family, Instance, LaunchError, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+    Family, Instance, LaunchError, Released, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -145,11 +145,11 @@ impl Resource for ControlSocket {
         format!("control socket {}", self.0.display())
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn release(self: Box<Self>) -> Released {
         match std::fs::remove_file(&self.0) {
             // A machine that never came so far made none.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => Ok(other?),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(None),
         }
     }
 }

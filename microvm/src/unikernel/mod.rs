@@ -25,6 +25,7 @@ use crate::system;
 use crate::vcpu::{Crew, Stop, Vcpu, VcpuError};
 use crate::{bus::Device, layout};
 use isobench_guest::contract::{self, BootParameters, Network, Task};
+use isobench_guest::frame::BUFFER;
 use isobench_guest::virtio::{Registers, StartError};
 use isobench_workload::{Stage, Stages, clock};
 use kvm_ioctls::VcpuFd;
@@ -249,13 +250,16 @@ fn write(memory: &GuestMemoryMmap, address: u64, bytes: &[u8]) -> Result<(), Mem
     memory.write_slice(bytes, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source })
 }
 
-/// Provides the pages that every boot touches.
+/// Provides the pages that every boot and every clone writes to first: those that the guest would have to fault in cost it ten
+/// times as much.
 fn populate(memory: &GuestMemoryMmap, task: Task) -> Result<(), MemoryError> {
     /// Of the stack, as much as the server uses.
-    const STACK: u64 = 0x8000;
+    const STACK: u64 = 0xb000;
     memory::populate(memory, contract::STACK_TOP - STACK, STACK as usize)?;
     if task == Task::Serve {
         memory::populate(memory, contract::RINGS[0], 0x2000)?;
+        // The first buffer to send from, after those to receive into.
+        memory::populate(memory, contract::BUFFERS + (contract::QUEUE_SIZE * BUFFER) as u64, 0x1000)?;
     }
     Ok(())
 }

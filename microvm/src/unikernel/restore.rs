@@ -1,6 +1,6 @@
 //! Restoring a unikernel from a snapshot: the recipe of the crate's front page, with what was saved in place of kernel and registers.
 
-use super::{Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UnikernelError, operate, ports, seed, write};
+use super::{Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UnikernelError, operate, populate, ports, seed, write};
 use crate::bus::Bus;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
@@ -105,6 +105,7 @@ pub fn restore(
         ..before
     };
     write(&memory, address, &parameters.encode())?;
+    populate(&memory, before.task)?;
     // 6. the devices' state; the card's thread begins
     for (address, device) in &state.registers {
         registers.restore(*address, device).map_err(UnikernelError::State)?;

@@ -1,8 +1,10 @@
 //! A place in a network: a container's, with a veth pair, or a virtual machine's, with a tap.
 
 use super::inside::{self, Configuration, Interface, Ipv6};
-use super::{BridgeNetwork, Lease, Mac, Namespace, Netlink, NetworkError, PeerNamespace, Route, Veth};
-use isobench_workload::Resource;
+use super::{BridgeNetwork, Lease, Mac, Namespace, Netlink, NetworkError, PeerNamespace, Route, Tap, Veth};
+use isobench_workload::{Aftermath, Released, Resource};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
@@ -173,8 +175,11 @@ impl Resource for Endpoint {
         format!("{}{link}", self.lease.describe())
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.link.get().map_or(Ok(()), |name| self.network.network().await_departure(name))?)
+    fn release(self: Box<Self>) -> Released {
+        if let Some(name) = self.link.get() {
+            self.network.network().await_departure(name)?;
+        }
+        Ok(None)
     }
 }
 
@@ -186,12 +191,16 @@ pub struct TapEndpoint {
     lease: Lease,
     mac: Mac,
     link: String,
+    held: Option<OwnedFd>,
 }
+
+/// Stack of the thread that closes a tap.
+const CLOSER_STACK: usize = 64 << 10;
 
 impl TapEndpoint {
     pub(crate) fn new(network: &BridgeNetwork, lease: Lease, mac: Option<Mac>, link: String) -> Self {
         let mac = mac.unwrap_or_else(|| Mac::of(lease.address()));
-        Self { network: network.clone(), lease, mac, link }
+        Self { network: network.clone(), lease, mac, link, held: None }
     }
 
     /// The network.
@@ -214,6 +223,21 @@ impl TapEndpoint {
         self.mac
     }
 
+    /// Keeps a copy of the tap's descriptor, so that the link goes when this is released, and not with the monitor.
+    ///
+    /// Whoever closes the last copy waits within close(2): the link is absent after half a millisecond, but then the kernel waits
+    /// for an RCU barrier (`netdev_run_todo` in net/core/dev.c; 15 to 30 ms) until it gives the link's memory back. A monitor
+    /// that does this as it ends cannot be reaped before. Released here, the link is waited for, and that wait is the
+    /// [`Aftermath`].
+    pub fn hold(&mut self, tap: &Tap) -> Result<(), NetworkError> {
+        let copy = tap.as_fd().try_clone_to_owned();
+        self.held = Some(copy.map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
+            NetworkError::system("keep a descriptor of tap", &self.link, errno)
+        })?);
+        Ok(())
+    }
+
     /// The tap's name on the host.
     pub fn link(&self) -> &str {
         &self.link
@@ -225,7 +249,16 @@ impl Resource for TapEndpoint {
         format!("{} and tap {}", self.lease.describe(), self.link)
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.network.network().await_departure(&self.link)?)
+    fn release(self: Box<Self>) -> Released {
+        let aftermath = self.held.map(|tap| {
+            // This closes the last copy.
+            std::thread::Builder::new()
+                .name("tap".into())
+                .stack_size(CLOSER_STACK)
+                .spawn(|| drop(tap))
+                .map(Aftermath::of)
+        });
+        self.network.network().await_departure(&self.link)?;
+        Ok(aftermath.transpose()?)
     }
 }

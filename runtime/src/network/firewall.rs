@@ -10,7 +10,7 @@ use super::netlink::Batch;
 use super::nft::{self, Family, Member, Protocol, Redirection};
 use super::sysctl::{self, Changed};
 use super::{Namespace, Netlink, NetworkError, conntrack};
-use isobench_workload::Resource;
+use isobench_workload::{Released, Resource};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
@@ -433,7 +433,8 @@ impl Resource for PublishedPort {
         each.collect::<Vec<_>>().join(", ")
     }
 
-    fn release(mut self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.unpublish()?)
+    fn release(mut self: Box<Self>) -> Released {
+        self.unpublish()?;
+        Ok(None)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::lock_file::{Held, LockFile, Sharing};
 use super::{NetworkError, Route, Subnet, Subnet6};
-use isobench_workload::Resource;
+use isobench_workload::{Released, Resource};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
@@ -231,8 +231,8 @@ impl Resource for Lease {
         format!("address {}", self.address)
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(())
+    fn release(self: Box<Self>) -> Released {
+        Ok(None)
     }
 }
 

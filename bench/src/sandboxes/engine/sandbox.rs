@@ -9,7 +9,9 @@ use anyhow::Context;
 use isobench_runtime::Mode;
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{Namespace, Netlink};
-use isobench_workload::{Family, Instance, LaunchError, Located, Locator, Resource, Sandbox, Unsupported, Workload};
+use isobench_workload::{
+    Family, Instance, LaunchError, Located, Locator, Released, Resource, Sandbox, Unsupported, Workload,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::cell::OnceCell;
@@ -114,7 +116,7 @@ impl Resource for Container {
         format!("container {}", self.name)
     }
 
-    fn release(self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn release(self: Box<Self>) -> Released {
         let Self { engine, name, id_file, inside } = *self;
         let remove = || match engine.engine {
             Engine::Docker => engine.client.ask(&["rm", "--force", &name], None),
@@ -146,7 +148,7 @@ impl Resource for Container {
             };
             cgroups::remove_named(&group)?;
         }
-        Ok(())
+        Ok(None)
     }
 }
 

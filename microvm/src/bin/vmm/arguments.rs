@@ -13,6 +13,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How long a unikernel and its card look for frames before they sleep, in microseconds: a round trip on one host takes less, and
+/// where there are few processors, who spins takes one from who would bring the frames.
+pub(crate) const UNIKERNEL_SPIN: u32 = 20;
+/// The same for the card of a Linux guest, in microseconds.
+pub(crate) const LINUX_SPIN: u32 = 50;
+
 /// Why a command line can't be followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArgumentError {
@@ -117,7 +123,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, 
         gateway: Ipv4Addr::UNSPECIFIED,
         memory: 16 << 20,
         deadline: None,
-        spin: 50,
+        spin: UNIKERNEL_SPIN,
         segmentation: true,
         namespace: NetworkNamespace::Own,
         control: None,

@@ -1,6 +1,6 @@
 //! The subcommand `linux`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, NAMESPACES, each, namespace, seconds, size};
+use crate::arguments::{ArgumentError, LINUX_SPIN, NAMESPACES, each, namespace, seconds, size};
 use crate::network::NetworkOptions;
 use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
 use isobench_microvm::jail::{Jail, NetworkNamespace};
@@ -82,7 +82,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         control: None,
         memory: MEMORY,
         deadline: None,
-        spin: Duration::from_micros(50),
+        spin: Duration::from_micros(LINUX_SPIN.into()),
         confined: true,
         jail: None,
     };

@@ -1,6 +1,6 @@
 //! The subcommand `restore`: its options, read by hand like the others, and its run.
 
-use crate::arguments::{ArgumentError, NAMESPACES, each, namespace, seconds};
+use crate::arguments::{ArgumentError, LINUX_SPIN, NAMESPACES, UNIKERNEL_SPIN, each, namespace, seconds};
 use crate::linux::{self, DiskWords, Handle, listen};
 use crate::network::NetworkOptions;
 use isobench_guest::contract;
@@ -31,7 +31,7 @@ pub(crate) fn run(
     let (mut network_namespace, mut place) = (NetworkNamespace::Own, NetworkOptions::default());
     let (mut memory, mut state, mut control, mut exec, mut deadline) = (None, None, None, None, None);
     let (mut disks, mut host_name, mut files) = (Vec::new(), None, None);
-    let mut spin: u32 = 50;
+    let mut spin: Option<u32> = None;
     let own = [
         "--memory-file",
         "--state-file",
@@ -67,7 +67,7 @@ pub(crate) fn run(
             }
             "--deadline" => deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
             "--network-namespace" => network_namespace = namespace(&value).ok_or_else(|| wrong(NAMESPACES))?,
-            "--spin" => spin = value.parse().map_err(|_| wrong("a number of microseconds"))?,
+            "--spin" => spin = Some(value.parse().map_err(|_| wrong("a number of microseconds"))?),
             "--session" => {}
             _ => place.set(option, &value).map_err(wrong)?,
         }
@@ -79,6 +79,11 @@ pub(crate) fn run(
     let control = control.map(|handle| listen("--control", handle)).transpose()?;
     let (jail, confined) = (Some(Jail { network: network_namespace, refused: crate::refused }), true);
     let place = place.finish()?;
+    let usual = match state.guest.kind {
+        GuestKind::Unikernel => UNIKERNEL_SPIN,
+        GuestKind::Linux => LINUX_SPIN,
+    };
+    let spin = spin.unwrap_or(usual);
     let waits = Duration::from_micros(spin.into());
     match state.guest.kind {
         GuestKind::Unikernel => {
