@@ -7,7 +7,7 @@ mod shared;
 use isobench_runtime::network::bridge_network::Settings;
 use isobench_runtime::network::{
     BridgeNetwork, Configuration, Endpoint, Firewall, Link, Mac, Namespace, Netlink, Offload, PeerNamespace, Protocol,
-    Tap, Veth, inside, sysctl,
+    Tap, Veth, forget_connections, inside, sysctl,
 };
 use isobench_workload::Resource;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -24,6 +24,7 @@ const TESTS: &[Test] = &[
     ("links end with their namespace", links_end_with_their_namespace),
     ("a failed step is named", a_failed_step_is_named),
     ("a published port leads inside, and only while it is published", a_published_port_leads_inside),
+    ("tracked connections are forgotten on request", tracked_connections_are_forgotten),
     ("nothing reaches inside unless published, even with a route", nothing_reaches_inside_unless_published),
     ("outbound traffic has the address of the host", outbound_traffic_has_the_address_of_the_host),
     ("a published port is reached from everywhere on the host", a_published_port_is_reached_from_everywhere),
@@ -256,6 +257,22 @@ fn a_published_port_leads_inside() -> Outcome {
     assert_eq!(published.describe(), "published TCP port 8080 to 172.17.0.2:7000");
     Box::new(published).release().map_err(|error| error.to_string())?;
     assert!(refused(port()?));
+    Ok(())
+}
+
+fn tracked_connections_are_forgotten() -> Outcome {
+    let (host, outside) = host_and_outside()?;
+    let firewall = Firewall::create("isobench")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let (endpoint, container) = launch(&network)?;
+    serve(&container, 7000)?;
+    let _published = firewall.publish(Protocol::Tcp, 8080, SocketAddrV4::new(endpoint.address(), 7000))?;
+    assert_eq!(ask(&outside, (UPLINK, 8080))??, OUTSIDE.to_string());
+    let tracked = || sysctl::read(&host, "netfilter/nf_conntrack_count");
+    assert_ne!(tracked()?, "0", "a closed connection is remembered for a while");
+    forget_connections()?;
+    assert_eq!(tracked()?, "0");
+    assert_eq!(ask(&outside, (UPLINK, 8080))??, OUTSIDE.to_string(), "the port still leads inside");
     Ok(())
 }
 

@@ -70,6 +70,19 @@ pub(super) fn forget(netlink: &mut Netlink, ports: &[Redirection]) -> Result<(),
     Ok(())
 }
 
+/// Forgets every connection of the calling thread's network namespace.
+///
+/// # Errors
+/// Where the kernel tracks no connections, or the namespace is not ours to change.
+pub fn forget_connections() -> Result<(), NetworkError> {
+    let mut batch = Batch::new();
+    // Without attributes the whole table is meant (ctnetlink_flush_conntrack).
+    let every = ConntrackMessage::Delete(Vec::new());
+    batch.push(0, NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0), every));
+    let forgotten = Netlink::netfilter()?.transact(batch).map_err(|(_, errno)| errno);
+    forgotten.map_err(|errno| NetworkError::system("forget", "tracked connections", errno))
+}
+
 /// The order to forget all that a port has led to its target, which the kernel picks itself.
 fn all_led_by(port: &Redirection) -> Filtered {
     let number = ProtoTuple::Protocol(match port.protocol {

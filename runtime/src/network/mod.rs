@@ -34,6 +34,7 @@ pub mod sysctl;
 pub mod tap;
 
 pub use bridge_network::BridgeNetwork;
+pub use conntrack::forget_connections;
 pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
 pub use firewall::{Admission, Firewall, PublishedPort, Reservation};
 pub use inside::Configuration;
