@@ -155,6 +155,7 @@ mod tests {
             version: None,
             unavailable: None,
             emulation: None,
+            gaps: BTreeMap::new(),
         };
         Run {
             schema: SCHEMA_VERSION,

@@ -7,6 +7,7 @@ use crate::testbed::{self, EngineSettings, Inventory, Settings, Starting, Testbe
 use anyhow::{Context, anyhow};
 use isobench_reports::record::{Machine, SandboxRecord};
 use isobench_workload::Family;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every testbed of a run. A cell goes to the one that has its sandbox.
@@ -134,7 +135,14 @@ fn part(settings: &Settings, engine: Engine) -> String {
 }
 
 fn record(name: &str, unavailable: Option<String>) -> SandboxRecord {
-    SandboxRecord { name: name.into(), family: Family::Peer, version: None, unavailable, emulation: None }
+    SandboxRecord {
+        name: name.into(),
+        family: Family::Peer,
+        version: None,
+        unavailable,
+        emulation: None,
+        gaps: BTreeMap::new(),
+    }
 }
 
 /// The directory of an engine's images and layers, on a disk as the machine's own engine would have it: in memory, each layer

@@ -266,7 +266,7 @@ fn path_of(directory: &Path) -> OsString {
 fn missing() -> Result<(), Failed> {
     let [docker, podman] = with_programs(&[])?;
     assert_eq!(docker, "docker is not installed: apt-get install docker.io");
-    assert_eq!(podman, "podman is not installed: apt-get install podman");
+    assert_eq!(podman, "podman is not installed: apt-get install podman aardvark-dns");
     let [docker, _] = with_programs(&[("docker", "exit 0")])?;
     assert_eq!(docker, "dockerd, the daemon behind docker, is not installed: apt-get install docker.io");
     Ok(())

@@ -34,6 +34,7 @@ fn records(blocks: u32) -> Records {
         version: None,
         unavailable: None,
         emulation: None,
+        gaps: BTreeMap::new(),
     };
     let experiments = ["startup", "memory", "throughput", "latency", "network"];
     let run = Run {

@@ -130,8 +130,8 @@ fn modes(text: &mut String, view: &View<'_>, messages: &Messages) {
 fn lists(text: &mut String, view: &View<'_>, messages: &Messages) {
     if view.unavailable().next().is_some() {
         heading(text, 2, &messages.text("section-unavailable"));
-        for (sandbox, reason) in view.unavailable() {
-            let _ = writeln!(text, "- {}: {}", escape(&sandbox.name), escape(&translated(messages, reason)));
+        for gap in view.unavailable() {
+            let _ = writeln!(text, "- {}: {}", escape(&gap.label()), escape(&translated(messages, gap.reason)));
         }
         text.push('\n');
     }

@@ -107,6 +107,9 @@ pub struct SandboxRecord {
     pub unavailable: Option<String>,
     /// What emulates it, where something does (`software KVM`, `TCG`); its figures carry this label everywhere.
     pub emulation: Option<String>,
+    /// Experiments that it cannot take part in on this machine, each with the reason in one sentence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gaps: BTreeMap<String, String>,
 }
 
 /// What a metric's values mean.

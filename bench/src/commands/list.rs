@@ -9,6 +9,7 @@ use crate::testbeds::Testbeds;
 use isobench_reports::claims;
 use isobench_reports::record::SandboxRecord;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Show the experiments, the sandboxes and whether they can be measured here, and the claims
 #[derive(Debug, clap::Args)]
@@ -89,6 +90,7 @@ fn sandboxes() -> Vec<SandboxRecord> {
         version: None,
         unavailable: Some(reason.clone()),
         emulation: None,
+        gaps: BTreeMap::new(),
     };
     KINDS.iter().map(record).collect()
 }
@@ -131,6 +133,9 @@ fn availability(sandbox: &SandboxRecord) -> String {
     }
     if let Some(emulation) = &sandbox.emulation {
         text += &format!(", {emulation}");
+    }
+    for (experiment, reason) in &sandbox.gaps {
+        text += &format!(", but not in {experiment}: {reason}");
     }
     text
 }

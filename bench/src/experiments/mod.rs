@@ -101,7 +101,8 @@ pub fn named(name: &str) -> Option<&'static Experiment> {
 impl Experiment {
     /// Whether it has anything to measure in a sandbox.
     pub fn applies(&self, sandbox: &SandboxRecord) -> bool {
-        Kind::named(&sandbox.name).is_some_and(|kind| !self.points(kind).is_empty())
+        !sandbox.gaps.contains_key(self.name)
+            && Kind::named(&sandbox.name).is_some_and(|kind| !self.points(kind).is_empty())
     }
 
     /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone, user-mode Linux in memory too; a restored

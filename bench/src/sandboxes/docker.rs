@@ -61,7 +61,7 @@ pub(super) fn start(data: &Path, deadline: Duration) -> anyhow::Result<Started> 
     // Nobody asks to change it; where it is on, one more process a published port answers connections from the host to lo.
     facts.insert("userland-proxy", "as the distribution has it".into());
     let version = format!("Docker {server}, client {own}");
-    Ok(Started { client, daemon: Some(daemon), version, facts, default_network: "bridge" })
+    Ok(Started { client, daemon: Some(daemon), version, facts, nameless: None, default_network: "bridge" })
 }
 
 fn run_daemon(configuration: &Path, home: &Path, log: &Path) -> anyhow::Result<Process> {

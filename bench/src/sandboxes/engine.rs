@@ -114,6 +114,8 @@ pub(super) struct Started {
     pub(super) version: String,
     /// Facts that bear on a figure, by name.
     pub(super) facts: BTreeMap<&'static str, String>,
+    /// Why its containers find nobody by name, where no name server of its own is installed.
+    pub(super) nameless: Option<String>,
     /// The name of the network that it uses where none is given.
     pub(super) default_network: &'static str,
 }
@@ -125,6 +127,7 @@ pub(crate) struct RunningEngine {
     client: Client,
     version: String,
     facts: BTreeMap<&'static str, String>,
+    nameless: Option<String>,
     bridge: Range,
     custom: Range,
     files: PathBuf,
@@ -153,7 +156,7 @@ impl RunningEngine {
             Engine::Docker => docker::start(data, deadline),
             Engine::Podman => podman::start(data, deadline),
         }?;
-        let Started { client, daemon, version, mut facts, default_network } = started;
+        let Started { client, daemon, version, mut facts, nameless, default_network } = started;
         let processes = own_processes()?;
         let image = archive(&root_directory::make(agent)?)?;
         client.ask(&["import", "-", IMAGE], Some(image))?;
@@ -171,6 +174,7 @@ impl RunningEngine {
             client,
             version,
             facts,
+            nameless,
             bridge,
             custom,
             files,
@@ -198,8 +202,15 @@ impl RunningEngine {
                 version: Some(self.version.clone()),
                 emulation: None,
                 sandbox: Ok(Box::new(self.sandbox(kind.name, Some(mode)))),
+                gaps: self.gaps(kind),
             })
             .collect()
+    }
+
+    /// Experiments that one of its sandboxes cannot take part in.
+    fn gaps(&self, kind: &Kind) -> BTreeMap<String, String> {
+        let nameless = self.nameless.clone().filter(|_| kind.is_custom());
+        nameless.map(|reason| ("names".to_owned(), reason)).into_iter().collect()
     }
 
     /// A sandbox with a mode, or with the engine's own choice where none is given.

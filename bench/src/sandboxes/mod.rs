@@ -38,6 +38,7 @@ use isobench_reports::record::SandboxRecord;
 use isobench_runtime::{ContainerSandbox, SandboxNetwork};
 use isobench_workload::{Family, Sandbox};
 use obstacles::Obstacles;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -162,6 +163,8 @@ pub(crate) struct Candidate {
     version: Option<String>,
     emulation: Option<String>,
     pub(crate) sandbox: Result<Box<dyn Sandbox>, String>,
+    /// Experiments that it cannot take part in here, with the reason.
+    gaps: BTreeMap<String, String>,
 }
 
 impl Candidate {
@@ -173,6 +176,7 @@ impl Candidate {
             version: self.version.clone(),
             unavailable: self.sandbox.as_ref().err().cloned(),
             emulation: self.emulation.clone(),
+            gaps: self.gaps.clone(),
         }
     }
 }
@@ -254,7 +258,7 @@ pub(crate) fn find(
             "vm-unikernel" | RESTORED => Some("software KVM".to_owned()),
             _ => kind.is_qemu().then(|| qemu::EMULATION.to_owned()),
         };
-        Candidate { kind, version, emulation, sandbox }
+        Candidate { kind, version, emulation, sandbox, gaps: BTreeMap::new() }
     });
     Ok(candidates.collect())
 }

@@ -15,7 +15,18 @@ const STATE: &str = "/run/podman";
 
 /// Whether it is there.
 pub(super) fn installed() -> Result<(), String> {
-    find_program("podman").map(drop).ok_or_else(|| "podman is not installed: apt-get install podman".into())
+    find_program("podman")
+        .map(drop)
+        .ok_or_else(|| "podman is not installed: apt-get install podman aardvark-dns".into())
+}
+
+/// Whether netavark's name server is there, which answers for containers in networks of the user's own. It is looked for where
+/// podman looks (`helper_binaries_dir` of
+/// [containers.conf(5)](https://github.com/containers/common/blob/main/docs/containers.conf.5.md)).
+fn has_name_server() -> bool {
+    const HELPERS: [&str; 4] =
+        ["/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman"];
+    HELPERS.iter().any(|directory| Path::new(directory).join("aardvark-dns").exists())
 }
 
 /// Where the number of a container's first process is written down, before it starts.
@@ -44,5 +55,7 @@ pub(super) fn start(data: &Path, deadline: Duration) -> anyhow::Result<Started> 
     let version = words.next().context("podman tells no version")?;
     let facts: BTreeMap<&'static str, String> = ["runtime", "network", "storage"].into_iter().zip(words).collect();
     let version = format!("podman {version}");
-    Ok(Started { client, daemon: None, version, facts, default_network: "podman" })
+    let nameless = facts.get("network").filter(|network| *network == "netavark" && !has_name_server());
+    let nameless = nameless.map(|_| "podman's name server is not installed: apt-get install aardvark-dns".to_owned());
+    Ok(Started { client, daemon: None, version, facts, nameless, default_network: "podman" })
 }

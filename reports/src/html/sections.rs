@@ -289,7 +289,7 @@ fn unavailable(view: &View<'_>, messages: &Messages) -> Option<Markup> {
         div.scroll { table {
             thead { tr { th { (messages.text("sandbox-name")) } th { (messages.text("unavailable-reason")) } } }
             tbody {
-                @for (sandbox, reason) in view.unavailable() { tr { td { code { (sandbox.name) } } td { (translated(messages, reason)) } } }
+                @for gap in view.unavailable() { tr { td { code { (gap.label()) } } td { (translated(messages, gap.reason)) } } }
             }
         } }
     };

@@ -17,9 +17,9 @@ pub fn table(view: &View<'_>, messages: &Messages) -> String {
     rows.extend(view.measured().map(|sandbox| row(view, &sandbox.name)));
     let mut text = aligned(&rows);
     text.push_str(&format!("{}\n", messages.text("table-legend")));
-    for (sandbox, reason) in view.unavailable() {
-        let reason = messages.format("table-unavailable", &[("reason", &plain(&translated(messages, reason)))]);
-        text.push_str(&format!("{}  {reason}\n", plain(&sandbox.name)));
+    for gap in view.unavailable() {
+        let reason = messages.format("table-unavailable", &[("reason", &plain(&translated(messages, gap.reason)))]);
+        text.push_str(&format!("{}  {reason}\n", plain(&gap.label())));
     }
     let counts: Vec<String> = words::counts(messages, &view.verdicts).into_iter().map(|(_, text)| text).collect();
     if !counts.is_empty() {

@@ -23,6 +23,25 @@ pub struct View<'a> {
     pub verdicts: Vec<Verdict>,
 }
 
+/// What could not be measured on a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap<'a> {
+    /// The sandbox.
+    pub sandbox: &'a str,
+    /// The experiment, where it is not all of them.
+    pub experiment: Option<&'a str>,
+    /// The reason, in one English sentence.
+    pub reason: &'a str,
+}
+
+impl Gap<'_> {
+    /// What it is about, for a table.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.experiment.map_or_else(|| self.sandbox.to_owned(), |experiment| format!("{}, {experiment}", self.sandbox))
+    }
+}
+
 impl<'a> View<'a> {
     /// Computes summary and verdicts of records.
     #[must_use]
@@ -37,9 +56,14 @@ impl<'a> View<'a> {
         self.records.run.sandboxes.iter().filter(|sandbox| sandbox.unavailable.is_none())
     }
 
-    /// The sandboxes that could not, with the reason.
-    pub fn unavailable(&self) -> impl Iterator<Item = (&'a SandboxRecord, &'a str)> {
-        self.records.run.sandboxes.iter().filter_map(|sandbox| Some((sandbox, sandbox.unavailable.as_deref()?)))
+    /// What could not be measured: whole sandboxes, and of others single experiments.
+    pub fn unavailable(&self) -> impl Iterator<Item = Gap<'a>> {
+        self.records.run.sandboxes.iter().flat_map(|sandbox| {
+            let whole = sandbox.unavailable.as_deref().map(|reason| (None, reason));
+            let parts = sandbox.gaps.iter().map(|(experiment, reason)| (Some(experiment.as_str()), reason.as_str()));
+            let sandbox = sandbox.name.as_str();
+            whole.into_iter().chain(parts).map(move |(experiment, reason)| Gap { sandbox, experiment, reason })
+        })
     }
 
     /// A sandbox's family; samples of one that the run does not name are drawn as a peer's.

@@ -54,6 +54,7 @@ impl Synthetic {
             version: None,
             unavailable: None,
             emulation: (name == "qemu-microvm").then(|| "software emulation (QEMU TCG)".to_owned()),
+            gaps: BTreeMap::new(),
         });
         let run = Run {
             schema: SCHEMA_VERSION,
@@ -76,6 +77,7 @@ impl Synthetic {
             version: Some("1.0".into()),
             unavailable: None,
             emulation: None,
+            gaps: BTreeMap::new(),
         });
         self
     }
