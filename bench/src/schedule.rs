@@ -59,10 +59,10 @@ fn warms_up(experiment: &str) -> bool {
 fn takes_part(plan: &Plan, experiment: &str, sandbox: &str, block: u32) -> bool {
     let all = plan.blocks.get(experiment).copied().unwrap_or(0);
     let fewer = plan.sandbox_blocks.get(experiment).and_then(|sandboxes| sandboxes.get(sandbox));
-    let Some(wanted) = fewer.copied().filter(|wanted| *wanted < all) else { return true };
-    // The number of wanted blocks that are due by then, in whole blocks.
-    let due = |block: u32| u64::from(block) * u64::from(wanted) / u64::from(all);
-    // Such a sandbox has no warm-up either: an engine has launched two containers by then.
+    let Some(wanted) = fewer.copied().filter(|wanted| *wanted <= all) else { return true };
+    // The number of wanted blocks that are due by then, to the nearest whole one: a single one lies in the middle.
+    let due = |block: u32| (u64::from(block) * u64::from(wanted) + u64::from(all / 2)) / u64::from(all);
+    // Such a sandbox has no warm-up either: an engine has launched two containers by then, and one block gives no interval.
     block > 0 && due(block) > due(block - 1)
 }
 
@@ -148,7 +148,7 @@ mod tests {
             plan.sandbox_blocks = [("experiment-0".to_owned(), [("sandbox-1".to_owned(), wanted)].into())].into();
             let cells = cells(&plan, names(2));
             let blocks: Vec<u32> = cells.iter().filter(|cell| cell.sandbox == "sandbox-1").map(|cell| cell.block).collect();
-            let warm_up = u32::from(wanted >= all);
+            let warm_up = u32::from(wanted > all);
             prop_assert_eq!(blocks.len() as u32, wanted.min(all) + warm_up);
             // They are spread: no two are further apart than the share says, rounded up.
             let gaps = blocks.windows(2).map(|pair| pair[1] - pair[0]);

@@ -10,7 +10,7 @@ use isobench_workload::{DriveOutcome, Traffic};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "latency",
     text: "one-byte round trips on one TCP connection, and new connections with one answer each, one after the other",
-    quick_blocks: 7,
+    quick_blocks: 9,
     takes_program: false,
     metrics: &[
         "tcp.round-trip",

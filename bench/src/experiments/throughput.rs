@@ -9,7 +9,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "throughput",
     text: "one TCP stream towards the sandbox and one from it, with segmentation offload and in packets as large as on a \
            wire",
-    quick_blocks: 7,
+    quick_blocks: 9,
     takes_program: false,
     metrics: &["tcp.upload", "tcp.upload.cost", "tcp.download", "tcp.download.cost"],
     points: |kind| runs(kind).flat_map(|run| run.points()).collect(),

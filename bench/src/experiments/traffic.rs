@@ -80,7 +80,7 @@ pub(super) struct Span {
 impl Span {
     /// As the suite has it.
     pub(super) fn of(ground: &Ground) -> Self {
-        if ground.settings.quick { Self { warm_up: 25, window: 80 } } else { Self { warm_up: 200, window: 1000 } }
+        if ground.settings.quick { Self { warm_up: 20, window: 40 } } else { Self { warm_up: 200, window: 1000 } }
     }
 
     /// For closed loops, which have nothing to warm up but caches and neighbour tables.
