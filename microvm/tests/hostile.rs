@@ -120,6 +120,23 @@ fn a_frame_in_several_descriptors_is_sent_whole() {
 }
 
 #[test]
+fn frames_of_another_ethernet_address_are_dropped_where_there_is_to_be_one() {
+    let memory = memory::create(MEMORY).unwrap();
+    memory.write_slice(&frame(100), GuestAddress(BUFFER)).unwrap();
+    // However the frame is cut; the last one ends within the address.
+    descriptor(&memory, 0, 0, Descriptor { address: BUFFER, length: 112, flags: 0, next: 0 });
+    descriptor(&memory, 0, 1, Descriptor { address: BUFFER, length: HEADER as u32 + 8, flags: NEXT, next: 2 });
+    descriptor(&memory, 0, 2, Descriptor { address: BUFFER + HEADER as u64 + 8, length: 92, flags: 0, next: 0 });
+    descriptor(&memory, 0, 3, Descriptor { address: BUFFER, length: HEADER as u32 + 8, flags: 0, next: 0 });
+    offer(&memory, 0, &[0, 1, 3]);
+    for (source, sent) in [([6, 7, 8, 9, 10, 11], 2), ([6, 7, 8, 9, 10, 12], 0)] {
+        let mut net = net(&memory, false, Vec::new()).with_source(Some(source));
+        assert_eq!(net.transmit().unwrap().frames, 3);
+        assert_eq!((net.frames().taken.len(), net.dropped()), (sent, 3 - sent as u64));
+    }
+}
+
+#[test]
 fn a_frame_is_received_with_its_length_and_number_of_buffers() {
     let memory = memory::create(MEMORY).unwrap();
     descriptor(&memory, RECEIVE, 2, Descriptor { address: BUFFER, length: 2000, flags: WRITE, next: 0 });

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// How the line on the guest's serial console begins by which a clone is told who it is; an [`Identity`] as JSON follows.
-pub const BECOME_ANOTHER: &str = "isobench: become ";
+/// How the line on the guest's serial console begins by which a clone is told who it is; an [`Identity`] as JSON follows. Each letter of
+/// it is two exits, so that there are few.
+pub const BECOME_ANOTHER: &str = "become ";
 
 /// So many bytes a line on a terminal can have (termios(3), canonical mode).
 pub const LONGEST_LINE: usize = 4095;
@@ -24,15 +25,19 @@ pub const AWAITS: &str = "isobench: awaits another identity";
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Its place in a network, where it has a card.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Its host name, where it is to have another.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub host_name: Option<String>,
     /// The time, in nanoseconds since 1970.
+    #[serde(rename = "t")]
     pub time: u64,
     /// Random bytes as hexadecimal digits, which no other guest has.
+    #[serde(rename = "s")]
     pub seed: String,
     /// Files in /etc that are written anew, each by its name, where programs of the user's run in it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
 }
 
@@ -41,18 +46,25 @@ pub struct Identity {
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// The card's Ethernet address.
+    #[serde(rename = "m")]
     pub mac: [u8; 6],
     /// The IPv4 address.
+    #[serde(rename = "a")]
     pub address: Ipv4Addr,
     /// Length of the network's prefix in bits.
+    #[serde(rename = "p")]
     pub prefix: u8,
     /// The router, where there is one.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Ipv4Addr>,
     /// The IPv6 address with the length of its network's prefix in bits, where the network has IPv6.
+    #[serde(rename = "a6", default, skip_serializing_if = "Option::is_none")]
     pub address6: Option<(Ipv6Addr, u8)>,
     /// The router for IPv6, where there is one.
+    #[serde(rename = "g6", default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<Ipv6Addr>,
     /// The largest packet in bytes, where it is not Ethernet's 1500.
+    #[serde(rename = "mtu", default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
 }
 

@@ -25,8 +25,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, SystemTime};
 
-/// How many random bytes a clone is given.
-const SEED: usize = 32;
+/// How many random bytes a clone is given: as many as no other can have by chance, and nobody can guess.
+const SEED: usize = 16;
 
 /// What of a clone is its own.
 #[derive(Debug)]

@@ -205,3 +205,30 @@ pub struct SerialState {
     pub scratch: u8,
     pub input: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_no_guest_can_have_is_refused() {
+        let valid = SessionState { streams: vec![(0, WINDOW, 0), (3, 0, WINDOW)], next: 4, ..SessionState::default() };
+        let state = |session: SessionState, messages: usize| {
+            let (messages, unread) = (vec![[0; 8]; messages], Vec::new());
+            ServiceState::Console { messages, open: true, unread, session }.is_valid()
+        };
+        assert!(state(valid.clone(), MOST_MESSAGES) && !state(valid.clone(), MOST_MESSAGES + 1));
+        for streams in [
+            vec![(0, WINDOW + 1, 0)],
+            vec![(0, 0, WINDOW + 1)],
+            vec![(4, 0, 0)],
+            vec![(3, 0, 0), (3, 0, 0)],
+            vec![(3, 0, 0), (2, 0, 0)],
+        ] {
+            assert!(!state(SessionState { streams, ..valid.clone() }, 0));
+        }
+        assert!(!state(SessionState { begun: vec![0; LONGEST + HEADER + 1], ..valid.clone() }, 0));
+        let many = (0..=MOST_PROGRAMS as u32).map(|number| (number, 0, 0)).collect();
+        assert!(!state(SessionState { streams: many, next: u32::MAX, ..valid }, 0));
+    }
+}

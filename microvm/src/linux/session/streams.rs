@@ -279,6 +279,22 @@ mod tests {
         assert_eq!(streams.take(Kind::Exited, FIRST, &[0]), Err(Broken));
     }
 
+    #[test]
+    fn a_clone_counts_what_its_guest_counts_and_has_none_of_it() {
+        let mut streams = Streams::new();
+        let further = streams.open().unwrap();
+        streams.take(Kind::Output, FIRST, &vec![1; TOLD_AT_ONCE]).unwrap();
+        streams.get(FIRST).unwrap().gave(7);
+        let (mut clone, abandoned) = Streams::go_on(&streams.save(b"begun"));
+        assert_eq!(abandoned, [further]);
+        let first = clone.get(FIRST).unwrap();
+        assert!(first.is_empty() && first.room() == WINDOW - 7);
+        assert_eq!(clone.news(), [(FIRST, TOLD_AT_ONCE as u32)]);
+        assert_ne!(clone.open(), Some(further));
+        clone.take(Kind::Exited, further, &[9]).unwrap();
+        assert!(clone.get(further).is_none());
+    }
+
     proptest! {
         #[test]
         fn no_talk_of_a_guest_makes_it_keep_more(
