@@ -44,6 +44,11 @@ fn rate(value: &Value) -> Option<f64> {
     }
 }
 
+/// Of the bytes and the CPU time that they took: nanoseconds a byte are seconds a gigabyte.
+fn seconds_a_gigabyte(value: &Value) -> Option<f64> {
+    rate(value).map(f64::recip)
+}
+
 pub(crate) fn bridge_against_none() -> anyhow::Result<Pair> {
     let stages =
         |sandbox| Place { experiment: "startup", sandbox, metric: "start.stages", parameters: &[], read: announced };
@@ -108,13 +113,26 @@ pub(crate) fn unikernel_download() -> anyhow::Result<Pair> {
     throughput("tcp.download")
 }
 
+pub(crate) fn unikernel_upload_cost() -> anyhow::Result<Pair> {
+    transfer("tcp.upload.cost", seconds_a_gigabyte)
+}
+
+pub(crate) fn unikernel_download_cost() -> anyhow::Result<Pair> {
+    transfer("tcp.download.cost", seconds_a_gigabyte)
+}
+
 fn throughput(metric: &'static str) -> anyhow::Result<Pair> {
+    transfer(metric, rate)
+}
+
+/// Of one TCP stream between the host and a sandbox on its bridge.
+fn transfer(metric: &'static str, read: fn(&Value) -> Option<f64>) -> anyhow::Result<Pair> {
     let place = |sandbox| Place {
         experiment: "throughput",
         sandbox,
         metric,
         parameters: &[("path", "host"), ("segmentation", "offload")],
-        read: rate,
+        read,
     };
     pairs(place("vm-unikernel"), place("container-bridge"))
 }

@@ -217,6 +217,22 @@ const FIGURES: &[Figure] = &[
         measure: cells::unikernel_download,
     },
     Figure {
+        name: "unikernel.upload-cost",
+        text: "CPU seconds of load generator and unikernel VM per gigabyte of TCP into it",
+        against: "the same into a container on the same bridge",
+        unit: "ratio of s/GB",
+        goal: Goal::AtMost(1.4),
+        measure: cells::unikernel_upload_cost,
+    },
+    Figure {
+        name: "unikernel.download-cost",
+        text: "CPU seconds of load generator and unikernel VM per gigabyte of TCP out of it",
+        against: "the same out of a container on the same bridge",
+        unit: "ratio of s/GB",
+        goal: Goal::AtMost(1.4),
+        measure: cells::unikernel_download_cost,
+    },
+    Figure {
         name: "unikernel.memory",
         text: "memory of the virtual machine monitor beyond its guest's RAM",
         against: "one MiB",
