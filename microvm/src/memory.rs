@@ -179,6 +179,11 @@ pub fn populate(memory: &GuestMemoryMmap, address: u64, length: usize) -> Result
     advise(memory, address, length, libc::MADV_POPULATE_WRITE)
 }
 
+/// Has the kernel map these pages of a file now, all at once, to be read; likewise.
+pub(crate) fn populate_for_reading(memory: &GuestMemoryMmap, address: u64, length: usize) -> Result<(), MemoryError> {
+    advise(memory, address, length, libc::MADV_POPULATE_READ)
+}
+
 /// Gives the kernel advice that it need not know: a kernel that does not answers EINVAL.
 fn advise(memory: &GuestMemoryMmap, address: u64, length: usize, advice: i32) -> Result<(), MemoryError> {
     let slice =

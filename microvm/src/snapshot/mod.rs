@@ -30,6 +30,7 @@
 //! guest that has such a disk cannot be saved.
 
 pub mod devices;
+mod extended;
 pub mod keeper;
 pub mod manifest;
 pub mod memory;

@@ -26,6 +26,7 @@ pub struct ProcessorState {
     counter_khz: u32,
     registers: kvm_regs,
     special: kvm_sregs,
+    #[serde(with = "super::extended")]
     extended: kvm_xsave,
     extended_control: Option<kvm_xcrs>,
     debug: kvm_debugregs,

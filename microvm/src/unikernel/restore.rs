@@ -1,6 +1,8 @@
 //! Restoring a unikernel from a snapshot: the recipe of the crate's front page, with what was saved in place of kernel and registers.
 
-use super::{Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UnikernelError, operate, populate, ports, seed, write};
+use super::{
+    Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UNIKERNEL, UnikernelError, operate, populate, ports, seed, write,
+};
 use crate::bus::Bus;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
@@ -8,9 +10,10 @@ use crate::devices::virtio::tap::Tap;
 use crate::jail::Jail;
 use crate::layout;
 use crate::machine::Machine;
+use crate::memory;
 use crate::memory::MemoryError;
 use crate::outcome::Outcome;
-use crate::snapshot::{GuestKind, MachineState, memory, processor};
+use crate::snapshot::{GuestKind, MachineState, memory as file, processor};
 use crate::vcpu::VcpuError;
 use isobench_guest::contract::{self, BootParameters, Network};
 use isobench_workload::Stages;
@@ -66,7 +69,7 @@ pub fn restore(
     if !(least..=most).contains(size) {
         return Err(MemoryError::Size { size: *size, least, most }.into());
     }
-    let memory = memory::map(&restoration.memory, &guest.regions)?;
+    let memory = file::map(&restoration.memory, &guest.regions)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
     if let Some(jail) = &restoration.jail {
@@ -106,6 +109,11 @@ pub fn restore(
     };
     write(&memory, address, &parameters.encode())?;
     populate(&memory, before.task)?;
+    // The guest's tables, to which the processor writes what it used, lie between its parameters and the rings. A page that is copied
+    // while the guest runs is one that KVM takes away from it first.
+    let tables = contract::BOOT_PARAMETERS..contract::RINGS[0];
+    memory::populate(&memory, tables.start, (tables.end - tables.start) as usize)?;
+    memory::populate_for_reading(&memory, contract::IMAGE, UNIKERNEL.len().next_multiple_of(4096))?;
     // 6. the devices' state; the card's thread begins
     for (address, device) in &state.registers {
         registers.restore(*address, device).map_err(UnikernelError::State)?;
