@@ -96,7 +96,27 @@ fn no_nf_tables() -> Outcome {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     expect(output.status.code() == Some(3), &output)?;
     expect(told.trim_end().lines().count() == 1 && told.contains(&mended), &told)?;
-    expect(!place.path("out").exists(), "an empty directory was left")
+    expect(!place.path("out").exists(), "an empty directory was left")?;
+
+    // A kept host has none until a network is asked for: that is refused with what it is missed for, and the rest works.
+    let place_of = |words: &str| format!("export XDG_RUNTIME_DIR={}; {words}", place.path("").display());
+    let isobench = |filter, arguments: &[&str]| place.isobench(&[], &place_of("true"), filter, arguments);
+    let made = isobench(netfilter()?, &["testbed", "create"])?;
+    expect(made.status.success(), &made)?;
+    let outcome = (|| {
+        let run = |network| isobench(netfilter()?, &["container", "run", "--rm", "--network", network, "/", "true"]);
+        let output = run("bridge")?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        expect(output.status.code() == Some(125) && told.trim_end().lines().count() == 1, &output)?;
+        expect(told.contains("needs nftables, by which addresses are translated") && told.contains(&mended), &told)?;
+        let output = run("none")?;
+        expect(output.status.success(), &output)?;
+        let output = isobench(vec![], &["container", "ps", "-aq"])?;
+        expect(output.status.success() && output.stdout.is_empty(), &output)
+    })();
+    let removed = isobench(vec![], &["testbed", "rm"])?;
+    outcome?;
+    expect(removed.status.success(), &removed)
 }
 
 fn no_user_namespaces() -> Outcome {

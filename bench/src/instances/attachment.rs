@@ -158,10 +158,13 @@ impl Attachment {
         self.membership.iter_mut().chain(later).try_for_each(|membership| membership.rename(name))
     }
 
-    /// The container has ended: neither name nor port leads to it any more.
-    pub(super) fn close(&mut self) {
+    /// The container has ended: neither name nor port leads to it any more, and its networks can be removed.
+    pub(super) fn close(&mut self) -> anyhow::Result<()> {
         self.membership = None;
         self.places.clear();
+        self.endpoint.as_ref().map_or(Ok(()), Endpoint::retire)?;
+        self.tap.as_ref().map_or(Ok(()), TapEndpoint::retire)?;
+        self.later.iter_mut().try_for_each(|(_, connection)| connection.close())
     }
 
     /// Gives the addresses back, once the links have gone.

@@ -193,6 +193,12 @@ impl Connection {
         &self.interface
     }
 
+    /// The container has ended: neither name nor port leads there any more, and the address is used by nobody.
+    pub fn close(&mut self) -> anyhow::Result<()> {
+        self.membership = None;
+        Ok(self.endpoint.as_ref().map_or(Ok(()), Endpoint::retire)?)
+    }
+
     /// Takes the link out of the container and gives everything back, checked.
     ///
     /// # Errors

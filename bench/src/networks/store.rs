@@ -2,23 +2,20 @@
 
 use super::network::Network;
 use super::settings::{DEFAULT, Request, Settings};
-use super::{refuse, server};
+use super::{Refusal, refuse, server};
+use crate::doctor::remedy;
 use anyhow::Context;
-use isobench_runtime::network::{BridgeNetwork, Firewall, LockFile, Namespace, Netlink, sysctl};
+use isobench_runtime::network::{BridgeNetwork, Firewall, LockFile, Namespace, Netlink, NetworkError, Sharing, sysctl};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Our nftables table. The testbed of a measured run has another one.
 const TABLE: &str = "isobench_networks";
 
 /// The file in which it is written whether packets were forwarded before there was a network.
 const FORWARDING: &str = "forwarding.json";
-
-/// How long a container that has ended may take to give its address back.
-const GIVING_BACK: Duration = Duration::from_secs(3);
 
 /// The networks whose state lies below one state directory. They live in the network namespace of the calling thread, which
 /// must always be the same for one state directory.
@@ -227,7 +224,7 @@ impl Store {
 
     fn establish(&self, settings: &Settings) -> anyhow::Result<Network> {
         self.note_forwarding()?;
-        let firewall = Firewall::establish(TABLE, LockFile::at(&self.ports()))?;
+        let firewall = Firewall::establish(TABLE, LockFile::at(&self.ports())).map_err(without_firewall)?;
         let bridge = BridgeNetwork::establish(&firewall, settings.of_bridge()?, self.leases(settings))?;
         Ok(Network { directory: self.directory(&settings.name), settings: settings.clone(), bridge })
     }
@@ -238,7 +235,7 @@ impl Store {
     }
 
     fn is_in_use(&self, settings: &Settings) -> anyhow::Result<bool> {
-        Ok(!self.leases(settings).begin()?.take_all()?)
+        Ok(!self.leases(settings).begin()?.take_all(Sharing::Shared)?)
     }
 
     /// The store is locked.
@@ -246,18 +243,13 @@ impl Store {
         if let Ok(network) = self.opened(settings) {
             network.sweep()?;
         }
-        // As long as this is held nobody can join.
+        // As long as this is held nobody can join. A container that has ended bars it no more, though its address is not free
+        // until the kernel has removed its link (`Lease::retire`).
         let all = self.leases(settings).begin()?;
-        let begun = Instant::now();
-        while !all.take_all()? {
+        if !all.take_all(Sharing::Shared)? {
             let name = &settings.name;
             let members = self.opened(settings).and_then(|network| network.members()).unwrap_or_default();
             let instances: Vec<_> = members.into_iter().map(|member| member.instance).collect();
-            // A container that has ended is no member any more, and keeps its address until the kernel has removed its link.
-            if instances.is_empty() && begun.elapsed() < GIVING_BACK {
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
-            }
             let who = if instances.is_empty() { String::new() } else { format!(" by {}", instances.join(", ")) };
             return refuse(format!("the network `{name}` is in use{who}: stop or disconnect what uses it first"));
         }
@@ -278,7 +270,7 @@ impl Store {
     }
 
     fn firewall(&self) -> anyhow::Result<Firewall> {
-        Ok(Firewall::shared(TABLE, LockFile::at(&self.ports()))?)
+        Firewall::shared(TABLE, LockFile::at(&self.ports())).map_err(without_firewall)
     }
 
     /// Until the result is dropped, nobody else makes or removes a network.
@@ -306,6 +298,20 @@ impl Store {
 
     fn leases(&self, settings: &Settings) -> LockFile {
         LockFile::at(&self.directory(&settings.name).join("leases"))
+    }
+}
+
+/// What is missing where the kernel has no netfilter by netlink (`EPROTONOSUPPORT`), no nftables in it (`EOPNOTSUPP`), or not all
+/// of nftables that a network takes (`ENOENT`). A network without it would be open to all others and closed to the outside.
+fn without_firewall(error: NetworkError) -> anyhow::Error {
+    match error.errno() {
+        Some(errno @ (Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT)) => Refusal(format!(
+            "a network needs nftables, by which addresses are translated, ports published and networks kept apart, and this \
+             kernel lacks it ({error}: {errno}): `{}`, or take --network none or host",
+            remedy::network("nftables").unwrap_or_default()
+        ))
+        .into(),
+        _ => error.into(),
     }
 }
 

@@ -141,6 +141,12 @@ impl Endpoint {
         }
     }
 
+    /// The container has ended: what is left is to wait until its link has gone, and whoever takes the whole network away need
+    /// not wait for that.
+    pub fn retire(&self) -> Result<(), NetworkError> {
+        self.lease.retire()
+    }
+
     /// Deletes the link, in the container too.
     pub fn disconnect(&self) -> Result<(), NetworkError> {
         let Some(name) = self.link.get() else { return Ok(()) };
@@ -236,6 +242,12 @@ impl TapEndpoint {
             NetworkError::system("keep a descriptor of tap", &self.link, errno)
         })?);
         Ok(())
+    }
+
+    /// The monitor has ended: what is left is to wait until the tap has gone, and whoever takes the whole network away need not
+    /// wait for that.
+    pub fn retire(&self) -> Result<(), NetworkError> {
+        self.lease.retire()
     }
 
     /// The tap's name on the host.

@@ -83,14 +83,16 @@ impl LockFile {
 }
 
 impl Held {
-    /// Takes the byte at `offset` too; false if another description has it.
+    /// Takes the byte at `offset` too; false if another description has it. One that is ours already is changed for the other
+    /// kind, without being free in between.
     pub fn take(&self, offset: u64, sharing: Sharing) -> Result<bool, NetworkError> {
         self.try_lock(&range(sharing.kind(), offset, 1))
     }
 
-    /// Takes every byte there is or will be; false if another description has one.
-    pub fn take_all(&self) -> Result<bool, NetworkError> {
-        self.try_lock(&range(libc::F_WRLCK, 0, 0))
+    /// Takes every byte there is or will be; false if another description has one of them [`Sharing::Alone`], or, where it is
+    /// to be ours alone, in any way.
+    pub fn take_all(&self, sharing: Sharing) -> Result<bool, NetworkError> {
+        self.try_lock(&range(sharing.kind(), 0, 0))
     }
 
     /// Takes the byte at `offset` as soon as nobody else has it.
@@ -167,12 +169,20 @@ mod tests {
         assert!(!second.take(7, Sharing::Alone).unwrap());
         assert!(!second.take(7, Sharing::Shared).unwrap());
         assert!(second.take(8, Sharing::Shared).unwrap() && first.take(8, Sharing::Shared).unwrap());
-        assert!(!file.begin().unwrap().take_all().unwrap());
+        assert!(!file.begin().unwrap().take_all(Sharing::Alone).unwrap());
         assert_eq!([6, 7, 8, 9].map(|offset| file.is_held(offset).unwrap()), [false, true, true, false]);
         drop(first);
         assert_eq!([7, 8].map(|offset| file.is_held(offset).unwrap()), [false, true]);
         drop(second);
-        assert!(file.begin().unwrap().take_all().unwrap());
+        let third = file.begin().unwrap();
+        assert!(third.take(7, Sharing::Alone).unwrap());
+        assert!(!file.begin().unwrap().take_all(Sharing::Shared).unwrap());
+        assert!(third.take(7, Sharing::Shared).unwrap(), "one's own lock is changed for the other kind");
+        let all = file.begin().unwrap();
+        assert!(all.take_all(Sharing::Shared).unwrap() && !file.begin().unwrap().take(9, Sharing::Alone).unwrap());
+        assert!(!file.begin().unwrap().take_all(Sharing::Alone).unwrap());
+        drop((third, all));
+        assert!(file.begin().unwrap().take_all(Sharing::Alone).unwrap());
         assert_eq!(file.count_held(0..100).unwrap(), 0);
     }
 

@@ -39,7 +39,7 @@ pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
 pub use firewall::{Admission, Firewall, PublishedPort, Reservation};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
-pub use lock_file::LockFile;
+pub use lock_file::{Held, LockFile, Sharing};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use nft::{Protocol, Redirection};

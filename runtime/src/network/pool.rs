@@ -41,7 +41,7 @@ struct State {
 #[derive(Debug)]
 enum Keeping {
     Memory(Arc<Mutex<State>>, u32),
-    File(#[expect(dead_code, reason = "held for its lock")] Held),
+    File(Held, u64),
 }
 
 impl Pool {
@@ -114,14 +114,15 @@ impl Pool {
                 }
                 found.map(|index| {
                     held.set_hint(index + 1);
-                    (index, Keeping::File(held))
+                    (index, Keeping::File(held, index.into()))
                 })
             }
         };
         found.and_then(|(index, keeping)| self.leased_at(index, keeping)).ok_or(NetworkError::Exhausted(self.subnet))
     }
 
-    /// Leases an address of one's own choice, which may lie outside of the range.
+    /// Leases an address of one's own choice, which may lie outside of the range. One whose owner has ended is waited for until
+    /// the owner's link has gone ([`Lease::retire`]).
     ///
     /// # Errors
     /// [`NetworkError::ForeignAddress`] if it is no host address of the subnet, [`NetworkError::AddressInUse`] if somebody
@@ -139,10 +140,10 @@ impl Pool {
             }
             Books::File(file) => {
                 let held = file.begin()?;
-                if !held.take(index.into(), Sharing::Alone)? {
+                if !held.take(index.into(), Sharing::Alone)? && !await_retired(file, &held, index)? {
                     return Err(in_use());
                 }
-                Keeping::File(held)
+                Keeping::File(held, index.into())
             }
         };
         self.leased_at(index, keeping).ok_or_else(in_use)
@@ -166,7 +167,7 @@ impl Pool {
     }
 
     fn leased_at(&self, index: u32, keeping: Keeping) -> Option<Lease> {
-        Some(Lease { subnet: self.subnet, address: self.subnet.host(index)?, _keeping: keeping })
+        Some(Lease { subnet: self.subnet, address: self.subnet.host(index)?, keeping })
     }
 
     fn first_gap(&self, leased: &BTreeSet<u32>, from: u32) -> Option<u32> {
@@ -193,6 +194,21 @@ pub fn check(subnet: Subnet, gateway: Ipv4Addr, range: Option<Subnet>) -> Result
     Ok((gateway, range))
 }
 
+/// Where in the file the lock of whoever waits for an address is; behind those of the addresses.
+const WAITING: u64 = 1 << 32;
+
+/// Takes an address whose owner has ended, once it is given back; false if somebody uses it.
+fn await_retired(file: &LockFile, held: &Held, index: u32) -> Result<bool, NetworkError> {
+    // One alone waits: two who share the lock would wait for each other.
+    let waiting = file.begin()?;
+    // Once it is shared nobody else can come to use it.
+    if !waiting.take(WAITING + u64::from(index), Sharing::Alone)? || !held.take(index.into(), Sharing::Shared)? {
+        return Ok(false);
+    }
+    held.wait_for(index.into())?;
+    Ok(true)
+}
+
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // Every change of the state is a single call: a panic elsewhere cannot leave it half done.
     state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -211,7 +227,7 @@ impl Drop for Keeping {
 pub struct Lease {
     subnet: Subnet,
     address: Ipv4Addr,
-    _keeping: Keeping,
+    keeping: Keeping,
 }
 
 impl Lease {
@@ -223,6 +239,16 @@ impl Lease {
     /// The subnet in which it lies.
     pub fn subnet(&self) -> Subnet {
         self.subnet
+    }
+
+    /// Nobody uses the address any more, and it comes back as soon as this is dropped: until then it is given to nobody else,
+    /// and whoever takes the whole network away need not wait for it ([`super::Held::take_all`]).
+    pub fn retire(&self) -> Result<(), NetworkError> {
+        match &self.keeping {
+            Keeping::Memory(..) => Ok(()),
+            // One's own lock is changed for the other kind at once.
+            Keeping::File(held, index) => held.take(*index, Sharing::Shared).map(drop),
+        }
     }
 }
 
@@ -299,6 +325,32 @@ mod tests {
             assert!(matches!(pool.lease_address(address.into()), Err(NetworkError::ForeignAddress { .. })));
         }
         assert!(pool.lease_address(Ipv4Addr::new(10, 0, 0, 1)).is_err(), "the gateway");
+    }
+
+    #[test]
+    fn an_address_whose_owner_has_ended_is_waited_for_and_bars_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (pool, other) = (shared(24, None, directory.path()), shared(24, None, directory.path()));
+        let file = LockFile::at(&directory.path().join("leases"));
+        let all = || file.begin().unwrap().take_all(Sharing::Shared).unwrap();
+        let lease = pool.lease().unwrap();
+        assert!(!all(), "somebody uses an address");
+        lease.retire().unwrap();
+        assert!(all(), "nobody does");
+        assert!(other.is_leased(lease.address()).unwrap());
+        assert_ne!(other.lease().unwrap().address(), lease.address(), "it is not given again yet");
+        let (address, number) = (lease.address(), u64::from(lease.subnet().index_of(lease.address()).unwrap()));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| other.lease_address(address).map(|lease| lease.address()));
+            while !file.is_held(WAITING + number).unwrap() {
+                std::thread::yield_now();
+            }
+            let second = other.lease_address(address);
+            assert!(matches!(second, Err(NetworkError::AddressInUse { .. })), "one alone waits: {second:?}");
+            assert!(!waiting.is_finished());
+            drop(lease);
+            assert_eq!(waiting.join().unwrap().unwrap(), address);
+        });
     }
 
     #[test]

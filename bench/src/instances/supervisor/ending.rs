@@ -23,7 +23,7 @@ impl Supervisor {
         while !self.further.is_empty() {
             self.end_further(0)?;
         }
-        self.attachment.close();
+        self.attachment.close()?;
         if let Some(cgroup) = self.cgroup.take().and_then(Arc::into_inner) {
             cgroup.remove(PATIENCE)?;
         }
