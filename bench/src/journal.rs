@@ -266,7 +266,10 @@ pub fn name_of(process: u32) -> Result<String, JournalError> {
 /// Field 22 of a stat file ([proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html)); the name before
 /// it may hold blanks and parentheses.
 fn start_time(path: &str) -> std::io::Result<u64> {
-    let text = std::fs::read_to_string(path)?;
+    // The whole line in one piece: the kernel makes it anew for every part that is read.
+    let mut bytes = [0; 1024];
+    let length = std::io::Read::read(&mut File::open(path)?, &mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes[..length]);
     let after_name = text.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
     let field = after_name.split(' ').nth(19).and_then(|field| field.parse().ok());
     field.ok_or_else(|| std::io::ErrorKind::InvalidData.into())

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::plan::{NetworkPlan, Plan, ProgramPlan};
-use crate::{capabilities, root, system, terminal};
+use crate::{capabilities, parameters, root, system, terminal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -27,6 +27,8 @@ pub enum Step {
     JoinNamespaces,
     /// Set the host name.
     NameHost,
+    /// Set parameters of the kernel that belong to its own namespaces.
+    SetParameters,
     /// Change to the new root, make its mounts and leave the old root behind.
     ChangeRoot,
     /// Wait until the launching process has attached the network.
@@ -56,11 +58,12 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::JoinCgroups,
         Self::MapUser,
         Self::JoinNamespaces,
         Self::NameHost,
+        Self::SetParameters,
         Self::ChangeRoot,
         Self::AwaitHost,
         Self::ConfigureNetwork,
@@ -84,6 +87,7 @@ impl std::fmt::Display for Step {
             Self::MapUser => "map the user",
             Self::JoinNamespaces => "join namespace",
             Self::NameHost => "set the host name",
+            Self::SetParameters => "set the kernel parameter",
             Self::ChangeRoot => "change the root:",
             Self::AwaitHost => "wait for the launching process",
             Self::ConfigureNetwork => "configure the network",
@@ -242,6 +246,7 @@ fn steps(plan: &Plan, shared: &Shared) -> Result<(), Failure> {
     map_user(plan).map_err(at(Step::MapUser))?;
     join_namespaces(plan).map_err(at(Step::JoinNamespaces))?;
     name_host(plan).map_err(at(Step::NameHost))?;
+    parameters::set_parameters(plan).map_err(at(Step::SetParameters))?;
     root::change_root(plan).map_err(at(Step::ChangeRoot))?;
     await_host(plan, shared).map_err(at(Step::AwaitHost))?;
     configure_network(plan, shared).map_err(at(Step::ConfigureNetwork))?;

@@ -4,6 +4,7 @@
 use crate::child::{Failure, Shared, Step};
 use crate::error::Error;
 use crate::network::{Endpoint, PeerNamespace};
+use crate::parameters::Parameter;
 use crate::plan::{Plan, Program, ProgramPlan, Specification, Stream};
 use crate::{system, terminal};
 use isobench_workload::{Output, Process};
@@ -107,6 +108,7 @@ fn describe(plan: &Plan, failure: Failure) -> Error {
     let object = match step {
         Step::JoinCgroups => cgroup(item),
         Step::MapUser => plan.user_map.get(item).map(|(path, _)| path.to_string_lossy().into_owned()),
+        Step::SetParameters => plan.parameters.get(item).map(Parameter::describe),
         Step::ChangeRoot => plan.root.as_ref().map(|root| root.describe(item)),
         Step::JoinNamespaces if item == plan.joined_namespaces.len() => Some("of its own for cgroups".into()),
         Step::JoinNamespaces if item > plan.joined_namespaces.len() => {

@@ -20,7 +20,7 @@
 //! 1. **join_cgroups**: only with version 1; from here on its own cgroup pays for all that it does.
 //! 2. **map_user**: an ordinary user becomes root of a new user namespace.
 //! 3. **join_namespaces**: another container's network; and a cgroup namespace.
-//! 4. **name_host**.
+//! 4. **name_host**; **set_parameters** ([`parameters`]): what else belongs to its own namespaces.
 //! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
 //! 6. **await_host**: until step 3 above is done.
 //! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
@@ -71,6 +71,7 @@ pub mod join;
 pub mod launch;
 pub mod network;
 pub mod oci;
+pub mod parameters;
 mod plan;
 pub mod prepared;
 pub mod root;

@@ -5,6 +5,7 @@ use crate::capabilities::{self, Capabilities};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::network::{Configuration, Endpoint};
+use crate::parameters::{self, Parameter};
 use crate::prepared::PreparedNetwork;
 use crate::root::{self, Mount, RootPlan};
 use crate::seccomp::Filter;
@@ -149,6 +150,8 @@ pub struct Specification {
     pub network: NetworkMode,
     /// Its host name.
     pub host_name: Option<String>,
+    /// Parameters of the kernel that belong to its own namespaces, by names such as `net.ipv4.ip_forward`, with their values.
+    pub parameters: Vec<(String, String)>,
     /// Its capabilities, or those of the caller.
     pub capabilities: Option<Capabilities>,
     /// Whether exec can never gain privileges.
@@ -212,6 +215,7 @@ impl Specification {
             joined_namespaces: Vec::new(),
             network: NetworkMode::Host,
             host_name: None,
+            parameters: Vec::new(),
             capabilities: None,
             no_new_privileges: false,
             seccomp: None,
@@ -274,6 +278,7 @@ pub struct Plan {
     pub(crate) user: Option<UserPlan>,
     pub(crate) umask: Mode,
     pub(crate) host_name: Option<Vec<u8>>,
+    pub(crate) parameters: Vec<Parameter>,
     pub(crate) network: NetworkPlan,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) capabilities: Option<Capabilities>,
@@ -315,6 +320,7 @@ impl Plan {
             None
         };
         let (mut endpoint, mut joined_namespaces) = (None, asked.joined_namespaces);
+        let not_the_hosts = !matches!(asked.network, NetworkMode::Host);
         let own_network = matches!(asked.network, NetworkMode::None | NetworkMode::Attached(_));
         let network = match asked.network {
             NetworkMode::Host => NetworkPlan::Untouched,
@@ -352,6 +358,7 @@ impl Plan {
             user: asked.user.map(|user| user_plan(user, namespaces.user)),
             umask: Mode::from_raw_mode(asked.umask & 0o777),
             host_name: asked.host_name.map(String::into_bytes),
+            parameters: parameters::parameters(asked.parameters, not_the_hosts, namespaces.ipc)?,
             network,
             endpoint,
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),

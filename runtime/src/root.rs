@@ -90,7 +90,12 @@ const MASKED: [&str; 12] = [
 /// Paths that Docker hides: the fixed ones, and one a CPU where the hardware has it.
 pub fn masked() -> Vec<String> {
     static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let processors = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let entries = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        // The directory has twenty entries that are no processors; each would be looked into at every start of a program.
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let processors = entries.filter(|entry| {
+            entry.file_name().to_str().and_then(|name| name.strip_prefix("cpu")).is_some_and(is_number)
+        });
         let throttles = processors.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir());
         throttles.filter_map(|path| path.to_str().map(String::from)).collect()
     });

@@ -2,7 +2,7 @@
 
 use crate::instances::{Kind, Limits, Network, Request, names, now};
 use crate::networks::PortMapping;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 mod values;
@@ -51,9 +51,9 @@ pub(super) struct PlaceOptions {
     /// Its link-layer address
     #[arg(long, value_name = "ADDRESS", value_parser = mac)]
     pub(super) mac_address: Option<Mac>,
-    /// Its name server
+    /// Its name server, by an IPv4 or IPv6 address
     #[arg(long, value_name = "ADDRESS")]
-    pub(super) dns: Vec<Ipv4Addr>,
+    pub(super) dns: Vec<IpAddr>,
     /// Let a port of the host lead to it
     #[arg(short, long, value_name = "[[ADDRESS:]HOST:]PORT[/udp]", value_parser = port)]
     pub(super) publish: Vec<PortMapping>,
@@ -86,6 +86,7 @@ impl CommandOptions {
             read_only: false,
             volumes: Vec::new(),
             limits: Limits::default(),
+            parameters: Vec::new(),
             added_capabilities: Vec::new(),
             dropped_capabilities: Vec::new(),
             network: Network::None,

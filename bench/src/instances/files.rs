@@ -6,7 +6,7 @@ use anyhow::Context;
 use isobench_runtime::root::{Mount, MountKind};
 use rustix::mount::MountFlags;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// Their names in the container's directory and under /etc.
@@ -22,7 +22,7 @@ pub(super) fn write(
     let own = if request.network == Network::Host { fs::read_to_string("/etc/hosts").ok() } else { None };
     let hosts = own.unwrap_or_else(|| hosts(request, places));
     let servers = match (&request.name_servers[..], network_server) {
-        ([], server) => server.into_iter().collect(),
+        ([], server) => server.into_iter().map(IpAddr::from).collect(),
         (asked, _) => asked.to_vec(),
     };
     let texts = [hosts, format!("{}\n", request.host_name()), resolvers(&resolver, &servers, &request.network)];
@@ -55,7 +55,7 @@ fn hosts(request: &Request, places: &[NetworkPlace]) -> String {
 
 /// The host's own file with other servers, where there are any. A server on the host's own loopback cannot be reached from
 /// another network namespace: it is left out.
-fn resolvers(own: &str, servers: &[Ipv4Addr], network: &Network) -> String {
+fn resolvers(own: &str, servers: &[IpAddr], network: &Network) -> String {
     let shares = *network == Network::Host;
     let kept = own.lines().filter(|line| {
         let server = line.strip_prefix("nameserver").map(str::trim);
@@ -80,7 +80,10 @@ mod tests {
         assert_eq!(resolvers(own, &[], &bridge), "nameserver 192.0.2.1\nsearch example.org\n");
         let all = "nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch example.org\n";
         assert_eq!(resolvers(own, &[], &Network::Host), all);
-        let asked = [Ipv4Addr::new(10, 1, 0, 1)];
-        assert_eq!(resolvers(own, &asked, &bridge), "nameserver 10.1.0.1\nsearch example.org\n");
+        let asked = ["10.1.0.1", "2001:db8::53"].map(|server| server.parse().unwrap());
+        assert_eq!(
+            resolvers(own, &asked, &bridge),
+            "nameserver 10.1.0.1\nnameserver 2001:db8::53\nsearch example.org\n"
+        );
     }
 }

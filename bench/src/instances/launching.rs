@@ -45,6 +45,7 @@ pub(super) fn launch_container(request: &Request, name: &str, size: (u16, u16)) 
     };
     specification.user = account.user;
     specification.host_name = Some(request.host_name().into());
+    specification.parameters = parameters(request);
     specification.capabilities = Some(capabilities::sets(capabilities));
     specification.seccomp = Some(capabilities::filter(capabilities)?);
     specification.dies_with_parent = true;
@@ -76,6 +77,22 @@ pub(super) fn launch_container(request: &Request, name: &str, size: (u16, u16)) 
     let Launched { process, endpoint } = Plan::validate(specification).and_then(launch).map_err(explain(request))?;
     let attachment = attachment.launched(endpoint);
     Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment })
+}
+
+/// What was asked for, beside what Docker sets: users other than root may use `ping`, and may serve low ports, in a network that
+/// is the container's alone ([icmp(7)](https://man7.org/linux/man-pages/man7/icmp.7.html),
+/// [ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)).
+fn parameters(request: &Request) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    if matches!(request.network, Network::None | Network::Named(_)) {
+        // The range's end must be a group that there is: in a host that was made without root there may be one alone.
+        let last = rooted::last_group().min(i32::MAX as u32);
+        parameters.push(("net.ipv4.ping_group_range".into(), format!("0 {last}")));
+        parameters.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
+    }
+    // In order: what was asked for stands.
+    parameters.extend(request.parameters.iter().cloned());
+    parameters
 }
 
 /// Launches a further process in a container.

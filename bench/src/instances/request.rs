@@ -3,7 +3,7 @@
 use super::{Kind, Machine};
 use crate::networks::PortMapping;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 /// A container as it was asked for, with all that is to be looked up on the asker's side looked up: `container.json`.
@@ -41,6 +41,9 @@ pub(crate) struct Request {
     pub(crate) volumes: Vec<Volume>,
     /// Its limits.
     pub(crate) limits: Limits,
+    /// Parameters of the kernel that it has for itself, by name, with their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parameters: Vec<(String, String)>,
     /// Capabilities beyond the usual ones.
     pub(crate) added_capabilities: Vec<String>,
     /// Capabilities of the usual ones that it does not get.
@@ -54,7 +57,7 @@ pub(crate) struct Request {
     /// The link-layer address that it wants.
     pub(crate) mac: Option<[u8; 6]>,
     /// Name servers, where they are not the network's.
-    pub(crate) name_servers: Vec<Ipv4Addr>,
+    pub(crate) name_servers: Vec<IpAddr>,
     /// Ports of the host that lead to it.
     pub(crate) ports: Vec<PortMapping>,
     /// What makes it a virtual machine, where it is one.

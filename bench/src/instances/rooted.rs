@@ -85,6 +85,22 @@ fn fields(line: &str) -> Vec<&str> {
     line.split(':').collect()
 }
 
+/// The last of the groups from 0 on that there are here without a gap.
+pub(super) fn last_group() -> u32 {
+    last_mapped(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+}
+
+/// The kernel keeps a map in the order of its numbers where it was written so; ours are.
+fn last_mapped(map: &str) -> u32 {
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next(), numbers.next()??);
+        Some((first, count))
+    });
+    let end = ranges.fold(0, |end, (first, count)| if first == end { end + count } else { end });
+    u32::try_from(end.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
 /// Whether a number is one of those that a user namespace has
 /// ([user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html)).
 fn is_mapped(map: &str, number: u32) -> bool {
@@ -141,5 +157,7 @@ mod tests {
         assert!(is_mapped("0 0 4294967295\n", 1000));
         assert!(!is_mapped("0 1000 1\n", 1));
         assert!(is_mapped("0 1000 1\n", 0));
+        let last = [("0 0 4294967295\n", u32::MAX - 1), ("0 1000 1\n", 0), ("0 1000 1\n1 100000 65536\n", 65536)];
+        assert!(last.iter().all(|(map, last)| last_mapped(map) == *last));
     }
 }

@@ -43,7 +43,7 @@ fn unsupported<T>(what: &str) -> Result<T, Error> {
 
 /// What is not supported in the process and its surroundings, and whether it is asked for. A value that changes nothing is
 /// no request.
-fn absent(spec: &Spec, process: &runtime::Process, linux: &runtime::Linux) -> [(&'static str, bool); 19] {
+fn absent(spec: &Spec, process: &runtime::Process, linux: &runtime::Linux) -> [(&'static str, bool); 18] {
     let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
     [
         ("process.terminal", process.terminal() == Some(true)),
@@ -58,7 +58,6 @@ fn absent(spec: &Spec, process: &runtime::Process, linux: &runtime::Linux) -> [(
         ("hooks", spec.hooks().is_some()),
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|all| !all.is_empty())),
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|all| !all.is_empty())),
-        ("linux.sysctl", linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())),
         ("linux.devices", linux.devices().as_ref().is_some_and(|all| !all.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
         // The root is always private to the container.
@@ -126,6 +125,7 @@ fn translate(spec: &Spec, bundle: &Path) -> Result<Configured, Error> {
     let path = bundle.join(root.path());
     specification.root = Root::Directory { path, recursive: false, read_only: root.readonly().unwrap_or(false) };
     specification.host_name = spec.hostname().clone();
+    specification.parameters = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
     specification.masked_paths = linux.masked_paths().clone().unwrap_or_default();
     specification.read_only_paths = linux.readonly_paths().clone().unwrap_or_default();
     specification.no_new_privileges = process.no_new_privileges().unwrap_or(false);

@@ -4,6 +4,7 @@ use crate::commands::instance_options::{CommandOptions, PlaceOptions, command_or
 use crate::instances::capabilities;
 use crate::instances::{Kind, Limits, Network, Request, Volume, refuse, rooted, volume_source};
 use crate::roots;
+use isobench_runtime::parameters;
 
 /// The options of a new container.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub(super) struct Options {
     /// Limit its processes and threads
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pids_limit: Option<u64>,
+    /// Set a parameter of the kernel for it alone, such as net.ipv4.ip_forward=1
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    sysctl: Vec<(String, String)>,
     /// Give it a capability, such as NET_ADMIN, or ALL
     #[arg(long, value_name = "NAME")]
     cap_add: Vec<String>,
@@ -62,6 +66,7 @@ impl Options {
             read_only: self.read_only,
             volumes,
             limits: Limits { memory: self.memory, cpu: self.cpus, pids: self.pids_limit },
+            parameters: self.sysctl,
             added_capabilities: self.cap_add,
             dropped_capabilities: self.cap_drop,
             network: self.network,
@@ -74,6 +79,8 @@ impl Options {
     fn check(&self) -> anyhow::Result<()> {
         let has_link = matches!(self.network, Network::Named(_));
         let shares = matches!(self.network, Network::Container(_));
+        let has_own = has_link || self.network == Network::None;
+        self.sysctl.iter().try_for_each(|(name, _)| parameters::check(name, has_own, true))?;
         let network = &self.network;
         let refused = [
             (!self.place.publish.is_empty() && !has_link, "-p", "has no address of its own to which a port could lead"),
@@ -92,6 +99,13 @@ impl Options {
                 _ => Ok(()),
             },
         }
+    }
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give NAME=VALUE, such as net.ipv4.ip_forward=1".into()),
     }
 }
 
