@@ -49,6 +49,19 @@ pub(crate) fn one(number: i32) -> Vec<Entry> {
     entry(number).into_iter().collect()
 }
 
+/// Bytes that a process and the children that it has seen off have had read from storage and written to it; `None` where the
+/// kernel does not count ([proc_pid_io(5)](https://man7.org/linux/man-pages/man5/proc_pid_io.5.html)).
+pub(crate) fn storage(process: i32) -> Option<(u64, u64)> {
+    parse_storage(&fs::read_to_string(format!("/proc/{process}/io")).ok()?)
+}
+
+/// What is written and dropped again before it came to the storage is not written.
+fn parse_storage(text: &str) -> Option<(u64, u64)> {
+    let count = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let written = count("write_bytes:")?.saturating_sub(count("cancelled_write_bytes:")?);
+    Some((count("read_bytes:")?, written))
+}
+
 fn pid_namespace(process: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{process}/ns/pid")).ok()
 }
@@ -111,6 +124,14 @@ mod tests {
         assert_eq!(entry.command, "sh -c true");
         assert_eq!(parse(7, stat, b"").unwrap().command, "[a) b (c]");
         assert_eq!(parse(7, "7 (a", b""), None);
+    }
+
+    #[test]
+    fn what_goes_to_storage_is_told_apart_from_what_goes_to_files() {
+        let text = "rchar: 9000\nwchar: 800\nsyscr: 7\nsyscw: 6\nread_bytes: 4096\nwrite_bytes: 12288\n\
+                    cancelled_write_bytes: 8192\n";
+        assert_eq!(parse_storage(text), Some((4096, 4096)));
+        assert_eq!(parse_storage("rchar: 9000\n"), None);
     }
 
     #[test]

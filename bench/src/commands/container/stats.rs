@@ -34,6 +34,8 @@ struct Sample {
     pids: u64,
     received: u64,
     sent: u64,
+    /// Read from storage and written to it, where that is counted.
+    storage: Option<(u64, u64)>,
 }
 
 /// One line of `--format json`, with Docker's names.
@@ -51,6 +53,8 @@ struct Line {
     memory_share: String,
     #[serde(rename = "NetIO")]
     network: String,
+    #[serde(rename = "BlockIO")]
+    storage: String,
     #[serde(rename = "PIDs")]
     pids: String,
 }
@@ -102,7 +106,15 @@ fn sample(container: &Container) -> Option<Sample> {
         pids: pids.unwrap_or_else(|| processes.iter().map(|process| process.threads).sum()),
         received,
         sent,
+        storage: storage(processes.iter().map(|process| process.pid)),
     })
+}
+
+/// What all of them have read from storage and written to it, with what those of their children had that have ended.
+fn storage(processes: impl Iterator<Item = i32>) -> Option<(u64, u64)> {
+    processes
+        .filter_map(processes::storage)
+        .reduce(|(read, written), (more_read, more_written)| (read + more_read, written + more_written))
 }
 
 /// Bytes received and sent by all links but `lo`.
@@ -143,6 +155,10 @@ fn lines(before: &[(Container, Sample)], now: &[(Container, Sample)]) -> Vec<Lin
             memory: format!("{} / {}", listing::binary(sample.memory), listing::binary(limit)),
             memory_share: format!("{:.2}%", sample.memory as f64 / limit as f64 * 100.0),
             network: format!("{} / {}", listing::decimal(sample.received), listing::decimal(sample.sent)),
+            storage: sample.storage.map_or_else(
+                || "-- / --".into(),
+                |(read, written)| format!("{} / {}", listing::decimal(read), listing::decimal(written)),
+            ),
             pids: sample.pids.to_string(),
         })
     };
@@ -155,10 +171,10 @@ fn show(lines: &[Line], arguments: &Arguments, kind: Kind) -> anyhow::Result<()>
         return output::print(&text.collect::<anyhow::Result<String>>()?);
     }
     let id = format!("{} ID", kind.label());
-    let head = [&id, "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(String::from);
+    let head = [&id, "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"].map(String::from);
     let rows = lines.iter().map(|line| {
-        let Line { id, name, cpu, memory, memory_share, network, pids } = line;
-        [id, name, cpu, memory, memory_share, network, pids].map(Clone::clone).to_vec()
+        let Line { id, name, cpu, memory, memory_share, network, storage, pids } = line;
+        [id, name, cpu, memory, memory_share, network, storage, pids].map(Clone::clone).to_vec()
     });
     let table = listing::table(&std::iter::once(head.to_vec()).chain(rows).collect::<Vec<_>>());
     // A terminal is cleared, so that the table stands still.
