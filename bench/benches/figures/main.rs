@@ -194,7 +194,7 @@ const FIGURES: &[Figure] = &[
     },
     Figure {
         name: "unikernel.round-trip",
-        text: "median TCP round trip of one byte to the unikernel VM through tap and bridge, which spins for 20 us",
+        text: "median TCP round trip of one byte to the unikernel VM through tap and bridge, which spins for 50 us",
         against: "the same to a container on the same bridge",
         unit: "ratio of ns",
         goal: Goal::AtMost(1.2),

@@ -13,9 +13,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a unikernel and its card look for frames before they sleep, in microseconds: a round trip on one host takes less, and
-/// where there are few processors, who spins takes one from who would bring the frames.
-pub(crate) const UNIKERNEL_SPIN: u32 = 20;
+/// How long a unikernel and its card look for frames before they sleep, in microseconds: with 20, one
+/// launch in some misses the answers of a round trip on one host.
+pub(crate) const UNIKERNEL_SPIN: u32 = 50;
 /// The same for the card of a Linux guest, in microseconds.
 pub(crate) const LINUX_SPIN: u32 = 50;
 

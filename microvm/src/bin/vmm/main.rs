@@ -27,13 +27,12 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --gateway ADDRESS                its router
   --memory SIZE                    guest memory, such as 16M (default 16M)
   --deadline SECONDS               ends the guest after this time
-  --spin MICROSECONDS              how long both sides look for frames before they sleep (default 20)
+  --spin MICROSECONDS              how long both sides look for frames before they sleep (default 50)
   --segmentation offload|wire      whether frames may be larger than packets on a wire (default offload)
   --network-namespace own|given    whether it makes an empty network to live in, or was started in one (default own)
   --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
 isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
-                                   --workload and with defaults of 128M for --memory and 50 for
-                                   --spin, and
+                                   --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)
   --agent FILE                     the agent (needed)
   --address6 ADDRESS/PREFIX        its IPv6 address
