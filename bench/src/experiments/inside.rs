@@ -69,7 +69,8 @@ impl Run {
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
-    let span = Span::of(ground);
+    // The generator's namespace gets its congestion control while it runs.
+    let span = Span::of(ground).at_least(80);
     let mut served = Served::launch(ground, kind, sandbox)?;
     served.serve_outside(ground)?;
     for path in Path::from_inside(kind) {
