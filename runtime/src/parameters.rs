@@ -67,14 +67,10 @@ fn path(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name.as_bytes()[at] == b'.' => name
             .chars()
-            .map(|letter| {
-                if letter == '.' {
-                    '/'
-                } else if letter == '/' {
-                    '.'
-                } else {
-                    letter
-                }
+            .map(|letter| match letter {
+                '.' => '/',
+                '/' => '.',
+                other => other,
             })
             .collect(),
         _ => name.to_owned(),

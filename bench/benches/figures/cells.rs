@@ -49,16 +49,22 @@ fn seconds_a_gigabyte(value: &Value) -> Option<f64> {
     rate(value).map(f64::recip)
 }
 
+/// A time of the start or the end of one sandbox beside that of another.
+fn startup(
+    metric: &'static str,
+    read: fn(&Value) -> Option<f64>,
+    sandboxes: [&'static str; 2],
+) -> anyhow::Result<Pair> {
+    let [one, other] = sandboxes.map(|sandbox| Place { experiment: "startup", sandbox, metric, parameters: &[], read });
+    pairs(one, other)
+}
+
 pub(crate) fn bridge_against_none() -> anyhow::Result<Pair> {
-    let stages =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.stages", parameters: &[], read: announced };
-    pairs(stages("container-bridge"), stages("container-none"))
+    startup("start.stages", announced, ["container-bridge", "container-none"])
 }
 
 pub(crate) fn unikernel_against_runc() -> anyhow::Result<Pair> {
-    let ready =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
-    pairs(ready("vm-unikernel"), ready("runc"))
+    startup("start.ready", nanoseconds, ["vm-unikernel", "runc"])
 }
 
 /// Each call launches the agent by `docker run` on its bridge with a published port and ends it: nanoseconds of one of the
@@ -71,27 +77,19 @@ pub(crate) fn docker(metric: &'static str) -> anyhow::Result<impl FnMut() -> any
 }
 
 pub(crate) fn unikernel_against_crun() -> anyhow::Result<Pair> {
-    let ready =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
-    pairs(ready("vm-unikernel"), ready("crun"))
+    startup("start.ready", nanoseconds, ["vm-unikernel", "crun"])
 }
 
 pub(crate) fn unikernel_restored() -> anyhow::Result<Pair> {
-    let ready =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
-    pairs(ready("vm-unikernel-restored"), ready("vm-unikernel"))
+    startup("start.ready", nanoseconds, ["vm-unikernel-restored", "vm-unikernel"])
 }
 
 pub(crate) fn linux_restored() -> anyhow::Result<Pair> {
-    let ready =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.ready", parameters: &[], read: nanoseconds };
-    pairs(ready("vm-linux-restored"), ready("vm-linux"))
+    startup("start.ready", nanoseconds, ["vm-linux-restored", "vm-linux"])
 }
 
 pub(crate) fn unikernel_gone() -> anyhow::Result<Pair> {
-    let gone =
-        |sandbox| Place { experiment: "startup", sandbox, metric: "start.gone", parameters: &[], read: nanoseconds };
-    pairs(gone("vm-unikernel"), gone("crun"))
+    startup("start.gone", nanoseconds, ["vm-unikernel", "crun"])
 }
 
 pub(crate) fn unikernel_round_trip() -> anyhow::Result<Pair> {
