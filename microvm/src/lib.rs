@@ -27,6 +27,7 @@ pub mod layout;
 pub mod linux;
 pub mod machine;
 pub mod memory;
+pub mod operation;
 pub mod outcome;
 pub mod sandbox;
 pub mod snapshot;

@@ -2,7 +2,7 @@
 //! the kernel's messages are kept for the case that the boot goes wrong.
 
 use crate::bus::{Device, Reaction};
-use crate::snapshot::devices::{DeviceState, SerialState, StateError};
+use crate::snapshot::devices::{DeviceState, StateError};
 use isobench_workload::guest::AWAITS;
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use vm_superio::serial::{NoEvents, SerialState as Registers};
+use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -222,36 +222,12 @@ impl<W: Write + Debug + Send> Device for Console<W> {
     }
 
     fn save(&mut self) -> Option<DeviceState> {
-        let state = self.port.state();
-        Some(DeviceState::Serial(SerialState {
-            baud_divisor_low: state.baud_divisor_low,
-            baud_divisor_high: state.baud_divisor_high,
-            interrupt_enable: state.interrupt_enable,
-            interrupt_identification: state.interrupt_identification,
-            line_control: state.line_control,
-            line_status: state.line_status,
-            modem_control: state.modem_control,
-            modem_status: state.modem_status,
-            scratch: state.scratch,
-            input: state.in_buffer,
-        }))
+        Some(DeviceState::Serial(self.port.state()))
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
-        let DeviceState::Serial(state) = state else { return Err(StateError::Kind) };
-        let registers = Registers {
-            baud_divisor_low: state.baud_divisor_low,
-            baud_divisor_high: state.baud_divisor_high,
-            interrupt_enable: state.interrupt_enable,
-            interrupt_identification: state.interrupt_identification,
-            line_control: state.line_control,
-            line_status: state.line_status,
-            modem_control: state.modem_control,
-            modem_status: state.modem_status,
-            scratch: state.scratch,
-            in_buffer: state.input.clone(),
-        };
-        let port = Serial::from_state(&registers, self.line.clone(), NoEvents, self.transcript.clone());
+        let DeviceState::Serial(registers) = state else { return Err(StateError::Kind) };
+        let port = Serial::from_state(registers, self.line.clone(), NoEvents, self.transcript.clone());
         self.port = port.map_err(|_| StateError::Registers)?;
         self.tell();
         // Whatever was on its way to the guest when the machine was paused: one too many does no harm.

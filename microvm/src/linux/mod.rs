@@ -32,9 +32,9 @@ pub use operation::Ending;
 pub use restore::{Restoration, restore};
 
 use crate::devices::virtio::disk::Disk;
-use crate::jail::Jail;
 use crate::machine::Machine;
 use crate::memory::{self, MemoryError, Pages};
+use crate::operation::Operation;
 use crate::snapshot::{Guest, GuestKind, LinuxGuest};
 use console::{Console, Shared, Transcript};
 use devices::Place;
@@ -45,7 +45,7 @@ use isobench_workload::Stages;
 use kernel::Kernel;
 use kvm_ioctls::VmFd;
 use modules::Modules;
-use operation::{Assembled, Operation, operate};
+use operation::{Assembled, operate};
 use serde::{Deserialize, Serialize};
 use session::Session;
 use std::fmt::{Debug, Write as _};
@@ -53,7 +53,6 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -90,23 +89,14 @@ pub struct Config {
     pub entropy: bool,
     /// Its balloon, where it has one.
     pub balloon: Option<BalloonKind>,
-    /// The socket on which the machine takes [requests](crate::control), where it does.
-    pub control: Option<UnixListener>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
     /// What pages its memory is made of.
     pub pages: Pages,
     /// Whether all its memory is taken before it runs; else when it is touched.
     pub populated: bool,
-    /// How long it may run; without limit where `None`.
-    pub deadline: Option<Duration>,
-    /// How long the card's I/O thread looks for frames before it sleeps.
-    pub spin: Duration,
-    /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
-    /// does nothing else.
-    pub confined: bool,
-    /// The jail that the process enters, for good, before it starts a thread; none for a program that does something else too.
-    pub jail: Option<Jail>,
+    /// How it is run.
+    pub operation: Operation,
 }
 
 /// What a balloon does besides what it is asked for. Of memory in large pages the host has one back when all of it was given back, so
@@ -161,7 +151,7 @@ pub fn run(
         true => Vec::new(),
         false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
     };
-    if let Some(jail) = &config.jail {
+    if let Some(jail) = &config.operation.jail {
         // A disk may be of any size.
         jail.enter(None);
     }
@@ -180,7 +170,7 @@ pub fn run(
     let network = card.as_ref().and(network);
     let sizes: Vec<u64> = config.disks.iter().map(|disk| disk.sectors() * 512).collect();
     let written = config.disks.iter().any(|disk| !disk.is_read_only());
-    let (entropy, balloon, spin) = (config.entropy, config.balloon, config.spin);
+    let (entropy, balloon, spin) = (config.entropy, config.balloon, config.operation.spin);
     let wanted =
         Wanted { card, checked: false, spin, disks: config.disks, entropy, balloon, session: session.as_ref() };
     let line = interrupt_line(machine.vm(), layout::SERIAL_LINE)?;
@@ -194,14 +184,14 @@ pub fn run(
     let root = acpi::write(&memory, &places, config.processors)?;
     multiprocessor::write(&memory, config.processors)?;
     // Only who may be saved need listen for who it is then.
-    let clones = if config.control.is_some() { " isobench.clones=1" } else { "" };
+    let clones = if config.operation.control.is_some() { " isobench.clones=1" } else { "" };
     let command_line = command_line(
         network.as_ref(),
         if kernel.release().is_none() { &places } else { &[] },
         &[clones, " ", &config.append].concat(),
     );
     boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
-    let kernel_identity = config.control.is_some().then(|| Identity::of(&kernel));
+    let kernel_identity = config.operation.control.is_some().then(|| Identity::of(&kernel));
     let guest = Guest {
         kind: GuestKind::Linux,
         workload: config.arguments.join(" "),
@@ -230,9 +220,7 @@ pub fn run(
     }
     // 7. run
     let refused = written.then_some("the guest writes to its disk, which a clone cannot share with it");
-    let Config { control, deadline, confined, .. } = config;
-    let operation = Operation { control, deadline, confined, guest, refused };
-    operate(Assembled { machine, vcpus, equipment, session, transcript }, operation)
+    operate(Assembled { machine, vcpus, equipment, session, transcript, guest, refused }, config.operation)
 }
 
 /// Guest memory of this size: below the hole for device registers, and the rest above 4 GiB.

@@ -7,6 +7,7 @@ use super::equipment::Equipment;
 use super::session::Session;
 use crate::control::{Asked, Server};
 use crate::machine::Machine;
+use crate::operation::Operation;
 use crate::outcome::{Outcome, Registers};
 use crate::snapshot::Guest;
 use crate::snapshot::keeper::Keeper;
@@ -15,9 +16,7 @@ use isobench_workload::Stage;
 use kvm_ioctls::VcpuFd;
 use std::fmt::Debug;
 use std::io::Write;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
 
 /// How a guest ended, and what its kernel said last.
@@ -36,13 +35,6 @@ pub(super) struct Assembled<W> {
     pub(super) equipment: Equipment,
     pub(super) session: Option<Session>,
     pub(super) transcript: Shared<W>,
-}
-
-/// How it is to run.
-pub(super) struct Operation {
-    pub(super) control: Option<UnixListener>,
-    pub(super) deadline: Option<Duration>,
-    pub(super) confined: bool,
     /// What it is, for a snapshot.
     pub(super) guest: Guest,
     /// Why it cannot be saved, where it cannot.
@@ -54,9 +46,9 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
     assembled: Assembled<W>,
     operation: Operation,
 ) -> Result<Ending, LinuxError> {
-    let Assembled { machine, vcpus, equipment, session, transcript } = assembled;
+    let Assembled { machine, vcpus, equipment, session, transcript, guest, refused } = assembled;
     let Equipment { ports, registers, balloon, .. } = equipment;
-    let Operation { control, deadline, confined, guest, refused } = operation;
+    let Operation { control, deadline, confined, .. } = operation;
     let (machine, ports, registers) = (Arc::new(machine), Arc::new(ports), Arc::new(registers));
     let crew = match (&control, vcpus.len()) {
         (Some(_), count) => Crew::pausable(Arc::clone(&machine), true, count)?,

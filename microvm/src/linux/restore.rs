@@ -2,16 +2,16 @@
 
 use super::console::{Console, Shared, Transcript};
 use super::equipment::{self, Wanted};
-use super::operation::{Assembled, Operation, operate};
+use super::operation::{Assembled, operate};
 use super::session::Session;
 use super::{
     Ending, LEAST_MEMORY, LinuxError, MOST_MEMORY, Network, create_interrupt_controllers, interrupt_line, layout,
     multiprocessor, ports, regions,
 };
 use crate::devices::virtio::disk::Disk;
-use crate::jail::Jail;
 use crate::machine::Machine;
 use crate::memory::MemoryError;
+use crate::operation::Operation;
 use crate::snapshot::devices::{DeviceState, ServiceState, VirtioState};
 use crate::snapshot::manifest::hexadecimal;
 use crate::snapshot::{GuestKind, LinuxGuest, MachineState, memory, processor};
@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// How many random bytes a clone is given: as many as no other can have by chance, and nobody can guess.
 const SEED: usize = 16;
@@ -45,16 +45,8 @@ pub struct Restoration {
     pub disks: Vec<Disk>,
     /// See [`super::Config`].
     pub exec: Option<UnixListener>,
-    /// See [`super::Config`].
-    pub control: Option<UnixListener>,
-    /// See [`super::Config`].
-    pub deadline: Option<Duration>,
-    /// See [`super::Config`].
-    pub spin: Duration,
-    /// See [`super::Config`].
-    pub confined: bool,
-    /// See [`super::Config`].
-    pub jail: Option<Jail>,
+    /// How it is run.
+    pub operation: Operation,
 }
 
 /// Goes on with a Linux guest where it was saved, as a clone with its own addresses, and runs it to its end. The ready line goes to
@@ -89,7 +81,7 @@ pub fn restore(
     create_interrupt_controllers(machine.vm())?;
     let become_another =
         identity(network.as_ref().map(|(_, network)| *network), restoration.host_name, restoration.files)?;
-    if let Some(jail) = &restoration.jail {
+    if let Some(jail) = &restoration.operation.jail {
         jail.enter(None);
     }
     let session = if guest.session { Some(Session::begin_held(restoration.exec)?) } else { None };
@@ -110,7 +102,7 @@ pub fn restore(
     let wanted = Wanted {
         card: network.map(|(tap, network)| (tap, network.mac)),
         checked: true,
-        spin: restoration.spin,
+        spin: restoration.operation.spin,
         disks,
         entropy: linux.entropy,
         balloon: linux.balloon,
@@ -125,9 +117,8 @@ pub fn restore(
         }
     }
     // 7. run
-    let Restoration { control, deadline, confined, .. } = restoration;
-    let operation = Operation { control, deadline, confined, guest, refused: None };
-    operate(Assembled { machine, vcpus, equipment, session, transcript }, operation)
+    let assembled = Assembled { machine, vcpus, equipment, session, transcript, guest, refused: None };
+    operate(assembled, restoration.operation)
 }
 
 fn checked(kind: GuestKind, linux: Option<LinuxGuest>) -> Result<LinuxGuest, LinuxError> {

@@ -4,6 +4,7 @@
 use isobench_workload::guest::{HEADER, LONGEST, MOST_PROGRAMS, WINDOW};
 use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
+use vm_superio::serial::SerialState;
 
 /// A device's state does not fit the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +32,8 @@ pub enum StateError {
 pub enum DeviceState {
     /// A virtio device's.
     Virtio(VirtioState),
-    /// The serial port's.
-    Serial(SerialState),
+    /// The serial port's registers.
+    Serial(#[serde(with = "SerialRegisters")] SerialState),
 }
 
 /// A virtio device's state.
@@ -189,21 +190,21 @@ impl SessionState {
     }
 }
 
-/// The serial port's registers ([`vm_superio::serial::SerialState`]).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the names are those of the registers")]
-pub struct SerialState {
-    pub baud_divisor_low: u8,
-    pub baud_divisor_high: u8,
-    pub interrupt_enable: u8,
-    pub interrupt_identification: u8,
-    pub line_control: u8,
-    pub line_status: u8,
-    pub modem_control: u8,
-    pub modem_status: u8,
-    pub scratch: u8,
-    pub input: Vec<u8>,
+/// How the serial port's registers are written and read.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "SerialState", deny_unknown_fields)]
+struct SerialRegisters {
+    baud_divisor_low: u8,
+    baud_divisor_high: u8,
+    interrupt_enable: u8,
+    interrupt_identification: u8,
+    line_control: u8,
+    line_status: u8,
+    modem_control: u8,
+    modem_status: u8,
+    scratch: u8,
+    #[serde(rename = "input")]
+    in_buffer: Vec<u8>,
 }
 
 #[cfg(test)]

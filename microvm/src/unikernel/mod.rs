@@ -14,9 +14,9 @@ use crate::devices::boot_timer::BootTimer;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
 use crate::devices::virtio::tap::{Tap, TapError};
-use crate::jail::Jail;
 use crate::machine::{Machine, MachineError};
 use crate::memory::{self, MemoryError};
+use crate::operation::Operation;
 use crate::outcome::{Crash, CrashCause, Outcome, Registers as ProcessorRegisters};
 use crate::snapshot::devices::StateError;
 use crate::snapshot::keeper::Keeper;
@@ -32,9 +32,7 @@ use kvm_ioctls::VcpuFd;
 use linux_loader::loader::{Elf, KernelLoader};
 use std::io::{self, Cursor, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The unikernel image: a static ELF file for the addresses of [`contract`].
@@ -58,17 +56,8 @@ pub struct Config {
     pub network: Option<(OwnedFd, Network)>,
     /// Size of its memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// The socket on which the machine takes [requests](crate::control), where it does.
-    pub control: Option<UnixListener>,
-    /// How long it may run; without limit where `None`.
-    pub deadline: Option<Duration>,
-    /// How long the card's I/O thread looks for the guest's answer before it sleeps.
-    pub spin: Duration,
-    /// Whether the calling thread is [confined](crate::confinement) before the guest runs, for good: right for a program that
-    /// does nothing else.
-    pub confined: bool,
-    /// The jail that the process enters, for good, before it starts a thread; none for a program that does something else too.
-    pub jail: Option<Jail>,
+    /// How it is run.
+    pub operation: Operation,
 }
 
 /// Why a unikernel could not be booted or run.
@@ -130,7 +119,7 @@ pub fn run(
     let memory = memory::create(config.memory)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
-    if let Some(jail) = &config.jail {
+    if let Some(jail) = &config.operation.jail {
         jail.enter(Some(LARGEST_FILE));
     }
     // 3. vCPU
@@ -141,8 +130,8 @@ pub fn run(
     let has_network = config.network.is_some();
     let (card, network) = match config.network {
         Some((tap, network)) => {
-            let card =
-                Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.spin).map_err(UnikernelError::Card)?;
+            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), config.operation.spin)
+                .map_err(UnikernelError::Card)?;
             (Some(card), network)
         }
         None => (None, Network::NONE),
@@ -167,8 +156,7 @@ pub fn run(
     registers::set(&vcpu, entry, registers::PRIVILEGE)?;
     // 7. run
     let assembled = Assembled { machine, vcpu, ports, registers, task, network: has_network };
-    let Config { control, deadline, confined, .. } = config;
-    operate(assembled, Operation { control, deadline, confined }, stages, output)
+    operate(assembled, config.operation, stages, output)
 }
 
 /// A machine that is ready to run.
@@ -179,13 +167,6 @@ struct Assembled {
     registers: Bus,
     task: Task,
     network: bool,
-}
-
-/// How it is to run.
-struct Operation {
-    control: Option<UnixListener>,
-    deadline: Option<Duration>,
-    confined: bool,
 }
 
 /// Runs a machine to its guest's end.

@@ -1,17 +1,15 @@
 //! Restoring a unikernel from a snapshot: the recipe of the crate's front page, with what was saved in place of kernel and registers.
 
-use super::{
-    Assembled, LARGEST_FILE, LEAST_MEMORY, Operation, UNIKERNEL, UnikernelError, operate, populate, ports, seed, write,
-};
+use super::{Assembled, LARGEST_FILE, LEAST_MEMORY, UNIKERNEL, UnikernelError, operate, populate, ports, seed, write};
 use crate::bus::Bus;
 use crate::devices::virtio::card::Card;
 use crate::devices::virtio::mmio;
 use crate::devices::virtio::tap::Tap;
-use crate::jail::Jail;
 use crate::layout;
 use crate::machine::Machine;
 use crate::memory;
 use crate::memory::MemoryError;
+use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::snapshot::{GuestKind, MachineState, memory as file, processor};
 use crate::vcpu::VcpuError;
@@ -20,8 +18,6 @@ use isobench_workload::Stages;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
 
 /// What of a clone is its own.
@@ -34,16 +30,8 @@ pub struct Restoration {
     /// Its network card's tap, attached already, and its addresses, where the guest has a card. The port, and whether frames are segmented,
     /// are the guest's as it was saved.
     pub network: Option<(OwnedFd, Network)>,
-    /// See [`super::Config`].
-    pub control: Option<UnixListener>,
-    /// See [`super::Config`].
-    pub deadline: Option<Duration>,
-    /// See [`super::Config`].
-    pub spin: Duration,
-    /// See [`super::Config`].
-    pub confined: bool,
-    /// See [`super::Config`].
-    pub jail: Option<Jail>,
+    /// How it is run.
+    pub operation: Operation,
 }
 
 /// Goes on with a unikernel where it was saved, as a clone with its own addresses, and runs it to its end. The ready line goes to `output`
@@ -72,7 +60,7 @@ pub fn restore(
     let memory = file::map(&restoration.memory, &guest.regions)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
-    if let Some(jail) = &restoration.jail {
+    if let Some(jail) = &restoration.operation.jail {
         jail.enter(Some(LARGEST_FILE));
     }
     // 3. vCPU
@@ -82,7 +70,7 @@ pub fn restore(
     let (mut ports, mut registers) = (Bus::new(), Bus::new());
     let (card, network) = match network {
         Some((tap, network)) => {
-            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), restoration.spin)
+            let card = Card::new(Tap::new(tap)?, network.mac, memory.clone(), restoration.operation.spin)
                 .map_err(UnikernelError::Card)?;
             (Some(card), network)
         }
@@ -120,6 +108,5 @@ pub fn restore(
     }
     // 7. run
     let assembled = Assembled { machine, vcpu, ports, registers, task: before.task, network: guest.network };
-    let Restoration { control, deadline, confined, .. } = restoration;
-    operate(assembled, Operation { control, deadline, confined }, stages, output)
+    operate(assembled, restoration.operation, stages, output)
 }

@@ -4,6 +4,7 @@ use crate::linux::{Handle, listen};
 use isobench_guest::contract::{Network, Task};
 use isobench_microvm::devices::virtio::disk::DiskError;
 use isobench_microvm::jail::{Jail, NetworkNamespace};
+use isobench_microvm::operation::Operation;
 use isobench_microvm::system::inherited_fd;
 use isobench_microvm::unikernel::Config;
 use std::ffi::OsString;
@@ -191,7 +192,8 @@ impl Arguments {
         let (task, touched, memory, deadline) = (self.task, self.touched, self.memory, self.deadline);
         // Last, so that a number that was given is not one of a file that was opened for a path.
         let control = self.control.map(|handle| listen("--control", handle)).transpose()?;
-        Ok(Config { task, touched, network, control, memory, deadline, spin, confined: true, jail })
+        let operation = Operation { control, deadline, spin, confined: true, jail };
+        Ok(Config { task, touched, network, memory, operation })
     }
 
     /// The tap and addresses of the plain process.

@@ -6,6 +6,7 @@ use isobench_microvm::devices::virtio::disk::{Disk, DiskError};
 use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, BalloonKind, Config, Ending};
 use isobench_microvm::memory::Pages;
+use isobench_microvm::operation::Operation;
 use isobench_microvm::outcome::Outcome;
 use isobench_microvm::system::inherited_fd;
 use isobench_workload::Stages;
@@ -79,12 +80,14 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
         pages: Pages::System,
         populated: false,
         balloon: None,
-        control: None,
         memory: MEMORY,
-        deadline: None,
-        spin: Duration::from_micros(LINUX_SPIN.into()),
-        confined: true,
-        jail: None,
+        operation: Operation {
+            control: None,
+            deadline: None,
+            spin: Duration::from_micros(LINUX_SPIN.into()),
+            confined: true,
+            jail: None,
+        },
     };
     let (mut network_namespace, mut place) = (NetworkNamespace::Own, NetworkOptions::default());
     let (mut disks, mut control, mut exec) = (Vec::new(), None, None);
@@ -170,9 +173,12 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
             "--network-namespace" => network_namespace = namespace(&value).ok_or_else(|| wrong(NAMESPACES))?,
             "--append" => config.append = value,
             "--memory" => config.memory = size(&value).ok_or_else(|| wrong("a size such as 128M"))?,
-            "--deadline" => config.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?),
+            "--deadline" => {
+                config.operation.deadline = Some(seconds(&value).ok_or_else(|| wrong("a number of seconds"))?)
+            }
             "--spin" => {
-                config.spin = Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?);
+                config.operation.spin =
+                    Duration::from_micros(value.parse().map_err(|_| wrong("a number of microseconds"))?);
             }
             _ => place.set(option, &value).map_err(wrong)?,
         }
@@ -184,9 +190,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Config, ArgumentError>
     if config.agent.is_empty() {
         return Err(ArgumentError::Missing("--agent"));
     }
-    config.jail = Some(Jail { network: network_namespace, refused: crate::refused });
+    config.operation.jail = Some(Jail { network: network_namespace, refused: crate::refused });
     // Last, so that a number that was given is not one of a file that was opened for a path.
-    config.control = control.map(|handle| listen("--control", handle)).transpose()?;
+    config.operation.control = control.map(|handle| listen("--control", handle)).transpose()?;
     config.exec = exec.map(|handle| listen("--exec", handle)).transpose()?;
     config.disks = disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?;
     config.network = place.finish()?;

@@ -6,6 +6,7 @@ use crate::network::NetworkOptions;
 use isobench_guest::contract;
 use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::linux::Network;
+use isobench_microvm::operation::Operation;
 use isobench_microvm::snapshot::{GuestKind, MachineState};
 use isobench_microvm::{linux as guest, unikernel};
 use isobench_workload::Stages;
@@ -77,19 +78,18 @@ pub(crate) fn run(
     let state = open(state.ok_or(ArgumentError::Missing("--state-file"))?)?;
     let state = MachineState::read(&state).map_err(ArgumentError::State)?;
     let control = control.map(|handle| listen("--control", handle)).transpose()?;
-    let (jail, confined) = (Some(Jail { network: network_namespace, refused: crate::refused }), true);
+    let jail = Some(Jail { network: network_namespace, refused: crate::refused });
     let place = place.finish()?;
     let usual = match state.guest.kind {
         GuestKind::Unikernel => UNIKERNEL_SPIN,
         GuestKind::Linux => LINUX_SPIN,
     };
     let spin = spin.unwrap_or(usual);
-    let waits = Duration::from_micros(spin.into());
+    let operation = Operation { control, deadline, spin: Duration::from_micros(spin.into()), confined: true, jail };
     match state.guest.kind {
         GuestKind::Unikernel => {
             let network = place.map(|(tap, network)| (tap, of_unikernel(network, spin)));
-            let restoration =
-                unikernel::Restoration { state, memory, network, control, deadline, spin: waits, confined, jail };
+            let restoration = unikernel::Restoration { state, memory, network, operation };
             Ok(crate::ending(&unikernel::restore(restoration, stages, std::io::stdout())?, false))
         }
         GuestKind::Linux => {
@@ -102,11 +102,7 @@ pub(crate) fn run(
                 files: files.map(read_files).transpose()?.unwrap_or_default(),
                 disks: disks.into_iter().map(DiskWords::open).collect::<Result<_, _>>()?,
                 exec: exec.map(|handle| listen("--exec", handle)).transpose()?,
-                control,
-                deadline,
-                spin: waits,
-                confined,
-                jail,
+                operation,
             };
             let ending = match session {
                 true => guest::restore(restoration, stages, std::io::sink())?,
