@@ -1,6 +1,5 @@
 //! The `isobench` program.
 
-use clap::Parser;
 use isobench::commands::{self, Arguments};
 use isobench::{doctor, networks, selftest, testbed};
 use std::process::ExitCode;
@@ -15,7 +14,7 @@ fn main() -> ExitCode {
         Some(word) if word == selftest::SUBCOMMAND => selftest::main(),
         _ => {
             commands::complete();
-            commands::main(Arguments::parse())
+            commands::main(Arguments::read())
         }
     }
 }

@@ -511,11 +511,8 @@ fn terminal() -> Outcome {
     session.type_in(b"\x03echo in''terrupted\r")?;
     session.expect("interrupted")?;
     rustix::termios::tcsetwinsize(&session.controlling, size(40, 120))?;
-    // The terminal tells all of its foreground group; here is none, so the one that runs inside is told: the last to be made.
-    let number = session.child.id();
-    let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children"))?;
-    let inner = children.split_ascii_whitespace().next_back().ok_or("nothing runs inside")?;
-    kill_process(Pid::from_raw(inner.parse()?).ok_or("no process")?, Signal::WINCH)?;
+    // The terminal tells all of its foreground group; here is none.
+    kill_process(Pid::from_child(&session.child), Signal::WINCH)?;
     until("the other size", || {
         session.type_in(b"stty size\r")?;
         Ok(session.expect("40 120").is_ok())

@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions};
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::null;
@@ -34,29 +34,34 @@ impl Strings {
     }
 }
 
-/// The child's own stack: it shares this process's memory, so it must not use its parent's.
+/// The own stack of a child that shares this process's memory: it must not use its parent's.
 #[derive(Debug)]
 struct Stack {
     memory: *mut c_void,
+    size: usize,
 }
 
 impl Stack {
-    /// In bytes; the child needs about 4 KiB.
-    const SIZE: usize = 64 << 10;
+    /// In bytes, for a child that becomes a program; it needs about 4 KiB.
+    const SMALL: usize = 64 << 10;
 
-    fn new() -> Result<Self, Errno> {
+    fn new(size: usize) -> Result<Self, Errno> {
         let (protection, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::STACK | MapFlags::NORESERVE);
         // SAFETY: a new anonymous mapping at an address that the kernel chooses.
-        let memory = unsafe { mmap_anonymous(std::ptr::null_mut(), Self::SIZE, protection, flags)? };
-        Ok(Self { memory })
+        let memory = unsafe { mmap_anonymous(std::ptr::null_mut(), size, protection, flags)? };
+        Ok(Self { memory, size })
+    }
+
+    fn top(&self) -> *mut c_void {
+        self.memory.wrapping_byte_add(self.size)
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and its owner `Running` drops it only after the child has left it.
-        let _ = unsafe { munmap(self.memory, Self::SIZE) };
+        // SAFETY: the mapping is ours, and its owners drop it only after the child has left it.
+        let _ = unsafe { munmap(self.memory, self.size) };
     }
 }
 
@@ -105,7 +110,7 @@ pub(crate) fn clone3<'a>(
     plan: &'a Plan,
     shared: &'a Shared,
 ) -> Result<(Pid, OwnedFd, Running<'a>), Errno> {
-    let stack = Stack::new()?;
+    let stack = Stack::new(Stack::SMALL)?;
     let mut pidfd: i32 = -1;
     let always = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64 | CLONE_CLEAR_SIGHAND;
     let arguments = CloneArguments {
@@ -114,7 +119,7 @@ pub(crate) fn clone3<'a>(
         child_tid: shared.departure_word() as u64,
         exit_signal: libc::SIGCHLD as u64,
         stack: stack.memory as u64,
-        stack_size: Stack::SIZE as u64,
+        stack_size: stack.size as u64,
         cgroup: cgroup.map_or(0, |directory| directory.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
@@ -247,7 +252,7 @@ pub fn fork() -> Result<Option<Pid>, Errno> {
     unsafe { system_call(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0])? };
     // SAFETY: with one thread, the copy is as good as the original: nobody holds a lock or is in the middle of anything.
     match unsafe { libc::fork() } {
-        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        -1 => Err(last_error()),
         number => Ok(Pid::from_raw(number)),
     }
 }
@@ -255,18 +260,64 @@ pub fn fork() -> Result<Option<Pid>, Errno> {
 /// Does `work` in a process of its own, which has one descriptor and the standard streams and nothing else that is open here;
 /// it ends with the status that `work` gives. What `work` captures must not be a descriptor: it is closed.
 ///
+/// It is nobody's child here, but the first process's of the pid namespace in which children of this process are
+/// ([pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html)), which need not be this process's own: it
+/// is made by a process that shares this memory, as after [vfork(2)](https://man7.org/linux/man-pages/man2/vfork.2.html), and is
+/// gone when this returns.
+///
 /// # Errors
 /// As [`fork`] has them.
-pub fn fork_apart(kept: OwnedFd, work: impl FnOnce(OwnedFd) -> i32) -> Result<Pid, Errno> {
-    if let Some(number) = fork()? {
-        return Ok(number);
+pub fn fork_apart<F: FnOnce(OwnedFd) -> i32>(kept: OwnedFd, work: F) -> Result<(), Errno> {
+    let stack = Stack::new(Apart::<F>::STACK)?;
+    let mut apart = Apart { kept: Some(kept), work: Some(work), outcome: Err(Errno::CHILD) };
+    // SAFETY: CLONE_THREAD changes nothing; the kernel refuses it to a process with several threads (unshare(2)).
+    unsafe { system_call(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0])? };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is fresh and its top is page-aligned. This thread, which is the only one, stands still until the other
+    // process has ended (CLONE_VFORK), so that the two never use this memory at once, and `apart` and the stack outlive it.
+    let number = unsafe { libc::clone(Apart::<F>::divide, stack.top(), flags, (&raw mut apart).cast()) };
+    let number = if number < 0 { Err(last_error()) } else { Ok(Pid::from_raw(number)) };
+    rustix::process::waitpid(number?, WaitOptions::empty())?;
+    apart.outcome
+}
+
+/// What [`fork_apart`] hands to the process between.
+struct Apart<F> {
+    kept: Option<OwnedFd>,
+    work: Option<F>,
+    outcome: Result<(), Errno>,
+}
+
+impl<F: FnOnce(OwnedFd) -> i32> Apart<F> {
+    /// As large as the stack of a first thread usually is: `work` runs on it.
+    const STACK: usize = 8 << 20;
+
+    /// Forks, and ends here. The new process has a copy of this memory, in which it does the work on this stack.
+    extern "C" fn divide(apart: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `fork_apart` gives its own, which nobody else uses meanwhile.
+        let apart = unsafe { &mut *apart.cast::<Self>() };
+        // SAFETY: there is no other thread in this memory that runs: nobody holds a lock or is in the middle of anything.
+        apart.outcome = match unsafe { libc::fork() } {
+            0 => apart.work(),
+            -1 => Err(last_error()),
+            _ => Ok(()),
+        };
+        0
     }
-    // A panic must not unwind into what was called before: those frames have descriptors that are closed now.
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let kept = alone(kept)?;
-        Ok::<_, Errno>(work(kept))
-    }));
-    exit(outcome.unwrap_or(Ok(101)).unwrap_or(1))
+
+    fn work(&mut self) -> ! {
+        // A panic must not unwind into what was called before: those frames have descriptors that are closed now.
+        let (kept, work) = (self.kept.take(), self.work.take());
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (Some(kept), Some(work)) = (kept, work) else { return Err(Errno::INVAL) };
+            Ok(work(alone(kept)?))
+        }));
+        exit(outcome.unwrap_or(Ok(101)).unwrap_or(1))
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Closes all but the standard streams and one more.

@@ -83,6 +83,13 @@ enum Command {
     Schema(shell::Schema),
 }
 
+impl Arguments {
+    /// Reads the command line; says what is wrong with it, or the help, and ends.
+    pub fn read() -> Self {
+        container::Direct::read(std::env::args_os().skip(1)).unwrap_or_else(Self::parse)
+    }
+}
+
 /// Answers a shell that asks what could stand where the cursor is, and ends; else nothing.
 pub fn complete() {
     clap_complete::CompleteEnv::with_factory(Arguments::command).complete();

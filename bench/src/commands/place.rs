@@ -2,7 +2,7 @@
 
 use super::{BadInput, Status};
 use crate::home;
-use crate::testbed::enter::{self, Target};
+use crate::testbed::enter::{self, Inside, Target};
 use crate::testbed::{kept, record};
 
 /// The testbed that commands work in where none is named.
@@ -29,12 +29,32 @@ impl Place {
     /// # Errors
     /// Where there is no such place, or as `work` fails.
     pub fn inside(&self, work: impl FnOnce() -> anyhow::Result<Status>) -> anyhow::Result<Status> {
+        match self.join()? {
+            Some(inside) => inside.divide()?.map_or_else(work, Ok),
+            None => work(),
+        }
+    }
+
+    /// The same for work that this process can do itself, since it looks at no processes but leaves that to what it forks.
+    /// A launch is spared half a millisecond of copying this process.
+    ///
+    /// # Errors
+    /// As [`Place::inside`].
+    pub fn joined(&self, work: impl FnOnce() -> anyhow::Result<Status>) -> anyhow::Result<Status> {
+        if let Some(inside) = self.join()? {
+            inside.stay();
+        }
+        work()
+    }
+
+    /// Joins the place, where this process is not there already.
+    fn join(&self) -> anyhow::Result<Option<Inside>> {
         if let Some(here) = home::inside() {
             self.check_here(&here)?;
-            return work();
+            return Ok(None);
         }
         if self.on_host {
-            return work();
+            return Ok(None);
         }
         let target = self.target();
         if target.client {
@@ -42,8 +62,7 @@ impl Place {
                 format!("{target} is an outside client, which runs no containers: only `testbed enter` goes there");
             return Err(BadInput(sentence).into());
         }
-        let inside = enter::join(&target, &there(&target, self.testbed.is_none())?)?;
-        inside.divide()?.map_or_else(work, Ok)
+        enter::join(&target, &there(&target, self.testbed.is_none())?).map(Some)
     }
 
     /// The testbed that is asked for.

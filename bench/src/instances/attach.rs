@@ -35,10 +35,18 @@ pub(super) fn is_supervised(container: &Container) -> anyhow::Result<bool> {
     Ok(dial(container)?.is_some())
 }
 
+/// Bytes of a socket's address at most ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)), with the zero at its end.
+const ADDRESS: usize = 108;
+
 fn dial(container: &Container) -> anyhow::Result<Option<UnixStream>> {
-    // A socket's address is of 108 bytes at most; the directory's path may be longer (unix(7)).
-    let Ok(directory) = File::open(container.path()) else { return Ok(None) };
-    match UnixStream::connect(format!("/proc/self/fd/{}/{CONTROL}", directory.as_raw_fd())) {
+    let path = container.path().join(CONTROL);
+    let connected = if path.as_os_str().len() < ADDRESS {
+        UnixStream::connect(path)
+    } else {
+        let Ok(directory) = File::open(container.path()) else { return Ok(None) };
+        UnixStream::connect(format!("/proc/self/fd/{}/{CONTROL}", directory.as_raw_fd()))
+    };
+    match connected {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
         socket => socket.map(Some).with_context(|| format!("connect to the {}", container.title())),
     }

@@ -1,6 +1,7 @@
 //! What is looked up in a container's root before it runs: its users. A link in it leads nowhere but into the root itself.
 
 use super::refuse;
+use crate::testbed;
 use anyhow::Context;
 use isobench_runtime::User;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -49,8 +50,8 @@ pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Accoun
     if (uid, gid) == (0, 0) && groups.is_empty() {
         return Ok(Account { user: None, home });
     }
-    for (number, what, map) in [(uid, "user", "/proc/self/uid_map"), (gid, "group", "/proc/self/gid_map")] {
-        if !is_mapped(&std::fs::read_to_string(map).unwrap_or_default(), number) {
+    for (number, what, map) in [(uid, "user", "uid_map"), (gid, "group", "gid_map")] {
+        if !is_mapped(&testbed::own(map).unwrap_or_default(), number) {
             return refuse(format!(
                 "the {what} {number} does not exist here: this host was made without root and has user 0 alone"
             ));
@@ -87,7 +88,7 @@ fn fields(line: &str) -> Vec<&str> {
 
 /// The last of the groups from 0 on that there are here without a gap.
 pub(super) fn last_group() -> u32 {
-    last_mapped(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+    last_mapped(&testbed::own("gid_map").unwrap_or_default())
 }
 
 /// The kernel keeps a map in the order of its numbers where it was written so; ours are.

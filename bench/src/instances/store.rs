@@ -105,7 +105,7 @@ impl Store {
 
     /// Why a name cannot be had, and how it could.
     fn in_use(&self, name: &str) -> String {
-        let kind = self.read(name).ok().flatten().map_or(Kind::Container, |one| one.request.kind());
+        let kind = kind_of(&self.path.join(name)).unwrap_or(Kind::Container);
         let (noun, command) = (kind.noun(), kind.command());
         format!("the {noun} name `{name}` is in use: remove it with `isobench {command} rm {name}`, or choose another")
     }

@@ -149,6 +149,12 @@ fn enter(pidfd: &OwnedFd, its_user: &str) -> anyhow::Result<()> {
 }
 
 impl Inside {
+    /// Goes on as this one process. What it forks is inside, but it is not seen there itself.
+    pub(crate) fn stay(self) {
+        // Another process of the testbed may have no such directory.
+        let _ = std::env::set_current_dir(self.start());
+    }
+
     /// Goes on as two processes, of which the new one is inside: `None` there, and its exit status here, once it has ended.
     /// Must be called while this process has one thread.
     pub(crate) fn divide(self) -> anyhow::Result<Option<Status>> {
@@ -166,8 +172,7 @@ impl Inside {
                     bail!("the process outside has ended");
                 }
                 free()?;
-                // Another process of the testbed may have no such directory.
-                let _ = std::env::set_current_dir(self.start());
+                self.stay();
                 Ok(None)
             }
             Ok(Some(child)) => attend(child, free).map(Some),

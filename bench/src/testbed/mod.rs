@@ -24,7 +24,7 @@ pub(crate) mod view;
 
 pub use cgroups::remove as remove_groups;
 pub use inventory::Inventory;
-pub(crate) use namespaces::{directory, is_rootless};
+pub(crate) use namespaces::{directory, is_rootless, own};
 
 use crate::cell::{Cell, Measure, Measurement};
 use crate::journal;

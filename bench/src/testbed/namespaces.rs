@@ -98,8 +98,15 @@ fn write(path: &str, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write `{text}` to {path}"))
 }
 
+/// A file of this process's own in /proc. A process that has joined a testbed and is not seen there
+/// ([`super::enter::Inside::stay`]) shares maps, mounts and control groups with the testbed's first process, which is.
+pub(crate) fn own(name: &str) -> std::io::Result<String> {
+    let itself = fs::read_to_string(format!("/proc/self/{name}"));
+    itself.or_else(|_| fs::read_to_string(format!("/proc/1/{name}")))
+}
+
 /// Whether an ordinary user made the testbed: user 0 here is then another user outside.
 pub(crate) fn is_rootless() -> anyhow::Result<bool> {
-    let map = fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    let map = own("uid_map").context("read /proc/self/uid_map")?;
     Ok(map.split_ascii_whitespace().nth(1) != Some("0"))
 }
