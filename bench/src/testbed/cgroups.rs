@@ -10,7 +10,7 @@ use anyhow::Context;
 use isobench_runtime::cgroup::{PARENT, end_tree, remove_tree};
 use rustix::mount::mount_bind;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) fn mounted() -> Vec<PathBuf> {
 
 /// Mount points of every hierarchy.
 fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let mounts = super::own("mountinfo").context("read /proc/self/mountinfo")?;
     Ok(mount_points(&mounts))
 }
 
@@ -133,10 +133,21 @@ fn inherit_cpus(group: &Path, parent: &Path) {
 /// the lock that `cgroup.procs` takes and that waits for a grace period of RCU (`cgroup_procs_write_start` in
 /// kernel/cgroup/cgroup.c): milliseconds.
 fn join(group: &Path) -> io::Result<()> {
-    match fs::OpenOptions::new().write(true).open(group.join("tasks")) {
-        Ok(mut tasks) => tasks.write_all(b"0"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(group.join("cgroup.procs"), "0"),
-        Err(error) => Err(error),
+    move_into(group, open_tasks(group)?)
+}
+
+/// `None` in version 2.
+fn open_tasks(group: &Path) -> io::Result<Option<File>> {
+    match File::options().write(true).open(group.join("tasks")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        tasks => tasks.map(Some),
+    }
+}
+
+fn move_into(group: &Path, tasks: Option<File>) -> io::Result<()> {
+    match tasks {
+        Some(mut tasks) => tasks.write_all(b"0"),
+        None => fs::write(group.join("cgroup.procs"), "0"),
     }
 }
 
@@ -163,10 +174,14 @@ impl Branches {
     pub(crate) fn join(&self, within: Option<&str>) -> bool {
         let leaf = |path: &Path| within.map_or(path.to_owned(), |host| path.join(PARENT).join(host)).join(OWN);
         let leaves: Vec<PathBuf> = self.0.iter().map(|branch| leaf(&branch.path)).collect();
-        let legacy = |leaf: &PathBuf| leaf.join("tasks").exists();
-        let hybrid = leaves.iter().any(legacy);
+        let opened: Vec<_> = leaves.iter().map(|leaf| open_tasks(leaf)).collect();
+        let hybrid = opened.iter().any(|tasks| !matches!(tasks, Ok(None)));
         // Each is tried, whatever became of those before it.
-        leaves.iter().filter(|leaf| !hybrid || legacy(leaf)).filter(|leaf| join(leaf).is_err()).count() == 0
+        let joined = leaves.iter().zip(opened).map(|(leaf, tasks)| match tasks {
+            Ok(None) if hybrid => Ok(()),
+            tasks => tasks.and_then(|tasks| move_into(leaf, tasks)),
+        });
+        joined.filter(Result::is_err).count() == 0
     }
 
     /// The groups.
