@@ -12,6 +12,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
     NetlinkSerializable,
 };
+use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -128,7 +129,8 @@ impl<'a> Iterator for Answers<'a> {
 pub struct Netlink {
     socket: OwnedFd,
     namespace: Namespace,
-    buffer: Box<[u8]>,
+    /// What was received last. Its room is never written but by the kernel: most answers touch one page of it.
+    buffer: Vec<u8>,
     /// Whether an exchange that failed may have left answers in the socket.
     unread: bool,
 }
@@ -166,7 +168,7 @@ impl Netlink {
 
     fn with_protocol(protocol: Option<Protocol>) -> Result<Self, NetworkError> {
         let (namespace, socket) = (Namespace::current()?, socket(protocol, 0)?);
-        Ok(Self { socket, namespace, buffer: vec![0; Self::BUFFER].into(), unread: false })
+        Ok(Self { socket, namespace, buffer: Vec::with_capacity(Self::BUFFER), unread: false })
     }
 
     /// The namespace to which it is bound.
@@ -199,13 +201,13 @@ impl Netlink {
         send(&self.socket, bytes, SendFlags::empty()).map_err(|errno| (0, errno))?;
         let mut failure = None;
         loop {
-            let length = match recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
-                Ok((length, _)) => length,
+            match self.receive() {
+                Ok(()) => {}
                 // Nothing more will come: the whole batch was refused at one of its first messages, or not understood.
                 Err(Errno::AGAIN) => return Err(failure.unwrap_or((0, Errno::PROTO))),
                 Err(errno) => return Err(failure.unwrap_or((0, errno))),
-            };
-            for (sequence, answer) in Answers::new(&self.buffer[..length]) {
+            }
+            for (sequence, answer) in Answers::new(&self.buffer) {
                 let Answer::Acknowledged(error) = answer else { continue };
                 if error != 0 && failure.is_none() {
                     failure = Some((sequence, Errno::from_raw_os_error(-error)));
@@ -216,6 +218,11 @@ impl Netlink {
                 }
             }
         }
+    }
+
+    fn receive(&mut self) -> Result<(), Errno> {
+        self.buffer.clear();
+        recv(&self.socket, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT).map(drop)
     }
 
     /// Asks for objects: one (`flags` = `NLM_F_ACK`) or all of a kind (`NLM_F_DUMP`).
@@ -255,8 +262,8 @@ impl Netlink {
         send(&self.socket, &batch.bytes, SendFlags::empty()).map_err(failed)?;
         let (mut found, mut whole) = (Vec::new(), true);
         loop {
-            let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT).map_err(failed)?;
-            for (_, answer) in Answers::new(&self.buffer[..length]) {
+            self.receive().map_err(failed)?;
+            for (_, answer) in Answers::new(&self.buffer) {
                 match answer {
                     Answer::Acknowledged(0) | Answer::Ended(0) => {
                         self.unread = false;
