@@ -173,7 +173,7 @@ fn snapshots() -> Outcome {
     lab.well(&["restore", &cold, "--name", "again"])?;
 
     // V20, as a user meets it: nothing is made of what is damaged.
-    for name in ["manifest.json", "state.json", "memory"] {
+    for name in ["manifest.json", "state", "memory"] {
         let file = directory.path().join("cold").join(name);
         let whole = std::fs::read(&file)?;
         let mut flipped = whole.clone();

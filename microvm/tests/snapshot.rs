@@ -14,7 +14,7 @@ use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
 use isobench_workload::protocol::{Operation, PORT};
 use isobench_workload::{Instance, LaunchError, Sandbox, Stage, Workload};
 use libtest_mimic::{Arguments, Failed, Trial};
-use served::{Machine, echoes, place, text};
+use served::{Machine, changed_state, echoes, place, text};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Read;
@@ -285,18 +285,14 @@ fn v20_a_hostile_state_ends_in_a_sentence() -> Result<(), Failed> {
     let directory = place()?;
     let snapshot = taken(directory.path())?;
     let path = snapshot.join(STATE);
-    let whole = fs::read_to_string(&path)?;
-    let value: serde_json::Value = serde_json::from_str(&whole)?;
-    let changed = |pointer: &str, to: serde_json::Value| {
-        let mut value = value.clone();
-        *value.pointer_mut(pointer).ok_or_else(|| format!("no {pointer}"))? = to;
-        Ok::<String, Failed>(value.to_string())
-    };
+    let whole = fs::read(&path)?;
+    let changed = |pointer: &str, to| changed_state(&whole, pointer, to);
     let registers = "/registers/0/1/virtio/registers";
     for (state, words) in [
-        (String::new(), "it is no state of a guest"),
-        ("{}".into(), "it is no state of a guest"),
+        (Vec::new(), "it is no state of a guest"),
+        (b"{}".into(), "it is no state of a guest"),
         (whole[..whole.len() / 2].into(), "it is no state of a guest"),
+        ([&whole[..], &[0]].concat(), "it is no state of a guest: more follows it"),
         (changed("/guest/processors", 2.into())?, "it is no state of a guest"),
         (changed("/guest/regions", serde_json::json!([[4096, 4096]]))?, "it is no state of a guest"),
         (changed("/guest/regions", serde_json::json!([[0, 1_u64 << 32]]))?, "guest memory of 4294967296 bytes"),

@@ -55,8 +55,8 @@ impl Keeper {
             guest.program = open::unikernel_digest();
         }
         let saved = MachineState { guest, vm, processors, ports, registers };
-        let text = serde_json::to_vec(&saved).map_err(|error| format!("write the guest's state: {error}"))?;
-        state.write_all_at(&text, 0).map_err(|error| format!("write the guest's state: {error}"))?;
+        let bytes = saved.to_bytes().map_err(|error| format!("write the guest's state: {error}"))?;
+        state.write_all_at(&bytes, 0).map_err(|error| format!("write the guest's state: {error}"))?;
         Ok(saved.guest)
     }
 

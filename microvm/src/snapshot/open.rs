@@ -91,8 +91,24 @@ impl MachineState {
         }
         let mut bytes = vec![0; length as usize];
         std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0).map_err(|error| error.to_string())?;
-        let state: Self =
-            serde_json::from_slice(&bytes).map_err(|error| format!("it is no state of a guest: {error}"))?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// The state as it is written.
+    ///
+    /// # Errors
+    /// None that a machine's state can bring about.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// Reads what was written; what is wrong with it where that cannot be.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (state, rest): (Self, _) =
+            postcard::take_from_bytes(bytes).map_err(|error| format!("it is no state of a guest: {error}"))?;
+        if !rest.is_empty() {
+            return Err("it is no state of a guest: more follows it".into());
+        }
         let numbers: Vec<u8> = state.processors.iter().map(|processor| processor.number).collect();
         let wanted: Vec<u8> = (0..state.guest.processors).collect();
         if numbers != wanted || numbers.is_empty() || state.guest.checked_memory().is_none() {

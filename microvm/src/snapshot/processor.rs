@@ -61,7 +61,7 @@ pub fn save(kvm: &Kvm, vcpu: &VcpuFd, number: u8, shared: bool) -> Result<Proces
     let debug = vcpu.get_debug_regs().map_err(read("read the debug registers"))?;
     let local = shared.then(|| vcpu.get_lapic()).transpose().map_err(read("read the local interrupt controller"))?;
     let counter_khz = vcpu.get_tsc_khz().map_err(read("read the counter's frequency"))?;
-    let features = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(read("read the features"))?.as_slice().to_vec();
+    let features = features(vcpu)?;
     let model_specific = model_specific(kvm, vcpu)?;
     let events = vcpu.get_vcpu_events().map_err(read("read the events"))?;
     Ok(ProcessorState {
@@ -78,6 +78,14 @@ pub fn save(kvm: &Kvm, vcpu: &VcpuFd, number: u8, shared: bool) -> Result<Proces
         model_specific,
         events,
     })
+}
+
+/// Reads what cpuid says. KVM leaves the number of entries as it was asked for (Linux 6.1), and those at the end empty.
+fn features(vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>, VcpuError> {
+    let read = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(VcpuError::system("read the features"))?;
+    let entries = read.as_slice();
+    let used = entries.iter().rposition(|entry| *entry != kvm_cpuid_entry2::default());
+    Ok(entries[..used.map_or(0, |last| last + 1)].to_vec())
 }
 
 /// Reads each model-specific register that KVM says must be saved and that this processor has.

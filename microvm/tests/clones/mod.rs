@@ -1,7 +1,7 @@
 //! Snapshots of Linux guests.
 
 use crate::agent;
-use crate::served::{Machine, echoes, place, text};
+use crate::served::{Machine, changed_state, echoes, place, text};
 use crate::support::check;
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::take::{Afterwards, take};
@@ -91,12 +91,8 @@ pub(crate) fn v20_a_hostile_snapshot_is_one_sentence(kernel: &Path) -> Result<()
     Snapshot::open(&snapshot)?;
     // A monitor believes nothing that is in a state either.
     let path = snapshot.join(STATE);
-    let value: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
-    let changed = |pointer: &str, to: serde_json::Value| {
-        let mut value = value.clone();
-        *value.pointer_mut(pointer).ok_or_else(|| format!("no {pointer}"))? = to;
-        Ok::<String, Failed>(value.to_string())
-    };
+    let whole = fs::read(&path)?;
+    let changed = |pointer: &str, to| changed_state(&whole, pointer, to);
     for (state, words) in [
         (changed("/guest/linux", serde_json::Value::Null)?, "does not say what the guest is made of"),
         (changed("/guest/linux/disks", serde_json::json!([512]))?, "has disks of [512] bytes"),

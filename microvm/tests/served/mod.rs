@@ -2,7 +2,7 @@
 
 use crate::support::{check, ip};
 use isobench_microvm::devices::virtio::tap;
-use isobench_microvm::snapshot::{MEMORY, STATE};
+use isobench_microvm::snapshot::{MEMORY, MachineState, STATE};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use isobench_workload::{Stage, announcement};
 use libtest_mimic::Failed;
@@ -124,4 +124,11 @@ pub(crate) fn echoes(stream: &mut TcpStream, bytes: &[u8]) -> Result<(), Failed>
     let mut back = vec![0; bytes.len()];
     stream.read_exact(&mut back)?;
     check(back == bytes, "other bytes came back")
+}
+
+/// A snapshot's state, as it is written, with another value at a place that is named as in JSON.
+pub(crate) fn changed_state(whole: &[u8], pointer: &str, to: serde_json::Value) -> Result<Vec<u8>, Failed> {
+    let mut value = serde_json::to_value(MachineState::from_bytes(whole)?)?;
+    *value.pointer_mut(pointer).ok_or_else(|| format!("no {pointer}"))? = to;
+    Ok(serde_json::from_value::<MachineState>(value)?.to_bytes()?)
 }
