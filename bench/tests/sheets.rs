@@ -1,5 +1,6 @@
 //! Every command of every lab sheet, exactly as a student types it, in a fresh testbed: it must end well, and print what the
-//! sheet says. As root, and as an ordinary user where this test may become one.
+//! sheet says. As root, and as an ordinary user where this test may become one. Whoever may not open /dev/kvm types no command
+//! that needs it, as the sheet says, and the test's name tells that.
 //!
 //! `isobench lab run` measures one block in place of the lab's number; all else is as printed.
 
@@ -32,9 +33,13 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
             continue;
         }
-        trials.push(Trial::test(id.to_owned(), || work_through(lab, None)));
-        let name =
-            if root { format!("{id}_as_an_ordinary_user") } else { format!("{id}_as_another_user (needs root)") };
+        let without =
+            |user| if needs_kvm(lab) && !opens_kvm(user) { " (without virtual machines: no /dev/kvm)" } else { "" };
+        trials.push(Trial::test(format!("{id}{}", without(None)), || work_through(lab, None)));
+        let name = match root {
+            true => format!("{id}_as_an_ordinary_user{}", without(Some(USER))),
+            false => format!("{id}_as_another_user (needs root)"),
+        };
         trials.push(Trial::test(name, || work_through(lab, Some(USER))).with_ignored_flag(!root));
     }
     let mut arguments = Arguments::from_args();
@@ -57,10 +62,25 @@ fn missing() -> Vec<&'static str> {
     ["ip", "ss", "nft", "busybox"].into_iter().filter(|name| !there(name)).collect()
 }
 
+fn needs_kvm(lab: &Lab) -> bool {
+    parse(lab.sheet(Language::English)).is_ok_and(|sheet| sheet.commands().any(|command| command.needs_kvm))
+}
+
+/// Whether a user may open /dev/kvm.
+fn opens_kvm(user: Option<u32>) -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", ": <>/dev/kvm"]).stderr(Stdio::null());
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    command.status().is_ok_and(|status| status.success())
+}
+
 fn work_through(lab: &'static Lab, user: Option<u32>) -> Result<(), Failed> {
     let sheet: Sheet = parse(lab.sheet(Language::English))?;
     let student = Student::new(user)?;
-    let commands: Vec<&Typed> = sheet.commands().collect();
+    let kvm = opens_kvm(user);
+    let commands: Vec<&Typed> = sheet.commands().filter(|command| kvm || !command.needs_kvm).collect();
     let mut result = Ok(());
     let mut index = 0;
     while index < commands.len() && result.is_ok() {

@@ -3,7 +3,7 @@
 //! A block fenced as `console` is a session. `$ ` begins a command of the student's own shell, `# ` one of a root shell that
 //! the command before it opened (`isobench testbed enter`), and `> ` goes on with the line before. What follows is what is
 //! printed: `...` stands for any text within a line, and alone in a line for any lines. Where nothing is printed there,
-//! nothing is said about the output.
+//! nothing is said about the output. Fenced as `console kvm`, it needs a /dev/kvm that the student may open.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
 
@@ -34,6 +34,8 @@ pub struct Part {
 pub struct Command {
     /// Whose shell it is typed into.
     pub shell: Shell,
+    /// Whether it needs a /dev/kvm that the student may open.
+    pub needs_kvm: bool,
     /// The command; it may have several lines.
     pub text: String,
     /// The lines that it prints, with `...` for what differs; nothing is said where there are none.
@@ -68,6 +70,7 @@ pub fn parse(text: &str) -> Result<Sheet, SheetError> {
     let mut sheet = Sheet::default();
     let mut heading: Option<(HeadingLevel, String)> = None;
     let mut session: Option<String> = None;
+    let mut needs_kvm = false;
     let mut ordered: Vec<bool> = Vec::new();
     for event in Parser::new(text) {
         match event {
@@ -78,12 +81,15 @@ pub fn parse(text: &str) -> Result<Sheet, SheetError> {
                 Some((_, heading)) => return Err(SheetError::OutsidePart(heading)),
                 None => {}
             },
-            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(kind))) if &*kind == "console" => {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(kind)))
+                if matches!(&*kind, "console" | "console kvm") =>
+            {
+                needs_kvm = &*kind == "console kvm";
                 session = Some(String::new());
             }
             Event::End(TagEnd::CodeBlock) => {
                 if let Some(session) = session.take() {
-                    part(&mut sheet, &session)?.commands.extend(commands(&session)?);
+                    part(&mut sheet, &session)?.commands.extend(commands(&session, needs_kvm)?);
                 }
             }
             Event::Start(Tag::List(first)) => ordered.push(first.is_some()),
@@ -109,14 +115,14 @@ fn part<'a>(sheet: &'a mut Sheet, text: &str) -> Result<&'a mut Part, SheetError
     sheet.parts.last_mut().ok_or_else(|| SheetError::OutsidePart(text.to_owned()))
 }
 
-fn commands(session: &str) -> Result<Vec<Command>, SheetError> {
+fn commands(session: &str, needs_kvm: bool) -> Result<Vec<Command>, SheetError> {
     let mut commands: Vec<Command> = Vec::new();
     for line in session.lines() {
         let begins = [("$ ", Shell::Own), ("# ", Shell::Opened)];
         if let Some((shell, text)) =
             begins.iter().find_map(|(prompt, shell)| Some((*shell, line.strip_prefix(prompt)?)))
         {
-            commands.push(Command { shell, text: text.to_owned(), printed: Vec::new() });
+            commands.push(Command { shell, needs_kvm, text: text.to_owned(), printed: Vec::new() });
             continue;
         }
         let command = commands.last_mut().ok_or_else(|| SheetError::NoCommand(line.to_owned()))?;

@@ -167,6 +167,10 @@ a b
 not a command
 ```
 
+```console kvm
+$ isobench vm ps
+```
+
 ## Two
 
 1. First?
