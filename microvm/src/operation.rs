@@ -1,14 +1,14 @@
 //! How a machine is run, whatever its guest is and however it began.
 
+use crate::control::Control;
 use crate::jail::Jail;
-use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 /// What is alike of a guest that boots and of one that goes on from a snapshot, of Linux and of the unikernel.
 #[derive(Debug)]
 pub struct Operation {
-    /// The socket on which the machine takes [requests](crate::control), where it does.
-    pub control: Option<UnixListener>,
+    /// Where the machine takes requests, where it does.
+    pub control: Option<Control>,
     /// How long it may run; without limit where `None`.
     pub deadline: Option<Duration>,
     /// How long the network card's I/O thread looks for frames before it sleeps.

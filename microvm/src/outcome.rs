@@ -21,6 +21,8 @@ pub enum Outcome {
     Crashed(Box<Crash>),
     /// It reset itself (triple fault or reset port), which some guests do to end.
     Reset,
+    /// Whoever looks after it has ended it ([`crate::control`]).
+    Stopped,
     /// Its time was up, when it was here.
     Deadline(Box<Registers>),
     /// KVM could not go on.
@@ -115,6 +117,7 @@ impl fmt::Display for Outcome {
             Self::Panicked { message, registers } => write!(formatter, "the guest panicked: {message} at {registers}"),
             Self::Crashed(crash) => crash.fmt(formatter),
             Self::Reset => formatter.write_str("the guest reset itself"),
+            Self::Stopped => formatter.write_str("the guest was ended on request"),
             Self::Deadline(registers) => write!(formatter, "the guest was ended at its deadline, at {registers}"),
             Self::Internal { suberror, instruction_pointer, bytes } => {
                 let cause = if *suberror == 1 { "KVM can't emulate an instruction" } else { "KVM gave up" };

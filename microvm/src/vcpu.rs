@@ -6,7 +6,7 @@ use crate::snapshot::processor::{self, ProcessorState, VmState};
 use crate::system::{self, DeadlineGuard, Kick};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,8 @@ impl VcpuError {
 pub struct Crew {
     over: AtomicBool,
     members: Mutex<Vec<Kick>>,
+    /// How many have ever been members.
+    joined: AtomicUsize,
     pause: Option<Pause>,
 }
 
@@ -87,7 +89,7 @@ struct Pause {
 struct Parked {
     /// Whether the members are to save themselves.
     saving: bool,
-    /// How often the crew has gone on: a member may be paused anew before it has noticed.
+    /// How often the crew was saved or has gone on: a member may be saved anew before it has noticed.
     round: u64,
     arrived: usize,
     saved: Vec<Result<ProcessorState, VcpuError>>,
@@ -125,10 +127,14 @@ impl Crew {
         }
         let began = Instant::now();
         loop {
-            let gone = self.members().iter().map(Kick::send).count() < pause.processors;
-            if self.is_over() || gone || began.elapsed() > PATIENCE {
+            let members = self.members();
+            members.iter().for_each(Kick::send);
+            // One that is about to begin is waited for.
+            let gone = self.is_over() || members.len() < self.joined.load(Ordering::SeqCst);
+            drop(members);
+            if gone || began.elapsed() > PATIENCE {
                 self.resume();
-                return refused(if gone { "it has ended, or has not begun" } else { "its processors do not stop" });
+                return refused(if gone { "it has ended" } else { "its processors do not stop" });
             }
             let waited =
                 pause.changed.wait_timeout_while(pause.parked(), AGAIN, |parked| parked.arrived < pause.processors);
@@ -148,8 +154,13 @@ impl Crew {
         let under_way = |parked: &mut Parked| parked.saved.len() < pause.processors || parked.vm.is_none();
         let waited = pause.changed.wait_timeout_while(parked, PATIENCE, under_way);
         let mut parked = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let vm = parked.vm.take().ok_or_else(lacking)??;
-        let mut processors = parked.saved.drain(..).collect::<Result<Vec<_>, _>>()?;
+        // Those who stay may be saved again.
+        parked.saving = false;
+        parked.round += 1;
+        let (vm, processors) = (parked.vm.take(), std::mem::take(&mut parked.saved));
+        drop(parked);
+        let vm = vm.ok_or_else(lacking)??;
+        let mut processors = processors.into_iter().collect::<Result<Vec<_>, _>>()?;
         processors.sort_by_key(|processor| processor.number);
         Ok((processors, vm))
     }
@@ -193,7 +204,8 @@ impl Crew {
         vcpu.get_kvm_run().immediate_exit = 0;
     }
 
-    fn is_pausing(&self) -> bool {
+    /// Whether it was told to pause and not to go on.
+    pub fn is_paused(&self) -> bool {
         self.pause.as_ref().is_some_and(|pause| pause.wanted.load(Ordering::SeqCst))
     }
 
@@ -205,6 +217,17 @@ impl Crew {
             // Under the lock, so that nobody is about to wait.
             let _parked = pause.parked();
             pause.changed.notify_all();
+        }
+    }
+
+    /// Ends all, and comes back when none runs any more. It is for a crew that can be paused.
+    pub fn stop(&self) {
+        self.dismiss();
+        let Some(pause) = &self.pause else { return };
+        while !self.members().is_empty() {
+            let waited = pause.changed.wait_timeout(pause.parked(), AGAIN);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            self.dismiss();
         }
     }
 
@@ -228,7 +251,10 @@ struct Membership<'c>(&'c Crew);
 
 impl<'c> Membership<'c> {
     fn new(crew: &'c Crew, kick: Kick) -> Self {
-        crew.members().push(kick);
+        let mut members = crew.members();
+        members.push(kick);
+        crew.joined.fetch_add(1, Ordering::SeqCst);
+        drop(members);
         Self(crew)
     }
 }
@@ -308,7 +334,7 @@ impl Vcpu {
                 }
                 Err(error) => return Err(VcpuError::system("run")(error)),
             };
-            if interrupted && crew.is_pausing() {
+            if interrupted && crew.is_paused() {
                 crew.park(&mut self.fd, self.number);
             }
             match reaction {

@@ -4,7 +4,7 @@
 mod ring;
 
 use isobench_microvm::bus::Device;
-use isobench_microvm::control::{self, Asked, ControlError, Server};
+use isobench_microvm::control::{self, Asked, Control, ControlError, Server};
 use isobench_microvm::devices::virtio::attendant::{Active, Service};
 use isobench_microvm::devices::virtio::balloon::{self, Balloon};
 use isobench_microvm::devices::virtio::device::QueueDevice;
@@ -13,8 +13,8 @@ use isobench_microvm::devices::virtio::mmio::{register, status};
 use isobench_microvm::memory;
 use proptest::prelude::*;
 use ring::{APART, AVAILABLE, BUFFER, DESCRIPTORS, MEMORY, Ring, SIZE, USED, any_queue};
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use serde_json::Value;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -276,8 +276,8 @@ fn a_target_reaches_the_driver_and_its_statistics_come_back() {
     let socket = directory.path().join("control");
     let memory = memory::create(MEMORY).unwrap();
     let (mut device, control) = balloon::create(memory.clone(), false).unwrap();
-    let server =
-        Server::start(UnixListener::bind(&socket).unwrap(), Asked { balloon: Some(control), keeper: None }).unwrap();
+    let listening = Control::new(UnixListener::bind(&socket).unwrap(), Value::Null).unwrap();
+    let server = Server::start(listening, Asked { balloon: Some(control), keeper: None }).unwrap();
     start(&mut device, STATISTICS, 3);
     let generation = read(&mut device, register::CONFIGURATION_GENERATION);
     let state = control::set_balloon(&socket, 5 * PAGE + 17).unwrap();
@@ -310,27 +310,4 @@ fn a_target_reaches_the_driver_and_its_statistics_come_back() {
     assert_eq!(control::set_balloon(&socket, u64::MAX).unwrap().target, MEMORY);
     drop(server);
     assert!(matches!(control::balloon(&socket), Err(ControlError::Reach { .. })));
-}
-
-#[test]
-fn what_is_no_request_is_refused_and_the_next_is_served() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("control");
-    let _server = Server::start(UnixListener::bind(&socket).unwrap(), Asked::default()).unwrap();
-    let said = |bytes: &[u8]| {
-        let mut stream = UnixStream::connect(&socket).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    assert_eq!(said(b"dance\n"), "{\"error\":\"there is no request `dance`\"}\n");
-    assert_eq!(said(b"balloon much\n"), "{\"error\":\"`much` is not a number of bytes\"}\n");
-    assert_eq!(said(b"balloon"), "{\"error\":\"the machine has no balloon\"}\n");
-    assert!(said(&[0xff; 100]).starts_with("{\"error\":"));
-    // Somebody who comes and goes.
-    drop(UnixStream::connect(&socket).unwrap());
-    let refused = control::set_balloon(&socket, 1).unwrap_err();
-    assert!(refused.to_string().ends_with("refused: the machine has no balloon"), "{refused}");
 }

@@ -56,7 +56,7 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
         (None, _) => Crew::new()?,
     };
     let crew = Arc::new(crew);
-    let server = control.map(|listener| {
+    let server = control.map(|control| {
         let keeper = Keeper {
             crew: Arc::clone(&crew),
             ports: Arc::clone(&ports),
@@ -66,7 +66,7 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
             awaits: Some(transcript.with(|transcript| transcript.awaits())),
             refused,
         };
-        Server::start(listener, Asked { balloon, keeper: Some(keeper) }).map_err(LinuxError::Control)
+        Server::start(control, Asked { balloon, keeper: Some(keeper) }).map_err(LinuxError::Control)
     });
     let _server = server.transpose()?;
     let mut vcpus = (0..).zip(vcpus).map(|(number, vcpu)| Vcpu::new(vcpu, number));
@@ -94,8 +94,9 @@ fn outcome(stop: Stop, status: Option<u8>, vcpu: &VcpuFd, machine: &Machine) -> 
         (Stop::Exit(_) | Stop::Shutdown, Some(status)) => Outcome::Exited(status),
         (Stop::Exit(_) | Stop::Shutdown | Stop::Crash | Stop::Panic, _) => Outcome::Reset,
         (Stop::Halted, _) => Outcome::Halted(at()?),
-        // Of all that were dismissed there is one that was not.
-        (Stop::Deadline | Stop::Dismissed, _) => Outcome::Deadline(at()?),
+        (Stop::Deadline, _) => Outcome::Deadline(at()?),
+        // None of them has dismissed the others.
+        (Stop::Dismissed, _) => Outcome::Stopped,
         (Stop::Internal { suberror, .. }, _) => {
             let registers = vcpu.get_regs().map_err(VcpuError::system("read the registers"))?;
             // The page tables are the guest's own by now: only an address that is mapped one to one can be followed.

@@ -29,8 +29,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Pauses the machine and writes its memory and its state into these files. It stays paused until [`Keeper::resume`], unless this
-    /// fails.
+    /// Pauses the machine, where it is not paused already, and writes its memory and its state into these files. It stays paused until
+    /// [`Keeper::resume`]; where this fails, it is as it was.
     pub fn save(&self, memory: &File, state: &File) -> Result<Guest, String> {
         if let Some(why) = self.refused {
             return Err(why.into());
@@ -38,10 +38,19 @@ impl Keeper {
         if self.awaits.as_ref().is_some_and(|awaits| !awaits.load(Ordering::SeqCst)) {
             return Err("its agent is not ready yet".into());
         }
-        self.crew.pause().map_err(|error| error.to_string())?;
+        let paused = self.crew.is_paused();
+        if paused {
+            // After an earlier snapshot the devices stand still as well, and cannot do so twice.
+            self.resume_devices();
+        } else {
+            self.crew.pause().map_err(|error| error.to_string())?;
+        }
         let written = self.write(memory, state);
         if written.is_err() {
-            self.resume();
+            self.resume_devices();
+            if !paused {
+                self.crew.resume();
+            }
         }
         written
     }
@@ -62,8 +71,12 @@ impl Keeper {
 
     /// Lets the machine go on.
     pub fn resume(&self) {
+        self.resume_devices();
+        self.crew.resume();
+    }
+
+    fn resume_devices(&self) {
         self.ports.resume();
         self.registers.resume();
-        self.crew.resume();
     }
 }

@@ -181,7 +181,7 @@ fn operate(
     let (machine, registers) = (Arc::new(machine), Arc::new(registers));
     let (crew, _server) = match operation.control {
         None => (Arc::default(), None),
-        Some(listener) => {
+        Some(control) => {
             let crew = Arc::new(Crew::pausable(Arc::clone(&machine), false, 1)?);
             let regions = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
             let guest = Guest {
@@ -199,7 +199,7 @@ fn operate(
             let keeper =
                 Keeper { crew: Arc::clone(&crew), ports, registers, memory, guest, awaits: None, refused: None };
             let asked = Asked { balloon: None, keeper: Some(keeper) };
-            (crew, Some(Server::start(listener, asked).map_err(UnikernelError::Control)?))
+            (crew, Some(Server::start(control, asked).map_err(UnikernelError::Control)?))
         }
     };
     if operation.confined {
@@ -268,8 +268,9 @@ fn outcome(stop: Stop, vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Outcome,
     Ok(match stop {
         Stop::Exit(status) => Outcome::Exited(status),
         Stop::Halted => Outcome::Halted(Box::new(at)),
-        // It has one vCPU, which nobody dismisses.
-        Stop::Deadline | Stop::Dismissed => Outcome::Deadline(Box::new(at)),
+        Stop::Deadline => Outcome::Deadline(Box::new(at)),
+        // It has one vCPU, which is dismissed on request alone.
+        Stop::Dismissed => Outcome::Stopped,
         Stop::Shutdown => {
             let cause = if in_guard_page(special.cr2) { CrashCause::StackOverflow } else { CrashCause::TripleFault };
             Outcome::Crashed(Box::new(Crash { cause, registers: at }))

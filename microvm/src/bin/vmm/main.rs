@@ -4,18 +4,29 @@
 //! when the guest says that it is ready, and how the guest ended on its standard error. SIGTERM ends it at once, and with it
 //! all that it made, since the kernel frees what only file descriptors hold.
 
-mod arguments;
+mod api;
+mod configuration;
+mod error;
 mod exec;
-mod linux;
-mod network;
-mod restore;
+mod guest;
+mod open;
+mod values;
+mod words;
 
+use configuration::{Configuration, Unikernel};
+use error::ArgumentError;
+use guest::Guest;
+use isobench_guest::contract::Task;
 use isobench_microvm::jail::Refused;
-use isobench_microvm::outcome::Outcome;
-use isobench_microvm::{system, unikernel};
+use isobench_microvm::snapshot::take::{Afterwards, take};
+use isobench_microvm::system;
 use isobench_workload::{Stage, Stages, clock};
+use open::Descriptors;
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use values::{FileName, Word};
 
 const USAGE: &str = "\
 isobench-vmm unikernel [OPTIONS]   runs the unikernel guest in a virtual machine
@@ -63,6 +74,12 @@ isobench-vmm restore [OPTIONS]     goes on with a guest from a snapshot, as a cl
   --exec PATH|fd:NUMBER            Linux, with a session: takes further programs on this socket
   --session yes|no                 Linux: whether the saved guest has a session, and so whose the exit status is
   --disk FILE:ro                   Linux: a disk that the saved guest has, which is only read; repeatable
+isobench-vmm --config FILE         runs the guest that a JSON file describes (`-`: the standard input), as
+                                   {\"unikernel\": {...}}, {\"linux\": {...}} or {\"restore\": {...}} with the options above as fields
+isobench-vmm --print-config ...    prints what follows, such as `linux --kernel FILE`, as such a file, and runs nothing
+isobench-vmm --api-socket PATH|fd:NUMBER
+                                   takes requests on this socket, of which one gives the configuration and one starts the guest
+isobench-vmm snapshot SOCKET DIR   saves the guest whose monitor takes requests on this socket, which goes on
 ";
 
 /// The exit status for an error of our own where the guest's program has all the others, as a container's has.
@@ -71,14 +88,10 @@ const OWN_FAILURE: u8 = 125;
 fn main() -> ExitCode {
     let mut stages = Stages::default();
     stages.stamp(Stage::VmmEntered, clock::now());
-    // Before anything is opened that could be mistaken for it.
-    if let Err(error) = system::close_inherited(&handed_in()) {
-        report(&format!("isobench-vmm: close what was inherited: {error}"));
-        return ExitCode::FAILURE;
-    }
-    system::end_at_signals();
-    let session = has_session() || std::env::args_os().nth(1).is_some_and(|word| word == "exec");
-    match run(stages) {
+    let mut words = std::env::args_os().skip(1);
+    let first = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
+    let mut session = first == "exec";
+    match run(&first, words, stages, &mut session) {
         Ok(code) => code,
         Err(error) => {
             report(&format!("isobench-vmm: {}", chain(error.as_ref())));
@@ -87,32 +100,99 @@ fn main() -> ExitCode {
     }
 }
 
+/// `session` becomes true where the standard streams are those of a program in the guest.
+fn run(
+    first: &str,
+    mut words: impl Iterator<Item = OsString>,
+    stages: Stages,
+    session: &mut bool,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if first == "--config" {
+        let configuration = configured(words)?;
+        *session = configuration.has_session();
+        shut(&configuration.descriptors())?;
+        return guest(&configuration, stages);
+    }
+    // Before anything is opened that could be mistaken for it.
+    *session |= has_session();
+    shut(&handed_in())?;
+    if let Some(configuration) = Configuration::of_words(first, &mut words) {
+        return guest(&configuration?, stages);
+    }
+    match first {
+        "--api-socket" => {
+            let value = one(first, words)?;
+            let name = FileName::read(&value);
+            api::run(&name.ok_or_else(|| ArgumentError::wrong("api-socket", &value, FileName::WANTED))?, stages)
+        }
+        "--print-config" => {
+            let subcommand = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
+            let configuration = match subcommand.as_str() {
+                "--config" => configured(words)?,
+                _ => match Configuration::of_words(&subcommand, words) {
+                    Some(configuration) => configuration?,
+                    None => return Err(ArgumentError::Unknown(subcommand).into()),
+                },
+            };
+            println!("{:#}", configuration.json());
+            Ok(ExitCode::SUCCESS)
+        }
+        "process" => {
+            let settings: Unikernel = words::read(words)?;
+            if settings.workload.0.task != Task::Serve {
+                return Err(ArgumentError::OnlyServes.into());
+            }
+            let (tap, network) = guest::network_of_unikernel(&settings, &mut Descriptors::inherited(handed_in()))?;
+            match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
+        }
+        "exec" => Ok(ExitCode::from(exec::run(words)?)),
+        "snapshot" => match (words.next(), words.next(), words.next()) {
+            (Some(socket), Some(directory), None) => {
+                take(&PathBuf::from(socket), &PathBuf::from(directory), Afterwards::Continue)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            _ => Ok(usage()),
+        },
+        _ => Ok(usage()),
+    }
+}
+
+fn usage() -> ExitCode {
+    report(USAGE.trim_end());
+    ExitCode::from(2)
+}
+
+/// The one value of an option that has no others beside it.
+fn one(option: &str, mut words: impl Iterator<Item = OsString>) -> Result<String, ArgumentError> {
+    let option = option.trim_start_matches("--");
+    let value = words.next().ok_or_else(|| ArgumentError::Missing(option.into()))?;
+    match words.next() {
+        None => {
+            value.into_string().map_err(|value| ArgumentError::wrong(option, &value.to_string_lossy(), "text in UTF-8"))
+        }
+        Some(word) => Err(ArgumentError::Unknown(word.to_string_lossy().into())),
+    }
+}
+
+fn configured(words: impl Iterator<Item = OsString>) -> Result<Configuration, ArgumentError> {
+    Configuration::of_file(&one("--config", words)?)
+}
+
+/// Closes what was inherited but these, and has signals end the process.
+fn shut(keep: &[u32]) -> Result<(), String> {
+    system::close_inherited(keep).map_err(|error| format!("close what was inherited: {error}"))?;
+    system::end_at_signals();
+    Ok(())
+}
+
+fn guest(configuration: &Configuration, stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    Guest::open(configuration, &mut Descriptors::inherited(configuration.descriptors()))?.run(stages)
+}
+
 /// Whether the standard streams are those of a program in the guest.
 fn has_session() -> bool {
     let mut words = std::env::args_os().skip_while(|word| word != "--session");
     words.nth(1).is_some_and(|value| value == "yes")
-}
-
-fn run(stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut words = std::env::args_os().skip(1);
-    match words.next().as_ref().and_then(|word| word.to_str()) {
-        Some("unikernel") => {
-            let config = arguments::parse(words)?.into_unikernel()?;
-            let outcome = unikernel::run(config, stages, std::io::stdout())?;
-            Ok(ending(&outcome, false))
-        }
-        Some("restore") => restore::run(words, stages),
-        Some("process") => {
-            let (tap, network) = arguments::parse(words)?.into_process()?;
-            match isobench_microvm::unikernel_process::serve(tap, &network, stages, std::io::stdout())? {}
-        }
-        Some("exec") => Ok(ExitCode::from(exec::run(words)?)),
-        Some("linux") => linux::run(words, stages),
-        _ => {
-            report(USAGE.trim_end());
-            Ok(ExitCode::from(2))
-        }
-    }
 }
 
 /// The descriptors that the command line names: numbers after an option that ends in `-fd`, and as `fd:NUMBER`.
@@ -126,20 +206,6 @@ fn handed_in() -> Vec<u32> {
 /// Tells what of the jail can't be had.
 pub(crate) fn refused(refused: &Refused) {
     report(&format!("isobench-vmm: {}", chain(refused)));
-}
-
-/// The exit code: the guest's own status; 101 where it panicked or crashed, as a Rust program does; 124 at the deadline, as
-/// timeout(1) does. How it ended is said where it has not been told.
-fn ending(outcome: &Outcome, told: bool) -> ExitCode {
-    let code = match outcome {
-        Outcome::Exited(status) => *status,
-        Outcome::Deadline(_) => 124,
-        _ => 101,
-    };
-    if code != 0 && !told {
-        report(&format!("isobench-vmm: {outcome}"));
-    }
-    ExitCode::from(code)
 }
 
 /// An error with its causes in one sentence.
