@@ -47,9 +47,11 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
             if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
         });
         if let Err(error) = connected {
+            // A child that has failed takes its namespace along: then there was nothing to connect.
+            let cause = shared.failure();
             shared.give_up();
             drop(running);
-            return Err(reap(process, error.into()));
+            return Err(reap(process, cause.map_or_else(|| error.into(), |failure| describe(&plan, failure))));
         }
         shared.settled();
     }
