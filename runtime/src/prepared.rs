@@ -8,6 +8,8 @@
 use crate::network::{Configuration, Endpoint, Namespace, NetworkError, PeerNamespace};
 use isobench_workload::Resource;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -84,6 +86,9 @@ struct Shared {
     changed: Condvar,
 }
 
+/// The nice value of the thread that makes them.
+const LAST: i32 = 19;
+
 #[derive(Debug, Default)]
 struct Shelf {
     ready: VecDeque<PreparedNetwork>,
@@ -156,6 +161,9 @@ impl Drop for Stock {
 
 impl Shared {
     fn keep(&self, make: &impl Fn() -> Result<PreparedNetwork, NetworkError>) {
+        // Whoever has taken one is about to launch with it, and goes first where both want the same processor. A nice value is
+        // a thread's own here, against POSIX (setpriority(2)), and may always be raised.
+        let _ = setpriority_process(Some(gettid()), LAST);
         loop {
             let mut shelf = self.lock();
             while !shelf.closed && (shelf.ready.len() >= self.size || shelf.failed.is_some()) {
