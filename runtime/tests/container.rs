@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         trial("a_failed_step_is_named_and_leaves_nothing", a_failed_step_is_named_and_leaves_nothing),
         trial("an_ordinary_user_can_launch", an_ordinary_user_can_launch),
         trial("bundles_run_by_the_oci_command_line", bundles_run_by_the_oci_command_line),
+        trial("a_bundles_kernel_parameters_are_its_own", a_bundles_kernel_parameters_are_its_own),
         trial("bundles_live_by_create_start_kill_delete", bundles_live_by_create_start_kill_delete),
         trial("a_record_whose_maker_was_killed_is_deleted", a_record_whose_maker_was_killed_is_deleted),
         agent_trial("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
@@ -425,6 +426,25 @@ fn bundles_run_by_the_oci_command_line() -> Result<(), Failed> {
     check(code == Some(125) && complaint.contains("does not exist"), complaint)?;
     let (_, complaint, code) = runtime(&["run", "--bundle", "/no/such", &id])?;
     check(code == Some(125) && complaint.lines().count() == 1 && complaint.contains("config.json"), complaint)
+}
+
+fn a_bundles_kernel_parameters_are_its_own() -> Result<(), Failed> {
+    let bundle = bundle("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax")?;
+    let (path, file) = (bundle.path().to_str().ok_or("no UTF-8")?, bundle.path().join("config.json"));
+    let id = format!("parameters-{}", std::process::id());
+    let set = |parameters: serde_json::Value| -> Result<(), Failed> {
+        let mut configuration: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+        configuration["linux"]["sysctl"] = parameters;
+        Ok(fs::write(&file, configuration.to_string())?)
+    };
+    set(serde_json::json!({ "net.ipv4.ip_forward": "1", "kernel.msgmax": "4321" }))?;
+    let (said, complaint, code) = runtime(&["run", "--bundle", path, &id])?;
+    check(code == Some(0) && said == "1\n4321\n", format_args!("{code:?} {said} {complaint}"))?;
+    set(serde_json::json!({ "vm.swappiness": "1" }))?;
+    let (_, complaint, code) = runtime(&["run", "--bundle", path, &id])?;
+    let refused = complaint.lines().count() == 1 && complaint.contains("vm.swappiness");
+    check(code == Some(125) && refused, format_args!("{code:?} {complaint}"))?;
+    check(!Path::new("/run/isobench").join(format!("{id}.json")).exists(), "its state is still there")
 }
 
 fn bundles_live_by_create_start_kill_delete() -> Result<(), Failed> {

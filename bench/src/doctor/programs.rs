@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::programs::Program;
+use crate::sandboxes::podman;
 use isobench_workload::{Output, Process};
 use rustix::process::Signal;
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ const PEERS: [(&str, &str); 7] = [
     ("crun", "crun"),
     ("bwrap", "bubblewrap"),
     ("docker", "docker.io"),
-    ("podman", "podman"),
+    ("podman", "podman aardvark-dns"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("linux.uml", "user-mode-linux"),
 ];
@@ -65,6 +66,10 @@ pub(super) fn peers() -> Finding {
             Some(version) => installed.push(format!("{program} {version}").trim_end().to_owned()),
             None => absent.push(*package),
         }
+    }
+    // Without it podman's networks answer no name.
+    if find("podman").is_some() && !podman::has_name_server() {
+        absent.push("aardvark-dns");
     }
     if absent.is_empty() {
         return Finding::good(SUBJECT, format!("installed are {}", installed.join(", ")));

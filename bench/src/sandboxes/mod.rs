@@ -9,7 +9,7 @@ mod guest_archive;
 mod networks;
 mod obstacles;
 mod oci;
-mod podman;
+pub(crate) mod podman;
 mod process;
 mod qemu;
 mod qemu_distribution;

@@ -23,7 +23,7 @@ pub(super) fn installed() -> Result<(), String> {
 /// Whether netavark's name server is there, which answers for containers in networks of the user's own. It is looked for where
 /// podman looks (`helper_binaries_dir` of
 /// [containers.conf(5)](https://github.com/containers/common/blob/main/docs/containers.conf.5.md)).
-fn has_name_server() -> bool {
+pub(crate) fn has_name_server() -> bool {
     const HELPERS: [&str; 4] =
         ["/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman"];
     HELPERS.iter().any(|directory| Path::new(directory).join("aardvark-dns").exists())
