@@ -18,6 +18,8 @@ pub struct ConfinementError(#[from] seccompiler::Error);
 pub enum Role {
     /// Runs a vCPU whose devices have their threads.
     Vcpu,
+    /// The same, and moves the frames of its guest's card at times.
+    VcpuAndNetwork,
     /// Moves frames.
     Network,
     /// Reads and writes a disk.
@@ -64,6 +66,9 @@ const COMMON: [i64; 23] = [
     libc::SYS_tgkill,
 ];
 
+/// What moving frames takes beyond that.
+const FRAMES: [i64; 2] = [libc::SYS_readv, libc::SYS_writev];
+
 /// Confines the calling thread, for good.
 pub fn confine(role: Role) -> Result<(), ConfinementError> {
     let always = |call: &i64| (*call, Vec::new());
@@ -73,7 +78,7 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         rules.insert(libc::SYS_fcntl, vec![argument(SeccompCmpOp::Eq, libc::F_GETFD as u64)?]);
     }
     match role {
-        Role::Vcpu => {
+        Role::Vcpu | Role::VcpuAndNetwork => {
             // Calls on KVM's descriptors: those whose number has KVM's type in its second byte. And the one call on a tap
             // that a card makes when its driver is ready.
             let of_kvm = argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(KVMIO) << 8)?;
@@ -81,8 +86,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.insert(libc::SYS_ioctl, vec![of_kvm, offload]);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
+            if role == Role::VcpuAndNetwork {
+                rules.extend(FRAMES.iter().map(always));
+            }
         }
-        Role::Network => rules.extend([libc::SYS_readv, libc::SYS_writev].iter().map(always)),
+        Role::Network => rules.extend(FRAMES.iter().map(always)),
         Role::Console => {}
         Role::Session => {
             // The terminal's size.

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 12] = [
+    let networked: [(&str, Test); 13] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         ("connections_come_and_go", connections_come_and_go),
         ("a_stray_peer_is_refused_alone", a_stray_peer_is_refused_alone),
         ("an_idle_server_sleeps", an_idle_server_sleeps),
+        ("much_and_little_take_turns", much_and_little_take_turns),
         ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
@@ -251,6 +252,31 @@ fn an_idle_server_sleeps() -> Result<(), Failed> {
     std::thread::sleep(Duration::from_secs(1));
     let used = ticks(instance.process().pid())? - before;
     check(used <= 5, format!("{used} ticks in an idle second"))?;
+    ended(instance)
+}
+
+/// A guest that is sent much moves frames on its processor's own thread; little must come through as before, and no answer may stay
+/// behind where nobody moves it.
+fn much_and_little_take_turns() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let mut echo = asked(Operation::Echo, 0)?;
+    for round in 0..20_u8 {
+        sink(3_000_000)?;
+        for _ in 0..3 {
+            echo.write_all(&[round])?;
+            let mut byte = [0];
+            echo.read_exact(&mut byte)?;
+            check(byte == [round], "another byte came back")?;
+        }
+        if round % 5 == 4 {
+            // Long enough for both threads to sleep.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let before = ticks(instance.process().pid())?;
+    std::thread::sleep(Duration::from_secs(1));
+    let used = ticks(instance.process().pid())? - before;
+    check(used <= 5, format!("{used} ticks in an idle second after much was sent"))?;
     ended(instance)
 }
 

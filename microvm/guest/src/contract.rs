@@ -36,6 +36,9 @@ pub const PORT_PANIC: u16 = 0xf3;
 /// Port: sleep until the network card has something, at most the written 32-bit number of microseconds, or without limit
 /// where that is [`u32::MAX`].
 pub const PORT_SLEEP: u16 = 0xf4;
+/// Port: as [`PORT_SLEEP`], and the monitor moves the card's frames itself, on the thread that runs the guest, until the guest
+/// sleeps: for a guest that moves much, since no other thread need be woken for it.
+pub const PORT_EXCHANGE: u16 = 0xf8;
 
 /// Exceptions for which the guest has gates.
 pub const EXCEPTIONS: usize = 32;

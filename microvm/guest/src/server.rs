@@ -133,10 +133,9 @@ impl<'a> Server<'a> {
             }
             if !self.turn(platform) {
                 let now = platform.now();
+                // Also where it is zero: there may be no room for a frame before those sent are taken.
                 let limit = self.interface.poll_delay(now, &self.sockets);
-                if limit != Some(Duration::ZERO) {
-                    platform.wait(limit);
-                }
+                platform.wait(limit);
             }
         }
     }

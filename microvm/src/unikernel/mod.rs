@@ -203,7 +203,7 @@ fn operate(
         }
     };
     if operation.confined {
-        confinement::confine(Role::Vcpu)?;
+        confinement::confine(if network { Role::VcpuAndNetwork } else { Role::Vcpu })?;
     }
     system::release_code();
     stages.stamp(Stage::VmmReady, clock::now());

@@ -101,7 +101,7 @@ fn task_state() -> [u8; TASK_STATE + PORT_BITMAP] {
     state[102..104].copy_from_slice(&(TASK_STATE as u16).to_le_bytes());
     // A set bit closes a port. An access of 4 bytes needs four open ports.
     state[TASK_STATE..].fill(0xff);
-    for port in contract::PORT_EXIT..contract::PORT_SLEEP + 4 {
+    for port in contract::PORT_EXIT..contract::PORT_EXCHANGE + 4 {
         state[TASK_STATE + usize::from(port) / 8] &= !(1 << (port % 8));
     }
     state

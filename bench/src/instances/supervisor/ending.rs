@@ -45,13 +45,14 @@ impl Supervisor {
             store::write(Path::new(STATE), &ended)?;
             let _ = std::fs::remove_file(CONTROL);
         }
+        let released = self.attachment.release_tap();
         // Who connected in the last moment is told too.
         self.accept();
         let concerned = |connection: &&mut Connection| connection.role != Role::Answered;
         self.connections.iter_mut().filter(concerned).for_each(|connection| connection.end(code));
         // From here on the container may be started again or removed.
         flock(&self.lock, FlockOperation::Unlock).context("give the container's lock back")?;
-        self.attachment.release()?;
+        released.and_then(|()| self.attachment.release())?;
         self.connections.retain(|connection| !connection.is_flushed());
         while !self.connections.is_empty() {
             self.turn()?;

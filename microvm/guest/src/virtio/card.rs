@@ -25,6 +25,8 @@ pub struct NetworkCard<'a> {
 struct Receive<'a> {
     queue: DriverQueue<'a>,
     buffers: Buffers<'a>,
+    /// Bytes that have come since [`NetworkCard::take_received`].
+    received: usize,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl<'a> NetworkCard<'a> {
     /// Takes over a card that was started ([`crate::virtio::start()`]) with these rings, with or without
     /// segmentation; `None` where there is too little memory for its buffers.
     pub fn new(receive: &'a Ring, transmit: &'a Ring, arena: &mut Arena<'a>, segmentation: bool) -> Option<Self> {
-        let mut receive = Receive { queue: DriverQueue::new(receive), buffers: arena.cut_buffers()? };
+        let mut receive = Receive { queue: DriverQueue::new(receive), buffers: arena.cut_buffers()?, received: 0 };
         for buffer in 0..QUEUE_SIZE as u16 {
             receive.offer(buffer);
         }
@@ -65,6 +67,11 @@ impl<'a> NetworkCard<'a> {
     /// Whether a frame has come.
     pub fn has_frame(&self) -> bool {
         self.receive.queue.has_used()
+    }
+
+    /// Bytes of the frames that have come since the last call.
+    pub fn take_received(&mut self) -> usize {
+        core::mem::take(&mut self.receive.received)
     }
 
     /// Asks to be told of the next frame; says whether one has come already.
@@ -133,6 +140,7 @@ pub struct RxToken<'t, 'a> {
 impl smoltcp::phy::RxToken for RxToken<'_, '_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
         let result = read(&self.receive.buffers.bytes(self.buffer)[HEADER..self.length]);
+        self.receive.received += self.length;
         self.receive.offer(self.buffer);
         result
     }

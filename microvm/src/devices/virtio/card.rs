@@ -5,7 +5,7 @@ use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{self, Effect, Identity, Transport, status};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::tap::{Offload, Tap, TapError};
-use crate::devices::virtio::worker::Worker;
+use crate::devices::virtio::worker::{Exchange, Worker};
 use crate::snapshot::devices::{DeviceState, RingState, StateError, VirtioState};
 use std::io;
 use std::time::Duration;
@@ -86,6 +86,11 @@ impl Card {
     /// The event that a write to `QueueNotify` signals: it may be registered as an ioeventfd, which spares an exit.
     pub fn kick(&self) -> &EventFd {
         &self.kick
+    }
+
+    /// A way to move the card's frames on another thread than its own.
+    pub fn exchange(&self) -> Exchange {
+        self.worker.exchange()
     }
 
     fn activate(&mut self, queues: Vec<Queue>) -> Result<(), CardError> {

@@ -15,4 +15,4 @@ pub mod interrupt;
 pub mod mmio;
 pub mod net;
 pub mod tap;
-mod worker;
+pub(crate) mod worker;

@@ -5,6 +5,7 @@ use crate::system;
 use rustix::fs::OFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 /// Offloads that the reader of a tap may understand (`linux/if_tun.h`).
@@ -51,9 +52,9 @@ pub struct Offload {
     pub segmentation6: bool,
 }
 
-/// An attached tap with a header before each frame. Closing it detaches it from its link.
-#[derive(Debug)]
-pub struct Tap(OwnedFd);
+/// An attached tap with a header before each frame. Closing the last of its clones detaches it from its link.
+#[derive(Clone, Debug)]
+pub struct Tap(Arc<OwnedFd>);
 
 impl Tap {
     /// Takes over a tap that is attached to its link already, so that no frame is lost at the start.
@@ -64,7 +65,7 @@ impl Tap {
         flags
             .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
             .map_err(|errno| TapError::System { operation: "set the flags", source: errno.into() })?;
-        Ok(Self(fd))
+        Ok(Self(Arc::new(fd)))
     }
 
     /// Says which unfinished frames the reader takes. A persistent tap keeps what its last user set, so this is always

@@ -1,17 +1,18 @@
 //! The I/O thread of a network card: moves frames between the queues and the tap. When it has handed frames to the guest, it looks
 //! for the answer for a bounded time, since a guest that must call it pays an exit; else it sleeps.
+//!
+//! A thread that runs a guest can take its place for a while ([`Exchange`]).
 
 use crate::confinement::{self, Role};
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::net::{Net, QueueError};
 use crate::devices::virtio::tap::Tap;
 use crate::system;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
@@ -23,52 +24,64 @@ const STACK: usize = 128 << 10;
 /// frames whenever it is given queues.
 #[derive(Debug)]
 pub(super) struct Worker {
-    kick: EventFd,
-    stop: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     running: bool,
-    nets: Option<Sender<Net<Tap>>>,
-    stopped: Receiver<Net<Tap>>,
+    begin: Option<Sender<()>>,
+    stopped: Receiver<()>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the I/O thread and who takes its place have in common.
+#[derive(Debug)]
+struct Shared {
+    /// The queues and their tap, while frames are moved.
+    net: Mutex<Option<Net<Tap>>>,
+    /// Whether the I/O thread leaves them to another one.
+    taken_over: AtomicBool,
+    stop: AtomicBool,
+    failed: AtomicBool,
+    kick: EventFd,
+    interrupt: Interrupt,
+    spin: Duration,
 }
 
 impl Worker {
     /// Starts the thread, which waits.
     pub(super) fn start(kick: EventFd, interrupt: Interrupt, spin: Duration) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let failed = Arc::new(AtomicBool::new(false));
-        let (nets, given) = mpsc::channel();
-        let (give_back, stopped_nets) = mpsc::channel();
-        let (stopped, has_failed, kicked) = (Arc::clone(&stop), Arc::clone(&failed), kick.try_clone()?);
+        let [taken_over, stop, failed] = [(); 3].map(|()| AtomicBool::new(false));
+        let shared = Arc::new(Shared { net: Mutex::default(), taken_over, stop, failed, kick, interrupt, spin });
+        let (begin, begun) = mpsc::channel();
+        let (end, stopped) = mpsc::channel();
+        let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK).spawn(move || {
             system::block_alarm();
             let confined = confinement::confine(Role::Network).is_ok();
             system::release_code();
-            for mut net in given {
-                // The kernel does not confine, the driver broke its queues, or the tap's link is gone: the device needs a
-                // reset (VIRTIO 1.2, 2.1.2).
-                if !confined || run(&mut net, &kicked, &interrupt, spin, &stopped).is_err() {
-                    has_failed.store(true, Ordering::SeqCst);
-                    interrupt.configuration_change();
+            for () in begun {
+                // The kernel does not confine, the driver broke its queues, or the tap's link is gone.
+                if !confined || own.run().is_err() {
+                    own.fail();
                 }
-                // Nobody wants it back when the card is dropped.
-                let _ = give_back.send(net);
+                // Nobody waits when the card is dropped.
+                let _ = end.send(());
             }
         })?;
-        Ok(Self { kick, stop, failed, running: false, nets: Some(nets), stopped: stopped_nets, thread: Some(thread) })
+        Ok(Self { shared, running: false, begin: Some(begin), stopped, thread: Some(thread) })
     }
 
     /// Has frames moved between these queues and their tap, until [`Worker::stop`].
     pub(super) fn give(&mut self, net: Net<Tap>) {
-        self.stop.store(false, Ordering::SeqCst);
-        self.failed.store(false, Ordering::SeqCst);
+        self.shared.stop.store(false, Ordering::SeqCst);
+        self.shared.failed.store(false, Ordering::SeqCst);
+        self.shared.taken_over.store(false, Ordering::SeqCst);
+        *self.shared.net() = Some(net);
         // Where the thread is gone, nothing comes back either, and the card is found without a tap at the next start.
-        self.running = self.nets.as_ref().is_some_and(|nets| nets.send(net).is_ok());
+        self.running = self.begin.as_ref().is_some_and(|begin| begin.send(()).is_ok());
     }
 
     /// Whether it has stopped by itself.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst)
+        self.shared.failed.load(Ordering::SeqCst)
     }
 
     /// Stops moving frames and gives back what it was given, where that was something.
@@ -76,9 +89,15 @@ impl Worker {
         if !std::mem::take(&mut self.running) {
             return None;
         }
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = self.kick.write(1);
-        self.stopped.recv().ok()
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let _ = self.shared.kick.write(1);
+        self.stopped.recv().ok()?;
+        self.shared.net().take()
+    }
+
+    /// A way to take the thread's place.
+    pub(super) fn exchange(&self) -> Exchange {
+        Exchange(Arc::clone(&self.shared))
     }
 }
 
@@ -86,56 +105,133 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.stop();
         // The thread ends when there is nobody left to give it work.
-        self.nets = None;
+        self.begin = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn run(
-    net: &mut Net<Tap>,
-    kick: &EventFd,
-    interrupt: &Interrupt,
-    spin: Duration,
-    stop: &AtomicBool,
-) -> Result<(), QueueError> {
-    // When the guest was last handed frames that it has not answered yet.
-    let mut handed: Option<Instant> = None;
-    while !stop.load(Ordering::Relaxed) {
-        let received = net.receive()?;
-        if received.notify {
-            interrupt.used_buffer();
+impl Shared {
+    fn net(&self) -> MutexGuard<'_, Option<Net<Tap>>> {
+        // Its counters are as the last complete move left them.
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device needs a reset (VIRTIO 1.2, 2.1.2).
+    fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.interrupt.configuration_change();
+    }
+
+    /// The I/O thread's work.
+    fn run(&self) -> Result<(), QueueError> {
+        // When the guest was last handed frames that it has not answered yet.
+        let mut handed: Option<Instant> = None;
+        while !self.stop.load(Ordering::SeqCst) {
+            if self.taken_over.load(Ordering::SeqCst) {
+                self.sleep(None);
+                continue;
+            }
+            let mut guard = self.net();
+            let Some(net) = guard.as_mut() else { return Ok(()) };
+            let received = net.receive()?;
+            if received.notify {
+                self.interrupt.used_buffer();
+            }
+            let sent = net.transmit()?;
+            if sent.notify {
+                self.interrupt.used_buffer();
+            }
+            if sent.frames > 0 {
+                handed = None;
+            } else if received.frames > 0 {
+                handed = Some(Instant::now());
+            } else if handed.is_some_and(|at| at.elapsed() < self.spin) {
+                drop(guard);
+                // Whoever waits for this processor goes first: often that is who waits for the answer.
+                std::thread::yield_now();
+            } else {
+                handed = None;
+                let waiting = net.request_notification()? || (received.starved && net.request_buffers()?);
+                // A frame that there is no buffer for is not waited for.
+                let tap = (!received.starved).then(|| net.frames().clone());
+                drop(guard);
+                if !waiting {
+                    self.sleep(tap.as_ref());
+                }
+            }
         }
-        let sent = net.transmit()?;
-        if sent.notify {
-            interrupt.used_buffer();
-        }
-        if sent.frames > 0 {
-            handed = None;
-        } else if received.frames > 0 {
-            handed = Some(Instant::now());
-        } else if handed.is_some_and(|at| at.elapsed() < spin) {
-            // Whoever waits for this processor goes first: often that is who waits for the answer.
-            std::thread::yield_now();
-        } else {
-            handed = None;
-            let waiting = net.request_notification()? || (received.starved && net.request_buffers()?);
-            if !waiting {
-                sleep(net, kick, received.starved);
+        Ok(())
+    }
+
+    /// Sleeps until somebody kicks or a frame comes.
+    fn sleep(&self, tap: Option<&Tap>) {
+        let kick = PollFd::from_borrowed_fd(system::borrow_event(&self.kick), PollFlags::IN);
+        // An interrupted wait is a wait that ended: the loop looks at everything again.
+        let _ = match tap {
+            Some(tap) => poll(&mut [kick, PollFd::new(tap, PollFlags::IN)], None),
+            None => poll(&mut [kick], None),
+        };
+        let _ = self.kick.read();
+    }
+}
+
+/// Moves a card's frames on the thread that runs its guest, in place of the I/O thread, which sleeps meanwhile: for a guest that
+/// has much to move, and stops for it, that spares the wake-up of another thread and its way to another processor's cache.
+#[derive(Clone, Debug)]
+pub struct Exchange(Arc<Shared>);
+
+impl Exchange {
+    /// Moves frames both ways, from now on in the I/O thread's place. Returns when the driver was given one, after `limit` at the
+    /// latest, or when a signal comes; `false` where nothing can be moved here, and the driver waits for the interrupt.
+    pub fn exchange(&self, limit: Option<Duration>) -> bool {
+        self.0.taken_over.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        loop {
+            let mut guard = self.0.net();
+            let able = guard.as_mut().filter(|_| !self.0.failed.load(Ordering::SeqCst));
+            let moved = able.map(|net| Ok((net.transmit()?, net.receive()?, net.frames().clone())));
+            drop(guard);
+            let tap = match moved {
+                Some(Ok((_, received, _))) if received.frames > 0 => return true,
+                Some(Ok((_, received, tap))) if !received.starved => tap,
+                Some(Err(error)) => {
+                    let _: QueueError = error;
+                    self.0.fail();
+                    return false;
+                }
+                // No queues, or a driver without buffers: it is the I/O thread that sees when there are.
+                Some(Ok(_)) | None => {
+                    self.end();
+                    return false;
+                }
+            };
+            let waited = began.elapsed();
+            if limit.is_some_and(|limit| waited >= limit) {
+                return true;
+            }
+            if waited < self.0.spin {
+                std::thread::yield_now();
+                continue;
+            }
+            let left = limit
+                .map(|limit| limit - waited)
+                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            if poll(&mut [PollFd::new(&tap, PollFlags::IN)], left.as_ref()).is_err() {
+                return true;
             }
         }
     }
-    Ok(())
-}
 
-/// Sleeps until the guest kicks or a frame comes that there is a buffer for.
-fn sleep(net: &Net<Tap>, kick: &EventFd, starved: bool) {
-    let kick_fd = system::borrow_event(kick);
-    let tap = net.frames().as_fd();
-    let mut waited = [PollFd::from_borrowed_fd(kick_fd, PollFlags::IN), PollFd::from_borrowed_fd(tap, PollFlags::IN)];
-    let count = if starved { 1 } else { 2 };
-    // An interrupted wait is a wait that ended: the loop looks at everything again.
-    let _ = poll(&mut waited[..count], None);
-    let _ = kick.read();
+    /// Leaves the frames to the I/O thread again.
+    pub fn end(&self) {
+        if self.0.taken_over.swap(false, Ordering::SeqCst) {
+            // What the driver has for the host does not wait for that thread to wake.
+            if let Some(Err(_)) = self.0.net().as_mut().map(Net::transmit) {
+                self.0.fail();
+            }
+            let _ = self.0.kick.write(1);
+        }
+    }
 }

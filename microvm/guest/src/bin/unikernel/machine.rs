@@ -6,7 +6,8 @@
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use isobench_guest::contract::{
-    self, BootParameters, GENERATION, Milestone, Network, PORT_BOOT_TIMER, PORT_EXIT, PORT_PANIC, PORT_SLEEP,
+    self, BootParameters, GENERATION, Milestone, Network, PORT_BOOT_TIMER, PORT_EXCHANGE, PORT_EXIT, PORT_PANIC,
+    PORT_SLEEP,
 };
 use isobench_guest::platform::Platform;
 use isobench_guest::virtio::{Arena, NetworkCard, Ring};
@@ -43,9 +44,18 @@ pub(crate) fn panicked(message: &[u8]) -> ! {
 
 /// Sleeps until the card has something to say, at most so long.
 pub(crate) fn sleep(limit: Option<Duration>) {
+    wait_at(PORT_SLEEP, limit);
+}
+
+/// Has the card's frames moved at once, both ways, and sleeps until there is one, at most so long.
+fn exchange(limit: Option<Duration>) {
+    wait_at(PORT_EXCHANGE, limit);
+}
+
+fn wait_at(port: u16, limit: Option<Duration>) {
     let microseconds = limit.map_or(u32::MAX, |limit| u32::try_from(limit.total_micros()).unwrap_or(u32::MAX - 1));
-    // SAFETY: as in `out8`.
-    unsafe { asm!("out dx, eax", in("dx") PORT_SLEEP, in("eax") microseconds, options(nostack, preserves_flags)) }
+    // SAFETY: as in `out8`; what the monitor writes to are the card's buffers and rings, as it may at any time.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") microseconds, options(nostack, preserves_flags)) }
 }
 
 /// The parameters of this boot.
@@ -119,14 +129,21 @@ pub(crate) struct Machine<'a> {
     card: NetworkCard<'a>,
     counter_khz: u64,
     spin: u64,
+    /// Whether the last wait was an exchange.
+    exchanges: bool,
     generation: Generation,
 }
+
+/// Who was sent as much as this between two waits, in bytes, has the monitor exchange frames at once: an exit for it costs less
+/// than waking another thread, and what comes next is read where it is used. A guest that sends much leaves that to the card's
+/// thread, which works beside it.
+const MUCH: usize = 32 << 10;
 
 impl<'a> Machine<'a> {
     pub(crate) fn new(card: NetworkCard<'a>, parameters: &BootParameters) -> Self {
         let counter_khz = parameters.counter_khz.max(1);
         let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
-        Self { card, counter_khz, spin, generation: Generation::of(parameters) }
+        Self { card, counter_khz, spin, exchanges: false, generation: Generation::of(parameters) }
     }
 }
 
@@ -149,14 +166,20 @@ impl Platform for Machine<'_> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
+        let exchanged = core::mem::replace(&mut self.exchanges, self.card.take_received() >= MUCH);
+        if self.exchanges {
+            return exchange(limit);
+        }
+        // After an exchange nobody else moves frames before this has slept.
+        let spin = if exchanged { 0 } else { self.spin };
         let started = counter();
         let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
         while !self.card.has_frame() {
             let waited = counter().wrapping_sub(started);
-            if limit_ticks.is_some_and(|limit| waited >= limit) {
+            if !exchanged && limit_ticks.is_some_and(|limit| waited >= limit) {
                 return;
             }
-            if waited >= self.spin {
+            if waited >= spin {
                 if !self.card.ask_to_be_told() {
                     sleep(limit);
                 }
