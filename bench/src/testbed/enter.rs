@@ -2,7 +2,7 @@
 //!
 //! A process can leave its pid namespace only through a child ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)),
 //! so it is a copy of this process or another program that works inside, with the same standard streams, while this process
-//! hands signals on and then ends as it did.
+//! hands signals on and then ends as it did. A launch goes without the copy (`Inside::stay`): only what it forks is inside.
 
 use super::kept::{CLIENT_NAMESPACE, second};
 use super::namespaces;
