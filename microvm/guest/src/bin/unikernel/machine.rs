@@ -129,7 +129,7 @@ pub(crate) struct Machine<'a> {
     card: NetworkCard<'a>,
     counter_khz: u64,
     spin: u64,
-    /// Whether the last wait was an exchange.
+    /// Whether the monitor moves frames in exchanges alone: from one until this has slept.
     exchanges: bool,
     generation: Generation,
 }
@@ -166,22 +166,23 @@ impl Platform for Machine<'_> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
-        let exchanged = core::mem::replace(&mut self.exchanges, self.card.take_received() >= MUCH);
-        if self.exchanges {
+        if self.card.take_received() >= MUCH {
+            self.exchanges = true;
             return exchange(limit);
         }
-        // After an exchange nobody else moves frames before this has slept.
-        let spin = if exchanged { 0 } else { self.spin };
+        // After an exchange nobody else moves frames before this has slept, however often it finds that it need not.
+        let spin = if self.exchanges { 0 } else { self.spin };
         let started = counter();
         let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
         while !self.card.has_frame() {
             let waited = counter().wrapping_sub(started);
-            if !exchanged && limit_ticks.is_some_and(|limit| waited >= limit) {
+            if !self.exchanges && limit_ticks.is_some_and(|limit| waited >= limit) {
                 return;
             }
             if waited >= spin {
                 if !self.card.ask_to_be_told() {
                     sleep(limit);
+                    self.exchanges = false;
                 }
                 return;
             }
