@@ -24,7 +24,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{check, ip};
+use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 /// The page whose example is what this runs.
@@ -35,11 +35,7 @@ type Test = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
-    let network = match Command::new("ip").arg("-V").output() {
-        _ if !nix::unistd::geteuid().is_root() => Some("needs root for a network namespace".to_owned()),
-        Err(_) => Some("needs the program ip".to_owned()),
-        Ok(_) => None,
-    };
+    let network = no_network();
     let alone: [(&str, Test); 3] = [
         ("a_configuration_that_is_none_is_one_sentence", a_configuration_that_is_none_is_one_sentence),
         ("options_are_printed_as_a_configuration", options_are_printed_as_a_configuration),

@@ -29,7 +29,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
-use support::{check, ip};
+use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const HOST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
@@ -123,13 +123,7 @@ fn obstacle() -> Option<String> {
     if !judge().runs_linux() {
         return Some("KVM runs no Linux here: scripts/rig test".into());
     }
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root for a network namespace".into());
-    }
-    if Command::new("ip").output().is_err() {
-        return Some("needs the program ip".into());
-    }
-    (!agent().exists()).then(|| "needs the agent: cargo build -p isobench-workload".into())
+    no_network().or_else(|| (!agent().exists()).then(|| "needs the agent: cargo build -p isobench-workload".into()))
 }
 
 /// Where `scripts/guest-kernel` puts kernels.

@@ -21,9 +21,9 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
-use support::{check, ip};
+use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,11 +32,7 @@ type Test = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
-    let network = match Command::new("ip").arg("-V").output() {
-        _ if !nix::unistd::geteuid().is_root() => Some("needs root for a network namespace".to_owned()),
-        Err(_) => Some("needs the program ip".to_owned()),
-        Ok(_) => None,
-    };
+    let network = no_network();
     let tests: [(&str, Test); 10] = [
         ("a_machine_goes_on_after_its_snapshot", a_machine_goes_on_after_its_snapshot),
         ("a_restored_guest_serves_as_whom_it_is_told", a_restored_guest_serves_as_whom_it_is_told),

@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
-use support::{check, ip};
+use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
@@ -25,11 +25,7 @@ type Test = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
-    let network = match Command::new("ip").arg("-V").output() {
-        _ if !nix::unistd::geteuid().is_root() => Some("needs root for a network namespace".to_owned()),
-        Err(_) => Some("needs the program ip".to_owned()),
-        Ok(_) => None,
-    };
+    let network = no_network();
     let alone: [(&str, Test); 10] = [
         ("the_judge_is_quick", the_judge_is_quick),
         ("exit_ends_with_status_0", exit_ends_with_status_0),

@@ -69,8 +69,8 @@ pub enum SheetError {
 pub fn parse(text: &str) -> Result<Sheet, SheetError> {
     let mut sheet = Sheet::default();
     let mut heading: Option<(HeadingLevel, String)> = None;
-    let mut session: Option<String> = None;
-    let mut needs_kvm = false;
+    // What is typed, and whether it needs a /dev/kvm.
+    let mut session: Option<(String, bool)> = None;
     let mut ordered: Vec<bool> = Vec::new();
     for event in Parser::new(text) {
         match event {
@@ -84,11 +84,10 @@ pub fn parse(text: &str) -> Result<Sheet, SheetError> {
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(kind)))
                 if matches!(&*kind, "console" | "console kvm") =>
             {
-                needs_kvm = &*kind == "console kvm";
-                session = Some(String::new());
+                session = Some((String::new(), &*kind == "console kvm"));
             }
             Event::End(TagEnd::CodeBlock) => {
-                if let Some(session) = session.take() {
+                if let Some((session, needs_kvm)) = session.take() {
                     part(&mut sheet, &session)?.commands.extend(commands(&session, needs_kvm)?);
                 }
             }
@@ -97,7 +96,7 @@ pub fn parse(text: &str) -> Result<Sheet, SheetError> {
             Event::Start(Tag::Item) if ordered == [true] => part(&mut sheet, "1.")?.questions += 1,
             Event::Text(text) | Event::Code(text) => match (&mut heading, &mut session) {
                 (Some((_, heading)), _) => heading.push_str(&text),
-                (None, Some(session)) => session.push_str(&text),
+                (None, Some((session, _))) => session.push_str(&text),
                 (None, None) => part(&mut sheet, &text)?.text.push_str(&text),
             },
             Event::SoftBreak | Event::HardBreak => {

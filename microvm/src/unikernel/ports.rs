@@ -75,8 +75,7 @@ impl Device for Sleep {
             Some((_, exchange)) => exchange.end(),
             None => {}
         }
-        let limit =
-            limit.map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() });
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         // An interrupted wait is over: the deadline's signal must end the guest, and any other only wakes it early.
         let _ = match &self.card {
             Some((interrupt, _)) => {

@@ -119,10 +119,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Create(arguments) => roots::prepare(&arguments.0.root),
         _ => Ok(()),
     };
-    let result = prepared.and_then(|()| match command {
-        Command::Run(arguments) => place.joined(|| run::run(*arguments.0).map_err(as_bad_input)),
-        other => place.inside(|| work(other).map_err(as_bad_input)),
-    });
+    // It leaves all that looks at processes to what it forks.
+    let launches = matches!(command, Command::Run(_));
+    let work = || work(command).map_err(as_bad_input);
+    let result = prepared.and_then(|()| if launches { place.joined(work) } else { place.inside(work) });
     if stands_for_command { stand_for_command(result) } else { result }
 }
 

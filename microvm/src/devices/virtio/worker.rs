@@ -215,9 +215,7 @@ impl Exchange {
                 std::thread::yield_now();
                 continue;
             }
-            let left = limit
-                .map(|limit| limit - waited)
-                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            let left = limit.and_then(|limit| Timespec::try_from(limit - waited).ok());
             if poll(&mut [PollFd::new(&tap, PollFlags::IN)], left.as_ref()).is_err() {
                 return true;
             }
