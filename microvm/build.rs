@@ -8,10 +8,9 @@ fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let workspace = here.parent().expect("the crate lies in the workspace");
     let target_directory = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("unikernel");
-    for source in
-        [&here.join("guest"), &workspace.join("workload/src/protocol.rs"), &workspace.join("workload/src/lib.rs")]
-    {
-        println!("cargo::rerun-if-changed={}", source.display());
+    println!("cargo::rerun-if-changed={}", here.join("guest").display());
+    for source in ["protocol.rs", "lib.rs", "datagram.rs", "work"] {
+        println!("cargo::rerun-if-changed={}", workspace.join("workload/src").join(source).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
 

@@ -23,6 +23,8 @@ const SOCKET_BUFFER: usize = 1 << 20;
 const CONNECTIONS: usize = 8;
 const DATAGRAMS: usize = 128;
 const DATAGRAM_BUFFER: usize = DATAGRAMS * 1536;
+/// For work in memory, in bytes.
+const WORK_MEMORY: usize = 128 << 20;
 
 /// Serves on the tap until the process is ended; the ready line goes to `output`.
 pub fn serve(
@@ -52,7 +54,10 @@ pub fn serve(
     let [mut received, mut sent] = [(); 2].map(|()| vec![0; DATAGRAM_BUFFER]);
     let datagrams =
         (PacketBuffer::new(&mut receive[..], &mut received[..]), PacketBuffer::new(&mut transmit[..], &mut sent[..]));
-    let mut server = Server::new(&mut process, network, clock::now(), &mut storage, buffers, Some(datagrams));
+    // Taken when it is touched, as all of this.
+    let mut work = vec![0; WORK_MEMORY / size_of::<u64>()];
+    let server = Server::new(&mut process, network, clock::now(), &mut storage, buffers, Some(datagrams));
+    let mut server = server.with_memory(&mut work);
     stages.stamp(Stage::Listening, clock::now());
     // Who started us may have closed the pipe.
     let _ = output.write_all(announcement::format(&stages).as_bytes());

@@ -6,7 +6,9 @@ mod support;
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
+use isobench_workload::client::{WorkError, Worker};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
+use isobench_workload::work::{Job, Kind, Pages, Refusal, Report, Rounds, Task};
 use isobench_workload::{Instance, LaunchError, Probe, Sandbox, Stage, Workload, announcement};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{Read, Write};
@@ -20,6 +22,8 @@ const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
 const PATIENCE: Duration = Duration::from_secs(20);
 const MACHINE: Housing = Housing::VirtualMachine { memory: MEMORY };
+/// With more memory than all of its connections together take.
+const LARGE_MACHINE: Housing = Housing::VirtualMachine { memory: 128 << 20 };
 
 type Test = fn() -> Result<(), Failed>;
 
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 13] = [
+    let networked: [(&str, Test); 15] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -48,12 +52,15 @@ fn main() -> ExitCode {
         ("connections_come_and_go", connections_come_and_go),
         ("a_stray_peer_is_refused_alone", a_stray_peer_is_refused_alone),
         ("an_idle_server_sleeps", an_idle_server_sleeps),
+        ("work_comes_to_the_same_as_elsewhere", || work(LARGE_MACHINE)),
+        ("work_that_it_cannot_do_is_refused", work_that_it_cannot_do_is_refused),
         ("much_and_little_take_turns", much_and_little_take_turns),
         ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
     ];
-    let process: [(&str, Test); 3] = [
+    let process: [(&str, Test); 4] = [
+        ("process_work", || work(Housing::Process)),
         ("process_source", || payloads(Housing::Process, source)),
         ("process_sink", || payloads(Housing::Process, sink)),
         ("process_echo", || payloads(Housing::Process, echo)),
@@ -171,6 +178,63 @@ fn echo(length: usize) -> Result<(), Failed> {
     stream.read_to_end(&mut received)?;
     writing.join().map_err(|_| "the writer panicked")??;
     check(received == bytes, format!("other bytes came back ({} of {length})", received.len()))
+}
+
+/// Each kind of work that needs no kernel, against the same code in this process.
+fn work(housing: Housing) -> Result<(), Failed> {
+    let instance = served(housing)?;
+    for kind in Kind::ALL.into_iter().filter(|kind| !kind.needs_kernel()) {
+        let bytes = if kind.least_memory() == 0 { 0 } else { 20 << 20 };
+        let task = Task { kind, pages: Pages::Usual, bytes, seed: 5 };
+        let mut memory = vec![0; bytes as usize / size_of::<u64>()];
+        let mut job = Job::prepare(&task, &mut memory).ok_or("not prepared here")?;
+        let mut worker = Worker::begin(SocketAddr::from((GUEST, PORT)), &task, PATIENCE)?;
+        for rounds in [1, 20] {
+            (0..rounds).for_each(|_| job.round(&mut memory));
+            let worked = worker.work(rounds)?;
+            check(worked.value == job.value(), format!("{kind:?}: {worked:?} instead of {:#x}", job.value()))?;
+            // Of the guest's clock no more is asked than that it goes on; it counts microseconds.
+            check(rounds == 1 || worked.inside > 0, format!("{kind:?}: {worked:?}"))?;
+        }
+        answered(&asked(Operation::Hello, 0)?)?;
+    }
+    ended(instance)
+}
+
+fn work_that_it_cannot_do_is_refused() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let task = |kind, bytes| Task { kind, pages: Pages::Usual, bytes, seed: 5 };
+    for task in [
+        task(Kind::SystemCalls, 0),
+        task(Kind::SmallFile, 0),
+        task(Kind::LargeFile, 0),
+        // As much as the whole machine has, of which the connections have most.
+        task(Kind::Stream, MEMORY),
+        Task { pages: Pages::Huge, ..task(Kind::Chase, 4096) },
+    ] {
+        match Worker::begin(SocketAddr::from((GUEST, PORT)), &task, PATIENCE) {
+            Err(WorkError::Refused { refusal: Refusal::Memory { .. }, .. }) if task.bytes == MEMORY => {}
+            Err(WorkError::Refused { refusal: Refusal::Unsupported, .. }) if task.bytes != MEMORY => {}
+            other => return Err(format!("{task:?}: {other:?}").into()),
+        }
+    }
+    // An order without end, from a client that goes away: the place is free again, and the guest comes to rest.
+    let integer = task(Kind::Integer, 0);
+    let mut endless = asked(Operation::Work, 0)?;
+    endless.write_all(&integer.encode())?;
+    endless.read_exact(&mut [0; Report::SIZE])?;
+    endless.write_all(&Rounds(u64::MAX).encode())?;
+    answered(&asked(Operation::Hello, 0)?)?;
+    drop(endless);
+    let began = Instant::now();
+    let mut worker = loop {
+        match Worker::begin(SocketAddr::from((GUEST, PORT)), &integer, PATIENCE) {
+            Err(WorkError::Refused { refusal: Refusal::Busy, .. }) if began.elapsed() < PATIENCE => {}
+            worker => break worker?,
+        }
+    };
+    worker.work(1)?;
+    ended(instance)
 }
 
 fn every_stage_is_stamped_in_order() -> Result<(), Failed> {

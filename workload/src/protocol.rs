@@ -29,6 +29,9 @@ pub enum Operation {
     /// As [`Operation::Sink`], and while bytes come in the server sends an [`Answer`] with their number so far at least each
     /// [`METER_MILLISECONDS`], so that the client knows what has arrived while it goes on sending.
     Meter = 4,
+    /// The client sends one [`Task`](crate::work::Task), which the server prepares, and then numbers of rounds to do of it, each
+    /// answered by a [`Report`](crate::work::Report) as the task is: [`crate::work`].
+    Work = 5,
 }
 
 /// The longest time between two answers of [`Operation::Meter`] while bytes come in.
@@ -43,6 +46,7 @@ impl Operation {
             2 => Some(Self::Source),
             3 => Some(Self::Echo),
             4 => Some(Self::Meter),
+            5 => Some(Self::Work),
             _ => None,
         }
     }
@@ -64,6 +68,8 @@ pub enum Malformed {
     Magic,
     /// There is no operation with this number.
     Operation(u8),
+    /// There is no report with this number.
+    Report(u8),
     /// There are fewer bytes than a header has.
     Short,
 }
@@ -73,6 +79,7 @@ impl core::fmt::Display for Malformed {
         match self {
             Self::Magic => formatter.write_str("the peer does not speak the isobench protocol (wrong magic)"),
             Self::Operation(number) => write!(formatter, "unknown operation {number}"),
+            Self::Report(number) => write!(formatter, "unknown report {number}"),
             Self::Short => formatter.write_str("too short for a header of the isobench protocol"),
         }
     }
@@ -142,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_and_answers_read_back_as_they_were_written(number in 0_u8..5, length: u64) {
+        fn requests_and_answers_read_back_as_they_were_written(number in 0_u8..6, length: u64) {
             let request = Request { operation: Operation::from_number(number).unwrap(), length };
             prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             prop_assert_eq!(Answer::decode(&Answer { value: length }.encode()), Ok(Answer { value: length }));

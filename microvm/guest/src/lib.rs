@@ -11,6 +11,7 @@
 pub mod contract;
 mod datagrams;
 pub mod frame;
+mod labour;
 pub mod platform;
 pub mod server;
 pub mod virtio;

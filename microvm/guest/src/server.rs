@@ -5,6 +5,7 @@
 
 use crate::contract::Network;
 use crate::datagrams::Datagrams;
+use crate::labour::{self, Labour};
 use crate::platform::Platform;
 use isobench_workload::protocol::{Answer, METER_MILLISECONDS, Operation, Request};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet, SocketStorage};
@@ -40,6 +41,8 @@ enum Step {
     Source { left: u64, filler: Filler },
     /// Sends back what it receives.
     Echo,
+    /// Does work by order.
+    Work(labour::Step),
     /// Sends the rest of an answer.
     Answer { bytes: [u8; Answer::SIZE], sent: usize },
     /// Waits for the peer to close.
@@ -87,13 +90,14 @@ pub struct Server<'a> {
     sockets: SocketSet<'a>,
     connections: [Option<Connection>; MOST_CONNECTIONS],
     datagrams: Option<Datagrams>,
+    labour: Labour<'a>,
     port: u16,
 }
 
 impl<'a> Server<'a> {
     /// A server that listens. `buffers` gives the receive and the transmit buffer of one connection after the other, as long as
     /// there is memory, and `datagrams` those of the UDP socket, which takes one of the sockets' places in `storage`; `seed` is
-    /// random.
+    /// random. It has no memory for work ([`Self::with_memory`]).
     pub fn new(
         platform: &mut impl Platform,
         network: &Network,
@@ -116,7 +120,13 @@ impl<'a> Server<'a> {
             let _ = socket.listen(network.port);
             *connection = Some(Connection { socket: sockets.add(socket), step: Step::Request });
         }
-        Self { interface, sockets, connections, datagrams, port: network.port }
+        Self { interface, sockets, connections, datagrams, labour: Labour::default(), port: network.port }
+    }
+
+    /// The same, with memory for work that is done in memory.
+    #[must_use]
+    pub fn with_memory(self, memory: &'a mut [u64]) -> Self {
+        Self { labour: Labour::new(memory), ..self }
     }
 
     /// How many connections there can be at once.
@@ -151,6 +161,7 @@ impl<'a> Server<'a> {
             let _ = socket.listen(self.port);
             connection.step = Step::Request;
         }
+        self.labour.end();
     }
 
     /// Takes in, works and sends once; says whether there was anything to do.
@@ -165,7 +176,7 @@ impl<'a> Server<'a> {
         }
         for connection in self.connections.iter_mut().flatten() {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
-            busy |= advance(&mut connection.step, socket, now);
+            busy |= advance(&mut connection.step, socket, &mut self.labour, now);
         }
         if let Some(datagrams) = &mut self.datagrams {
             busy |= datagrams.advance(&mut self.sockets, now);
@@ -176,6 +187,9 @@ impl<'a> Server<'a> {
         for connection in self.connections.iter_mut().flatten() {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
             if matches!(socket.state(), State::Closed | State::TimeWait) {
+                if let Step::Work(step) = &connection.step {
+                    step.leave(&mut self.labour);
+                }
                 connection.step = Step::Request;
                 let _ = socket.listen(self.port);
                 busy = true;
@@ -204,18 +218,22 @@ fn interface(platform: &mut impl Platform, network: &Network, seed: u64) -> Inte
 }
 
 /// Does what a connection can do now; says whether that was anything.
-fn advance(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
+fn advance(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_>, now: Instant) -> bool {
     if !socket.is_active() {
         return false;
     }
     let mut busy = false;
-    while advance_once(step, socket, now) {
+    while advance_once(step, socket, labour, now) {
         busy = true;
+        // One round of work a turn, so that all others have theirs in between.
+        if matches!(step, Step::Work(step) if step.is_at_work()) {
+            break;
+        }
     }
     busy
 }
 
-fn advance_once(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
+fn advance_once(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_>, now: Instant) -> bool {
     match step {
         Step::Request => take_request(step, socket, now),
         Step::Meter { received, limit, due } => {
@@ -256,6 +274,14 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool 
             count.is_ok_and(|count| count > 0)
         }
         Step::Echo => echo(step, socket),
+        Step::Work(work) => match work.advance(socket, labour, now) {
+            labour::Progress::None => false,
+            labour::Progress::Some => true,
+            labour::Progress::Ended => {
+                *step = Step::Drain;
+                true
+            }
+        },
         Step::Answer { bytes, sent } => {
             let count = socket.send_slice(&bytes[*sent..]).unwrap_or(0);
             *sent += count;
@@ -293,6 +319,7 @@ fn take_request(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool 
                 Operation::Meter => Step::Meter { received: 0, limit, due: now },
                 Operation::Source => Step::Source { left: limit, filler: Filler::default() },
                 Operation::Echo => Step::Echo,
+                Operation::Work => Step::Work(labour::Step::Task),
             };
         }
         // A stray peer is refused at once.

@@ -6,6 +6,7 @@ use isobench_guest::server::Server;
 use isobench_guest::virtio::Arena;
 use isobench_workload::datagram::{Header, Kind};
 use isobench_workload::protocol::{Answer, Operation, Request};
+use isobench_workload::work::{self, Job, Pages, Refusal, Report, Rounds, Task};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -21,6 +22,7 @@ const CLIENT: [u8; 4] = [172, 17, 0, 1];
 const PORT: u16 = 7000;
 const SOCKET_BUFFER: usize = 16 << 10;
 const CONNECTIONS: usize = 3;
+const WORK_MEMORY: usize = 1 << 20;
 /// Turns after which a test that gets nowhere has failed.
 const PATIENCE: usize = 20_000;
 
@@ -120,7 +122,9 @@ impl Bench<'_> {
         let mut arena = Arena::new(&mut memory);
         let mut storage = [SocketStorage::EMPTY; CONNECTIONS + 1];
         let pairs = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
+        let mut numbers = vec![0; WORK_MEMORY / 8];
         let server = Server::new(&mut server_end, &network, 1, &mut storage, pairs, Some((packets(), packets())));
+        let server = server.with_memory(&mut numbers);
         assert_eq!(server.capacity(), CONNECTIONS);
         let config = Config::new(HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1])));
         let mut client = Interface::new(config, &mut client_end, Instant::ZERO);
@@ -185,6 +189,29 @@ impl Bench<'_> {
         let mut bytes = [0; Answer::SIZE];
         self.sockets.get_mut::<Socket<'_>>(handle).recv_slice(&mut bytes).unwrap();
         Answer::decode(&bytes).unwrap().value
+    }
+
+    /// Asks for work and takes the report on the task.
+    fn task(&mut self, task: &Task) -> (SocketHandle, Report) {
+        let handle = self.ask(Operation::Work, 0);
+        self.send(handle, &task.encode());
+        (handle, self.report(handle))
+    }
+
+    fn report(&mut self, handle: SocketHandle) -> Report {
+        self.until(handle, |socket| socket.recv_queue() >= Report::SIZE);
+        let mut bytes = [0; Report::SIZE];
+        self.sockets.get_mut::<Socket<'_>>(handle).recv_slice(&mut bytes).unwrap();
+        Report::decode(&bytes).unwrap()
+    }
+
+    /// Has rounds done and gives what came out.
+    fn work(&mut self, handle: SocketHandle, rounds: u64) -> u64 {
+        self.send(handle, &Rounds(rounds).encode());
+        match self.report(handle) {
+            Report::Done { value, .. } => value,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// A UDP socket of the client's.
@@ -357,5 +384,117 @@ fn stray_datagrams_harm_nobody() {
         assert!(bench.received(handle).is_empty());
         let handle = bench.ask(Operation::Hello, 0);
         bench.answer(handle);
+    });
+}
+
+/// A task with as little memory as it can have, but a number of lines that no number of loads comes round to.
+fn task(kind: work::Kind) -> Task {
+    let bytes = if kind == work::Kind::Chase { 67 * 64 } else { kind.least_memory() };
+    Task { kind, pages: Pages::Usual, bytes, seed: 11 }
+}
+
+#[test]
+fn work_comes_to_the_same_as_elsewhere() {
+    Bench::with(|mut bench| {
+        for kind in work::Kind::ALL.into_iter().filter(|kind| !kind.needs_kernel()) {
+            let task = task(kind);
+            let mut memory = vec![0; task.bytes as usize / 8];
+            let mut job = Job::prepare(&task, &mut memory).unwrap();
+            let (handle, report) = bench.task(&task);
+            assert_eq!(report, Report::Prepared { value: task.bytes });
+            for rounds in [3, 0, 2] {
+                (0..rounds).for_each(|_| job.round(&mut memory));
+                assert_eq!(bench.work(handle, rounds), job.value(), "{kind:?}");
+            }
+            bench.close(handle);
+        }
+    });
+}
+
+#[test]
+fn there_is_one_task_at_a_time_and_others_are_served_meanwhile() {
+    Bench::with(|mut bench| {
+        let (worker, _) = bench.task(&task(work::Kind::Chase));
+        let (second, report) = bench.task(&task(work::Kind::Integer));
+        assert_eq!(report, Report::Refused(Refusal::Busy));
+        bench.close(second);
+        bench.send(worker, &Rounds(200).encode());
+        let handle = bench.ask(Operation::Hello, 0);
+        bench.answer(handle);
+        bench.close(handle);
+        assert_eq!(bench.sockets.get::<Socket<'_>>(worker).recv_queue(), 0, "it is still at work");
+        assert!(matches!(bench.report(worker), Report::Done { .. }));
+        bench.close(worker);
+        let (third, report) = bench.task(&task(work::Kind::Integer));
+        assert_eq!(report, Report::Prepared { value: 0 });
+        bench.work(third, 1);
+    });
+}
+
+/// By closing, by a reset, and by falling silent: its place is free again.
+#[test]
+fn a_client_that_goes_away_ends_its_work() {
+    Bench::with(|mut bench| {
+        for abort in [false, true] {
+            let (handle, report) = bench.task(&task(work::Kind::Integer));
+            assert_eq!(report, Report::Prepared { value: 0 });
+            bench.send(handle, &Rounds(u64::MAX).encode());
+            let socket = bench.sockets.get_mut::<Socket<'_>>(handle);
+            if abort {
+                socket.abort()
+            } else {
+                socket.close()
+            }
+            bench.until(handle, |socket| matches!(socket.state(), State::Closed | State::TimeWait));
+            bench.turns(5);
+        }
+        let (handle, report) = bench.task(&task(work::Kind::Stream));
+        assert!(matches!(report, Report::Prepared { .. }), "{report:?}");
+        // An hour of its silence.
+        bench.server_end.time += 3_600_000_000;
+        bench.client_end.time += 3_600_000_000;
+        bench.until(handle, |socket| !socket.may_recv());
+        let (handle, report) = bench.task(&task(work::Kind::Integer));
+        assert_eq!(report, Report::Prepared { value: 0 });
+        // As long as it works: told with what was done until then.
+        bench.send(handle, &Rounds(u64::MAX).encode());
+        bench.turns(20);
+        bench.server_end.time += 61_000_000;
+        bench.client_end.time += 61_000_000;
+        assert!(matches!(bench.report(handle), Report::Refused(Refusal::TooLong { done: 1.. })));
+    });
+}
+
+#[test]
+fn work_that_cannot_be_is_refused_and_nothing_else_is() {
+    Bench::with(|mut bench| {
+        let most = WORK_MEMORY as u64;
+        let memory = |least, most| Refusal::Memory { least, most };
+        let chase = task(work::Kind::Chase);
+        for (task, refusal) in [
+            (task(work::Kind::SystemCalls), Refusal::Unsupported),
+            (task(work::Kind::SmallFile), Refusal::Unsupported),
+            (task(work::Kind::LargeFile), Refusal::Unsupported),
+            (Task { pages: Pages::Huge, ..chase }, Refusal::Unsupported),
+            (Task { bytes: most + 1, ..chase }, memory(4096, most)),
+            (Task { bytes: u64::MAX, ..chase }, memory(4096, most)),
+            (Task { bytes: 0, ..chase }, memory(4096, most)),
+            (Task { bytes: 8, ..task(work::Kind::Integer) }, memory(0, 0)),
+        ] {
+            let (handle, report) = bench.task(&task);
+            assert_eq!(report, Report::Refused(refusal), "{task:?}");
+            bench.close(handle);
+        }
+        let handle = bench.ask(Operation::Work, 0);
+        bench.send(handle, &[0xff; Task::SIZE]);
+        assert_eq!(bench.report(handle), Report::Refused(Refusal::Unknown));
+        bench.close(handle);
+        // Memory to the last byte, and one that is no multiple of anything.
+        for bytes in [most, most - 13] {
+            let (handle, report) = bench.task(&Task { bytes, ..task(work::Kind::Stream) });
+            assert_eq!(report, Report::Prepared { value: bytes });
+            bench.work(handle, 30);
+            bench.close(handle);
+        }
     });
 }

@@ -9,6 +9,9 @@ mod closed;
 mod datagrams;
 mod open;
 mod progress;
+mod work;
+
+pub use work::{WorkError, Worked, Worker};
 
 use crate::protocol::{Answer, Operation, Request};
 use crate::{Drive, DriveOutcome, Traffic, clock};

@@ -1,6 +1,9 @@
 //! The server inside: answers [`crate::protocol`], a thread for each connection, and [`crate::datagram`] in between.
 
 mod datagrams;
+mod kernel;
+mod memory;
+mod work;
 
 use crate::client::BULK_BUFFER;
 use crate::clock;
@@ -10,13 +13,18 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use work::Workshop;
 
 /// The sockets of a server: TCP and UDP on the same port.
 #[derive(Debug)]
 pub struct Sockets {
     listener: TcpListener,
     datagrams: Datagrams,
+    workshop: Workshop,
 }
+
+/// Asks the kernel for huge pages under memory of which nothing was written yet; says whether it may give some.
+pub type Advise = fn(&mut [u64]) -> bool;
 
 impl Sockets {
     /// Listens for TCP on this address, and binds UDP to the same one.
@@ -28,7 +36,15 @@ impl Sockets {
         let datagrams = Datagrams::new(UdpSocket::bind(listener.local_addr()?)?)?;
         // One thread waits for both, and must never wait for a connection that was there a moment ago.
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, datagrams })
+        Ok(Self { listener, datagrams, workshop: Workshop::default() })
+    }
+
+    /// The same, with a way to ask for huge pages, where work is to be done on them. It takes a call without a safe wrapper
+    /// (madvise(2)), which a program has and this library has not.
+    #[must_use]
+    pub fn with_huge_pages(mut self, advise: Advise) -> Self {
+        self.workshop.advise = Some(advise);
+        self
     }
 
     /// The address of both.
@@ -66,7 +82,8 @@ impl Sockets {
         match self.listener.accept() {
             Ok((stream, _)) => {
                 // Without a thread (EAGAIN under a process limit) the connection is dropped, and the client sees a reset.
-                let _ = std::thread::Builder::new().spawn(move || converse(stream));
+                let workshop = self.workshop.clone();
+                let _ = std::thread::Builder::new().spawn(move || converse(stream, &workshop));
                 Ok(())
             }
             Err(error)
@@ -86,7 +103,7 @@ impl Sockets {
 ///
 /// # Errors
 /// When the peer does not speak the protocol or the connection breaks.
-pub fn converse(mut stream: TcpStream) -> Result<()> {
+fn converse(mut stream: TcpStream, workshop: &Workshop) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let mut bytes = [0; Request::SIZE];
@@ -98,6 +115,7 @@ pub fn converse(mut stream: TcpStream) -> Result<()> {
         Operation::Meter => sink(&mut stream, request.length, Some(METER_MILLISECONDS * 1_000_000)),
         Operation::Source => source(&mut stream, request.length),
         Operation::Echo => echo(&mut stream),
+        Operation::Work => work::work(&mut stream, workshop),
     }
 }
 

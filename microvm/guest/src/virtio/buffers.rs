@@ -31,6 +31,14 @@ impl<'a> Arena<'a> {
         Some(unsafe { core::slice::from_raw_parts_mut(piece, length) })
     }
 
+    /// Cuts off all that is left, as numbers, of which the first begins a cache line.
+    pub fn cut_numbers(&mut self) -> &'a mut [u64] {
+        let Some(rest) = self.cut(self.left) else { return &mut [] };
+        let begin = rest.as_ptr().align_offset(64).min(rest.len());
+        // SAFETY: every eight bytes are a number.
+        unsafe { rest[begin..].align_to_mut().1 }
+    }
+
     /// Cuts off the buffers of one queue.
     pub fn cut_buffers(&mut self) -> Option<Buffers<'a>> {
         let base = self.cut_raw(QUEUE_SIZE * BUFFER)?;

@@ -85,7 +85,7 @@ fn serve(port: &str, mut stages: Stages) -> Result<(), Failure> {
         .map_err(|error| format!("listen on TCP and UDP port {number}: {error}"))?;
     stages.stamp(Stage::Listening, clock::now());
     say(&announcement::format(&stages))?;
-    Ok(sockets.serve()?)
+    Ok(sockets.with_huge_pages(system::huge_pages).serve()?)
 }
 
 /// Memory of which each page was written to, so that the kernel had to give it.

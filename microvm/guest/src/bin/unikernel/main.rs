@@ -98,7 +98,9 @@ fn serve(parameters: &BootParameters) -> ! {
     let mut spares = Arena::new(spares.unwrap_or_default());
     let buffers = core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?)))
         .chain(core::iter::from_fn(|| Some((spares.cut(SPARE_BUFFER)?, spares.cut(SPARE_BUFFER)?))));
-    let mut server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers, datagrams);
+    let server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers, datagrams);
+    // What connections have left: next to nothing, unless there is memory for more of them than there can be.
+    let mut server = server.with_memory(arena.cut_numbers());
     if server.capacity() == 0 {
         panic!("{} bytes of memory are too few for a connection", parameters.memory);
     }
