@@ -10,15 +10,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// How the line on the guest's serial console begins by which a clone is told who it is; an [`Identity`] as JSON follows. Each letter of
-/// it is two exits, so that there are few.
-pub const BECOME_ANOTHER: &str = "become ";
+/// Where the agent reads who its guest has become: an [`Identity`] as JSON, which a zero ends. It is memory that the monitor names to the
+/// kernel when the guest is booted (`setup_data` of the
+/// [boot protocol](https://docs.kernel.org/arch/x86/boot.html)) and writes before a clone goes on, so that reading it stops no processor. The
+/// kernel shows it as it is at that moment (`Documentation/ABI/testing/sysfs-kernel-boot_params`).
+pub const IDENTITY: &str = "/sys/kernel/boot_params/setup_data/0/data";
 
-/// So many bytes a line on a terminal can have (termios(3), canonical mode).
-pub const LONGEST_LINE: usize = 4095;
+/// So many bytes an identity can have, its zero included.
+pub const LONGEST_IDENTITY: usize = (16 << 10) - 16;
 
-/// What the agent says on the serial console when it listens there for such a line. Before that a guest cannot be told.
+/// What the agent says on the serial console when a line that ends there has it read its identity. Before that a guest cannot be told.
 pub const AWAITS: &str = "isobench: awaits another identity";
+
+/// How its line begins when its guest is whom it was told to be, and awaits another identity again: the microseconds follow that this took.
+/// Each letter is an exit, and the port takes sixteen at once.
+pub const BECAME: &str = "became ";
 
 /// Who a Linux guest is that goes on from a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

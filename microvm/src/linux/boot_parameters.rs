@@ -5,6 +5,7 @@ use super::LinuxError;
 use super::kernel::Loaded;
 use super::layout;
 use crate::memory::MemoryError;
+use isobench_workload::guest::LONGEST_IDENTITY;
 use linux_loader::bootparam::{boot_e820_entry, boot_params};
 use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
@@ -20,8 +21,12 @@ const RAM: u32 = 1;
 /// Longest command line that is passed on; the kernel's own limit is 2047.
 pub const LONGEST_COMMAND_LINE: usize = 2047;
 const PAGE: u64 = 4096;
+/// Size of `struct setup_data` (boot.rst), which tells what a boot loader has the kernel keep: eight bytes lead to the next, of which there is
+/// none, four are its kind, and four its length.
+const KEPT_HEADER: usize = 16;
 
-/// Puts the initramfs at the end of memory below 4 GiB, and writes command line and zero page.
+/// Puts the initramfs at the end of memory below 4 GiB, and writes command line and zero page. The place where a clone finds who it is
+/// stays empty.
 pub fn write(
     memory: &GuestMemoryMmap,
     kernel: &Loaded,
@@ -58,6 +63,11 @@ pub fn write(
     parameters.hdr.ramdisk_image = address as u32;
     parameters.hdr.ramdisk_size = length as u32;
     parameters.acpi_rsdp_addr = acpi_root;
+    // Of kind 0, of which the kernel itself reads nothing.
+    let mut kept = [0; KEPT_HEADER];
+    kept[12..].copy_from_slice(&(LONGEST_IDENTITY as u32).to_le_bytes());
+    memory.write_slice(&kept, GuestAddress(layout::IDENTITY)).map_err(access(layout::IDENTITY))?;
+    parameters.hdr.setup_data = layout::IDENTITY;
     let ranges = ram(memory);
     for (entry, (start, size)) in parameters.e820_table.iter_mut().zip(&ranges) {
         *entry = boot_e820_entry { addr: *start, size: *size, r#type: RAM };
@@ -65,6 +75,19 @@ pub fn write(
     parameters.e820_entries = ranges.len() as u8;
     let parameters = BootParams::new(&parameters, GuestAddress(layout::BOOT_PARAMETERS));
     LinuxBootConfigurator::write_bootparams(&parameters, memory).map_err(LinuxError::BootParameters)
+}
+
+/// Writes who a clone is to where its agent reads it.
+///
+/// # Errors
+/// Where it is too long.
+pub fn write_identity(memory: &GuestMemoryMmap, identity: &[u8]) -> Result<(), LinuxError> {
+    if identity.len() >= LONGEST_IDENTITY {
+        return Err(LinuxError::IdentityTooLong);
+    }
+    let address = layout::IDENTITY + KEPT_HEADER as u64;
+    let text = [identity, &[0]].concat();
+    memory.write_slice(&text, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source }.into())
 }
 
 /// Where the kernel may put things: all memory but the hole below 1 MiB, which holds tables.

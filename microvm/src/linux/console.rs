@@ -3,7 +3,7 @@
 
 use crate::bus::{Device, Reaction};
 use crate::snapshot::devices::{DeviceState, StateError};
-use isobench_workload::guest::AWAITS;
+use isobench_workload::guest::{AWAITS, BECAME};
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -18,8 +18,6 @@ use vmm_sys_util::eventfd::EventFd;
 pub const LEAVE: &str = "isobench: exit ";
 /// Longest line that is taken from the guest: a histogram takes some ten thousand bytes.
 const LONGEST_LINE: usize = 1 << 20;
-/// So many bytes are before the guest at once (16550A).
-const ROOM: usize = 64;
 /// How much of the kernel's log is kept for a report.
 const LOG_LINES: usize = 60;
 
@@ -84,6 +82,8 @@ impl<W: Write> Transcript<W> {
             self.ready(&guest);
         } else if line == AWAITS {
             self.awaits.store(true, Ordering::SeqCst);
+        } else if let Some(taken) = line.strip_prefix(BECAME).and_then(|taken| taken.parse::<u32>().ok()) {
+            self.became(taken);
         } else if let Some(status) = line.strip_prefix(LEAVE) {
             self.status = status.parse().ok().or(self.status);
         } else if line.starts_with('{') {
@@ -94,6 +94,16 @@ impl<W: Write> Transcript<W> {
             }
             self.log.push_back(line.chars().filter(|letter| !letter.is_control()).take(200).collect());
         }
+    }
+
+    /// The guest is whom it was told to be; its agent has had so many microseconds for that.
+    fn became(&mut self, microseconds: u32) {
+        // Whoever sees that it is ready can have it saved again.
+        self.awaits.store(true, Ordering::SeqCst);
+        let mut stages = Stages::default();
+        stages.stamp(Stage::AgentEntered, 0);
+        stages.stamp(Stage::Listening, u64::from(microseconds) * 1000);
+        self.ready(&stages);
     }
 
     /// The agent's stamps are on the guest's clock. Its last one is about now, when its line begins to arrive; the others came
@@ -169,8 +179,8 @@ pub struct Console<W: Write> {
     port: Serial<Line, NoEvents, Shared<W>>,
     line: Line,
     transcript: Shared<W>,
-    /// What the guest is to read, and the port has no room for yet.
-    untold: VecDeque<u8>,
+    /// Whether the guest goes on from a snapshot and has not been seen yet.
+    awaited: bool,
 }
 
 impl<W: Write> Console<W> {
@@ -178,26 +188,7 @@ impl<W: Write> Console<W> {
     pub fn new(line: EventFd, transcript: Shared<W>) -> Self {
         let line = Line(Arc::new(line));
         let port = Serial::new(line.clone(), transcript.clone());
-        Self { port, line, transcript, untold: VecDeque::new() }
-    }
-
-    /// The same, of which the guest reads this line when it [goes on](Device::restore).
-    #[must_use]
-    pub fn with_line(mut self, line: &str) -> Self {
-        // Whoever was saved may have read a part of another line.
-        self.untold.extend(format!("\n{line}\n").bytes());
-        self
-    }
-
-    /// Puts as much as there is room for before the guest.
-    fn tell(&mut self) {
-        let (piece, _) = self.untold.as_slices();
-        // All at once, since each time is an interrupt.
-        if self.port.fifo_capacity() == ROOM {
-            // It fails only where the event is full, and takes nothing where the port is connected with itself.
-            let told = self.port.enqueue_raw_bytes(piece).unwrap_or(0);
-            self.untold.drain(..told);
-        }
+        Self { port, line, transcript, awaited: false }
     }
 }
 
@@ -206,10 +197,8 @@ impl<W: Write + Debug + Send> Device for Console<W> {
         if let [byte] = data {
             *byte = self.port.read(offset as u8);
         }
-        if !self.untold.is_empty() {
-            // It is restored, and has begun: nothing else is ever typed.
+        if std::mem::take(&mut self.awaited) {
             self.transcript.with(|transcript| transcript.stamp(Stage::GuestEntered));
-            self.tell();
         }
     }
 
@@ -229,7 +218,10 @@ impl<W: Write + Debug + Send> Device for Console<W> {
         let DeviceState::Serial(registers) = state else { return Err(StateError::Kind) };
         let port = Serial::from_state(registers, self.line.clone(), NoEvents, self.transcript.clone());
         self.port = port.map_err(|_| StateError::Registers)?;
-        self.tell();
+        self.awaited = true;
+        // Its agent looks for who it is now. It fails only where the event is full, and takes nothing where the port is connected with itself
+        // or full: then no agent of ours waits there.
+        let _ = self.port.enqueue_raw_bytes(b"\n");
         // Whatever was on its way to the guest when the machine was paused: one too many does no harm.
         let _ = self.line.trigger();
         Ok(())
@@ -274,6 +266,19 @@ mod tests {
         let stages = announcement::parse(std::str::from_utf8(&transcript.output).unwrap()).unwrap();
         assert_eq!(stages.at(Stage::AgentEntered), Some(entered));
         assert_eq!(stages.at(Stage::Started), None);
+    }
+
+    #[test]
+    fn a_guest_that_became_another_is_ready_and_waits_again() {
+        let mut transcript = transcript();
+        transcript.stamp(Stage::GuestEntered);
+        feed(&mut transcript, "became much\r\n");
+        assert!(transcript.output.is_empty() && !transcript.awaits().load(Ordering::SeqCst));
+        feed(&mut transcript, "became 1\r\n");
+        let stages = announcement::parse(std::str::from_utf8(&transcript.output).unwrap()).unwrap();
+        let (entered, listening) = (stages.at(Stage::AgentEntered).unwrap(), stages.at(Stage::Listening).unwrap());
+        assert!(listening - entered <= 1000 && entered >= stages.at(Stage::GuestEntered).unwrap());
+        assert!(transcript.awaits().load(Ordering::SeqCst));
     }
 
     #[test]

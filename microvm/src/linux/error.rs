@@ -104,10 +104,10 @@ pub enum LinuxError {
     /// A clone needs what the guest had that was saved, and can have nothing else.
     #[error("the snapshot's guest {0}")]
     Lacking(String),
-    /// The line for the agent is too long.
+    /// What the agent is told is too long.
     #[error(
-        "tell the clone who it is: its files in /etc are too large for a line of {} bytes",
-        isobench_workload::guest::LONGEST_LINE
+        "tell the clone who it is: its files in /etc are too large for the {} bytes that it is told",
+        isobench_workload::guest::LONGEST_IDENTITY
     )]
     IdentityTooLong,
     /// The thread could not be confined.

@@ -15,6 +15,8 @@ pub const PDPT: u64 = 0xa000;
 pub const PAGE_DIRECTORY: u64 = 0xb000;
 /// The kernel's command line, zero-terminated.
 pub const COMMAND_LINE: u64 = 0x2_0000;
+/// What the kernel keeps for the agent ([`isobench_workload::guest::IDENTITY`]), with its header before it: who a clone is.
+pub const IDENTITY: u64 = 0x3_0000;
 /// The multiprocessor table, in the last KiB of base memory, where it is looked for (MultiProcessor Specification 1.4, 4).
 pub const MULTIPROCESSOR_TABLE: u64 = 0x9_fc00;
 /// End of the memory below the hole that a PC's firmware uses.

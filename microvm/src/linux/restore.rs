@@ -5,8 +5,8 @@ use super::equipment::{self, Wanted};
 use super::operation::{Assembled, operate};
 use super::session::Session;
 use super::{
-    Ending, LEAST_MEMORY, LinuxError, MOST_MEMORY, Network, create_interrupt_controllers, interrupt_line, layout,
-    multiprocessor, ports, regions,
+    Ending, LEAST_MEMORY, LinuxError, MOST_MEMORY, Network, boot_parameters, create_interrupt_controllers,
+    interrupt_line, layout, multiprocessor, ports, regions,
 };
 use crate::devices::virtio::disk::Disk;
 use crate::machine::Machine;
@@ -16,7 +16,7 @@ use crate::snapshot::devices::{DeviceState, ServiceState, VirtioState};
 use crate::snapshot::manifest::hexadecimal;
 use crate::snapshot::{GuestKind, LinuxGuest, MachineState, memory, processor};
 use isobench_workload::Stages;
-use isobench_workload::guest::{BECOME_ANOTHER, Identity, LONGEST_LINE};
+use isobench_workload::guest::Identity;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::File;
@@ -79,8 +79,6 @@ pub fn restore(
     // 2. kvm
     let machine = Machine::new(memory)?;
     create_interrupt_controllers(machine.vm())?;
-    let become_another =
-        identity(network.as_ref().map(|(_, network)| *network), restoration.host_name, restoration.files)?;
     if let Some(jail) = &restoration.operation.jail {
         jail.enter(None);
     }
@@ -98,7 +96,9 @@ pub fn restore(
     let transcript = Shared::new(Transcript::new(stages, output));
     let line = interrupt_line(machine.vm(), layout::SERIAL_LINE)?;
     // 5. who it is
-    let console = Console::new(line, transcript.clone()).with_line(&become_another);
+    let identity = identity(network.as_ref().map(|(_, network)| *network), restoration.host_name, restoration.files)?;
+    boot_parameters::write_identity(machine.memory(), &identity)?;
+    let console = Console::new(line, transcript.clone());
     let wanted = Wanted {
         card: network.map(|(tap, network)| (tap, network.mac)),
         checked: true,
@@ -147,12 +147,12 @@ fn has_what_it_needs(card: bool, linux: &LinuxGuest, network: bool, disks: &[Dis
     Ok(())
 }
 
-/// The line by which the agent is told who it is from now on.
+/// What the agent reads of who it is from now on.
 fn identity(
     network: Option<Network>,
     host_name: Option<String>,
     files: BTreeMap<String, String>,
-) -> Result<String, LinuxError> {
+) -> Result<Vec<u8>, LinuxError> {
     let mut seed = [0; SEED];
     let mut filled = 0;
     while filled < SEED {
@@ -165,7 +165,5 @@ fn identity(
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
     let identity = Identity { network, host_name, time, seed: hexadecimal(&seed), files };
-    let text = serde_json::to_string(&identity).map_err(|error| LinuxError::Devices(error.into()))?;
-    let line = format!("{BECOME_ANOTHER}{text}");
-    if line.len() > LONGEST_LINE { Err(LinuxError::IdentityTooLong) } else { Ok(line) }
+    serde_json::to_vec(&identity).map_err(|error| LinuxError::Devices(error.into()))
 }

@@ -20,10 +20,10 @@
 //! handed. The monitor checks that the state is one that the guest's devices can have. Nothing is checked later: whoever changes
 //! the file of a running clone changes what it has not touched yet.
 //!
-//! A clone is **told who it is**: a generation number in its boot parameters (unikernel), or a line on its serial console (Linux), with its
+//! A clone is **told who it is**: a generation number in its boot parameters (unikernel), or what its agent reads in memory that the kernel keeps for it (Linux), with its
 //! addresses, its host name, the time, and fresh random bytes that are stirred into its random numbers before it serves anybody. Its connections are
-//! those of the guest that was saved, who has them still: a clone drops them. A Linux guest can be saved once its agent listens for such a
-//! line, and until it has become somebody else no frame of it leaves the card, since each is from the Ethernet address of the one that was saved.
+//! those of the guest that was saved, who has them still: a clone drops them. A Linux guest can be saved once its agent waits for
+//! that, and until it has become somebody else no frame of it leaves the card, since each is from the Ethernet address of the one that was saved.
 //! Random numbers that a program keeps for itself it keeps: only the kernel's are new.
 //!
 //! What a Linux guest **reads from disks** it goes on reading: a clone must be given the same disks. One that it writes to cannot be shared, and a

@@ -1,5 +1,5 @@
-//! How a Linux guest that goes on from a snapshot becomes another one: the monitor writes a line to the serial console, which is the
-//! agent's standard input, and the agent answers with a ready line once it is whom the line names.
+//! How a Linux guest that goes on from a snapshot becomes another one: the monitor writes into its memory who it is and ends a line on
+//! the serial console, which is the agent's standard input; the agent reads that and says when it is.
 //!
 //! A program that keeps random numbers of its own keeps them, as it keeps all that it has in memory; the kernel's are new.
 
@@ -7,13 +7,14 @@ use crate::Failure;
 use crate::guest_init::leave;
 use crate::netlink::Netlink;
 use crate::system;
-use isobench_workload::guest::{AWAITS, BECOME_ANOTHER, Identity, Network};
-use isobench_workload::{Stage, Stages, announcement, clock};
+use isobench_workload::clock;
+use isobench_workload::guest::{AWAITS, BECAME, IDENTITY, Identity, Network};
 use nix::sys::signal::SigSet;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use rustix::time::{ClockId, Timespec, clock_settime};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, Write};
+use std::os::unix::fs::PermissionsExt;
 
 /// Stack of the thread.
 const STACK: usize = 128 << 10;
@@ -22,7 +23,13 @@ const RANDOM: &str = "/dev/urandom";
 
 /// Listens for who the guest is to become, in a thread of its own.
 pub(crate) fn listen(netlink: Netlink, network: Option<Network>) -> Result<(), Failure> {
-    // What is said here is for nobody else's eyes.
+    // Random numbers are in it.
+    if let Err(error) = std::fs::set_permissions(IDENTITY, Permissions::from_mode(0o400)) {
+        // The guest serves all the same, and is not saved.
+        let _ = writeln!(std::io::stderr(), "isobench-agent: look for who it is to become in {IDENTITY}: {error}");
+        return Ok(());
+    }
+    // What comes here is not to be repeated.
     let console = std::io::stdin();
     if let Ok(mut settings) = tcgetattr(&console) {
         settings.local_modes.remove(LocalModes::ECHO);
@@ -52,24 +59,18 @@ struct Clone {
 impl Clone {
     fn attend(&mut self) -> Result<(), Failure> {
         let mut line = String::new();
-        loop {
-            // What was begun for somebody else ends in a line that is none.
-            let identity = loop {
-                line.clear();
-                if std::io::stdin().lock().read_line(&mut line)? == 0 {
-                    return Ok(());
-                }
-                if let Some(text) = line.trim_end().strip_prefix(BECOME_ANOTHER) {
-                    break serde_json::from_str::<Identity>(text)?;
-                }
-            };
-            let mut stages = Stages::default();
-            stages.stamp(Stage::AgentEntered, clock::now());
-            self.become_another(identity)?;
-            stages.stamp(Stage::Listening, clock::now());
-            // Whoever sees that it is ready can have it saved again.
-            crate::say(&format!("{AWAITS}\n{}", announcement::format(&stages)))?;
+        while std::io::stdin().lock().read_line(&mut line)? != 0 {
+            line.clear();
+            let begun = clock::now();
+            let text = std::fs::read(IDENTITY).map_err(|error| format!("read {IDENTITY}: {error}"))?;
+            let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+            // Before it is a clone, there is nothing.
+            if length > 0 {
+                self.become_another(serde_json::from_slice(&text[..length])?)?;
+                crate::say(&format!("{BECAME}{}\n", (clock::now() - begun) / 1000))?;
+            }
         }
+        Ok(())
     }
 
     fn become_another(&mut self, identity: Identity) -> Result<(), Failure> {
