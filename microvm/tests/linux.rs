@@ -74,7 +74,9 @@ fn main() -> ExitCode {
         ("memory_is_taken_at_once_where_asked_for", machine::memory_is_taken_at_once_where_asked_for),
     ];
     // With another kernel the whole machine is seen at once.
-    let ours_alone: [(&str, GuestTest); 6] = [
+    let ours_alone: [(&str, GuestTest); 8] = [
+        ("a_clone_reads_the_disk_that_its_guest_had", clones::a_clone_reads_the_disk_that_its_guest_had),
+        ("a_guest_is_started_by_its_api_socket", machine::a_guest_is_started_by_its_api_socket),
         ("clones_serve_as_whom_they_are_told", clones::clones_serve_as_whom_they_are_told),
         ("v20_a_hostile_snapshot_is_one_sentence", clones::v20_a_hostile_snapshot_is_one_sentence),
         ("disks_are_read_written_and_flushed", machine::disks_are_read_written_and_flushed),
@@ -92,7 +94,10 @@ fn main() -> ExitCode {
         ("ends_where_the_second_processor_panics", machine::ends_where_the_second_processor_panics),
         ("ends_at_its_deadline_while_all_processors_spin", machine::ends_at_its_deadline_while_all_processors_spin),
     ];
-    let whole: [(&str, GuestTest); 1] = [("has_a_whole_machine", machine::has_a_whole_machine)];
+    let whole: [(&str, GuestTest); 2] = [
+        ("has_a_whole_machine", machine::has_a_whole_machine),
+        ("a_clone_of_a_distributions_kernel_serves", clones::a_clone_of_a_distributions_kernel_serves),
+    ];
     let mut trials: Vec<Trial> = everywhere.map(|(name, test)| Trial::test(name, test)).into();
     let root = nix::unistd::geteuid().is_root();
     let no_kvm = Trial::test("no_kvm_is_one_sentence", no_kvm_is_one_sentence).with_ignored_flag(!root);

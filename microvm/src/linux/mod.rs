@@ -35,7 +35,7 @@ use crate::devices::virtio::disk::Disk;
 use crate::machine::Machine;
 use crate::memory::{self, MemoryError, Pages};
 use crate::operation::Operation;
-use crate::snapshot::{Guest, GuestKind, LinuxGuest};
+use crate::snapshot::{Guest, GuestDisk, GuestKind, LinuxGuest};
 use console::{Console, Shared, Transcript};
 use devices::Place;
 use equipment::Wanted;
@@ -168,7 +168,7 @@ pub fn run(
     let transcript = Shared::new(Transcript::new(stages, output));
     let card = config.network.map(|(tap, network)| (tap, network.mac));
     let network = card.as_ref().and(network);
-    let sizes: Vec<u64> = config.disks.iter().map(|disk| disk.sectors() * 512).collect();
+    let disks: Vec<GuestDisk> = config.disks.iter().map(GuestDisk::of).collect();
     let written = config.disks.iter().any(|disk| !disk.is_read_only());
     let (entropy, balloon, spin) = (config.entropy, config.balloon, config.operation.spin);
     let wanted =
@@ -204,7 +204,7 @@ pub fn run(
             kernel: kernel_identity.and_then(|identity| identity.banner).unwrap_or_default(),
             kernel_bytes: kernel.bytes().len() as u64,
             initramfs_bytes: initramfs.len() as u64,
-            disks: sizes,
+            disks,
             entropy: config.entropy,
             balloon: config.balloon,
         }),

@@ -14,7 +14,7 @@ use crate::memory::MemoryError;
 use crate::operation::Operation;
 use crate::snapshot::devices::{DeviceState, ServiceState, VirtioState};
 use crate::snapshot::manifest::hexadecimal;
-use crate::snapshot::{GuestKind, LinuxGuest, MachineState, memory, processor};
+use crate::snapshot::{GuestDisk, GuestKind, LinuxGuest, MachineState, memory, processor};
 use isobench_workload::Stages;
 use isobench_workload::guest::Identity;
 use std::collections::BTreeMap;
@@ -137,12 +137,22 @@ fn has_what_it_needs(card: bool, linux: &LinuxGuest, network: bool, disks: &[Dis
         (false, true) => return lacking("has no network card".into()),
         _ => {}
     }
-    let sizes: Vec<u64> = disks.iter().map(|disk| disk.sectors() * 512).collect();
-    if sizes != linux.disks {
-        return lacking(format!("has disks of {:?} bytes, and was given some of {sizes:?} by --disk", linux.disks));
+    let sizes = |disks: &[GuestDisk]| disks.iter().map(|disk| disk.bytes).collect::<Vec<_>>();
+    let given: Vec<GuestDisk> = disks.iter().map(GuestDisk::of).collect();
+    let (wanted, found) = (sizes(&linux.disks), sizes(&given));
+    if wanted != found {
+        return lacking(format!("has disks of {wanted:?} bytes, and was given some of {found:?} by --disk"));
     }
     if disks.iter().any(|disk| !disk.is_read_only()) {
         return lacking("has disks that are only read: give it each as --disk FILE:ro".into());
+    }
+    // What it has read of one it keeps.
+    if let Some(changed) = given.iter().zip(&linux.disks).position(|(given, had)| given.modified != had.modified) {
+        let number = changed + 1;
+        return lacking(format!(
+            "keeps what it has read of its disks, of which number {number} was changed or is another file: give it the one that it had, or a \
+             copy with its time of change"
+        ));
     }
     Ok(())
 }

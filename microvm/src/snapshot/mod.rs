@@ -26,7 +26,8 @@
 //! that, and until it has become somebody else no frame of it leaves the card, since each is from the Ethernet address of the one that was saved.
 //! Random numbers that a program keeps for itself it keeps: only the kernel's are new.
 //!
-//! What a Linux guest **reads from disks** it goes on reading: a clone must be given the same disks. One that it writes to cannot be shared, and a
+//! What a Linux guest **reads from disks** it goes on reading: a clone must be given the same disks, whose sizes and, where they are files, times of
+//! change are compared: none has a digest, since that would be to read all of it. One that it writes to cannot be shared, and a
 //! guest that has such a disk cannot be saved.
 
 pub mod devices;
@@ -38,6 +39,7 @@ pub mod open;
 pub mod processor;
 pub mod take;
 
+use crate::devices::virtio::disk::{Disk, SECTOR};
 use crate::linux::BalloonKind;
 use devices::DeviceState;
 use processor::{ProcessorState, VmState};
@@ -119,12 +121,30 @@ pub struct LinuxGuest {
     pub kernel_bytes: u64,
     /// Size of the initramfs in bytes: the agent, modules, and a root where it has one.
     pub initramfs_bytes: u64,
-    /// The size of each of its disks in bytes. None is ever written to.
-    pub disks: Vec<u64>,
+    /// Its disks. None is ever written to.
+    pub disks: Vec<GuestDisk>,
     /// Whether it has a device that gives random numbers.
     pub entropy: bool,
     /// Its balloon, where it has one.
     pub balloon: Option<BalloonKind>,
+}
+
+/// A disk that a guest reads, as it was when the guest was booted: it keeps some of what it has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GuestDisk {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When the file was last changed, in nanoseconds since 1970; nobody knows that of a block device. A copy that is to serve in its place must
+    /// have the same (`cp --preserve=timestamps`).
+    pub modified: Option<i64>,
+}
+
+impl GuestDisk {
+    /// That of a disk that was opened.
+    pub fn of(disk: &Disk) -> Self {
+        Self { bytes: disk.sectors() * SECTOR, modified: disk.modified() }
+    }
 }
 
 impl Guest {

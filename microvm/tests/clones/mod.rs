@@ -1,6 +1,7 @@
 //! Snapshots of Linux guests.
 
 use crate::agent;
+use crate::machine::{Running, inside};
 use crate::served::{Machine, changed_state, echoes, place, text};
 use crate::support::check;
 use isobench_microvm::snapshot::open::Snapshot;
@@ -65,6 +66,54 @@ pub(crate) fn clones_serve_as_whom_they_are_told(kernel: &Path) -> Result<(), Fa
     clone.greets()
 }
 
+/// A distribution's kernel takes more memory, and unpacks itself.
+pub(crate) fn a_clone_of_a_distributions_kernel_serves(kernel: &Path) -> Result<(), Failed> {
+    clones(kernel, &["--memory", "128M", "--rng", "on"], 1).map(drop)
+}
+
+/// A clone goes on reading the disk of the guest that was saved, and no other.
+pub(crate) fn a_clone_reads_the_disk_that_its_guest_had(kernel: &Path) -> Result<(), Failed> {
+    let directory = place()?;
+    let path = |name: &str| directory.path().join(name);
+    let (disk, socket, snapshot) = (path("disk"), path("control"), path("snapshot"));
+    fs::write(&disk, [7; 8192])?;
+    let read_only = |disk: &Path| format!("{}:ro", disk.display());
+    let mut command = inside(kernel, &["disk-of-a-clone"])?;
+    command.args(["--memory", "64M", "--control", text(&socket), "--disk", &read_only(&disk)]);
+    let mut running = Running::start(command)?;
+    running.says("waiting")?;
+    take(&socket, &snapshot, Afterwards::Stay)?;
+    drop(running);
+    let restored = |words: &[&str]| Machine::restored(&snapshot, None, words);
+    let goes_on = |disk: &Path| {
+        let mut clone = restored(&["--disk", &read_only(disk)])?;
+        let line = clone.line()?;
+        check(line == format!("{{\"sum\":{}}}\n", 7 * 4096), format!("`{line}`"))
+    };
+    goes_on(&disk)?;
+    let refused = |words: &[&str], sentence: &str| {
+        let told = restored(words)?.told();
+        check(
+            told.contains("unix_wait_status(256)") && told.contains(sentence),
+            format!("{told} instead of {sentence}"),
+        )
+    };
+    refused(&[], "has disks of [8192] bytes, and was given some of [] by --disk")?;
+    refused(&["--disk", text(&disk)], "give it each as --disk FILE:ro")?;
+    refused(&["--disk", &read_only(&path("gone"))], "gone to read: No such file")?;
+    let other = path("other");
+    fs::write(&other, [7; 4096])?;
+    refused(&["--disk", &read_only(&other)], "was given some of [4096] by --disk")?;
+    // As large, but another file; a copy with its time is as good as the first.
+    let changed = "of which number 1 was changed or is another file: give it the one that it had";
+    fs::write(&other, [7; 8192])?;
+    refused(&["--disk", &read_only(&other)], changed)?;
+    File::options().write(true).open(&other)?.set_modified(fs::metadata(&disk)?.modified()?)?;
+    goes_on(&other)?;
+    File::options().write(true).open(&disk)?.write_all_at(&[8], 0)?;
+    refused(&["--disk", &read_only(&disk)], changed)
+}
+
 pub(crate) fn clones_have_both_processors(kernel: &Path) -> Result<(), Failed> {
     clones(kernel, &["--cpus", "2"], 2).map(drop)
 }
@@ -95,7 +144,10 @@ pub(crate) fn v20_a_hostile_snapshot_is_one_sentence(kernel: &Path) -> Result<()
     let changed = |pointer: &str, to| changed_state(&whole, pointer, to);
     for (state, words) in [
         (changed("/guest/linux", serde_json::Value::Null)?, "does not say what the guest is made of"),
-        (changed("/guest/linux/disks", serde_json::json!([512]))?, "has disks of [512] bytes"),
+        (
+            changed("/guest/linux/disks", serde_json::json!([{"bytes": 512, "modified": null}]))?,
+            "has disks of [512] bytes",
+        ),
         (changed("/guest/regions", serde_json::json!([[0, 32 << 20], [64 << 20, 32 << 20]]))?, "it has other memory"),
         (changed("/ports/0/1/serial/input", serde_json::json!(vec![1; 65]))?, "in no state that a driver can bring"),
         (changed("/vm/controllers/0/0", 99.into())?, "set an interrupt controller"),

@@ -1,12 +1,13 @@
 //! This test program as /init of a guest: looks at the machine from within and says on the console what it finds, in lines that
 //! the monitor hands on.
 
+use isobench_workload::guest::{AWAITS, IDENTITY};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -56,6 +57,7 @@ fn work() -> Result<(), Failure> {
             "random" => random()?,
             "balloon" => balloon()?,
             "free" => free()?,
+            "disk-of-a-clone" => disk_of_a_clone()?,
             _ => return Err(format!("unknown task `{task}`").into()),
         }
     }
@@ -116,6 +118,26 @@ fn shrinking_disk() -> Result<(), Failure> {
     }
     disk.read_exact_at(sector, 0)?;
     println!("{{\"failed\":true}}");
+    Ok(())
+}
+
+/// Reads vda, and again each time that this guest has become a clone.
+fn disk_of_a_clone() -> Result<(), Failure> {
+    // The kernel's messages have lines of their own.
+    println!("{AWAITS}\n{{\"waiting\":true}}");
+    let mut line = String::new();
+    while std::io::stdin().lock().read_line(&mut line)? != 0 {
+        line.clear();
+        let identity = fs::read(IDENTITY)?;
+        expect(identity.starts_with(b"{"), "there is nothing of who it is")?;
+        // Past the cache, so that the device is asked.
+        let disk = File::from(rustix::fs::open("/dev/vda", OFlags::RDONLY | OFlags::DIRECT, Mode::empty())?);
+        let mut memory = [0; 8192];
+        let aligned = memory.as_ptr().align_offset(4096);
+        let page = &mut memory[aligned..aligned + 4096];
+        disk.read_exact_at(page, 0)?;
+        println!("{{\"sum\":{}}}", page.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    }
     Ok(())
 }
 

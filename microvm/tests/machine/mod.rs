@@ -1,13 +1,16 @@
 //! The parts of a guest's machine, each seen from both sides: from within by this same program as /init.
 
-use super::{VMM, check, ending, text};
+use super::{PATIENCE, VMM, agent, check, ending, text};
 use isobench_microvm::control;
+use isobench_workload::announcement;
 use libtest_mimic::Failed;
+use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Starts the monitor's words for a guest that does these tasks, with a deadline against a guest that hangs.
 pub(crate) fn inside(kernel: &Path, tasks: &[&str]) -> Result<Command, Failed> {
@@ -71,20 +74,20 @@ pub(crate) fn random_numbers_come_from_the_host(kernel: &Path) -> Result<(), Fai
 }
 
 /// A running machine, which is killed where a test gives up.
-struct Running {
+pub(crate) struct Running {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Result<Self, Failed> {
+    pub(crate) fn start(mut command: Command) -> Result<Self, Failed> {
         let mut process = command.stdout(Stdio::piped()).spawn()?;
         let output = process.stdout.take().ok_or("no pipe")?;
         Ok(Self { process, lines: BufReader::new(output).lines() })
     }
 
     /// Waits until the guest says that something is so.
-    fn says(&mut self, what: &str) -> Result<(), Failed> {
+    pub(crate) fn says(&mut self, what: &str) -> Result<(), Failed> {
         let line = self.lines.next().ok_or_else(|| format!("the guest ended before it was {what}"))??;
         check(line == format!("{{\"{what}\":true}}"), format!("{line} instead of {what}"))
     }
@@ -102,6 +105,47 @@ impl Drop for Running {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The whole life of a guest by requests: a pause, memory in the balloon, and its end.
+pub(crate) fn a_guest_is_started_by_its_api_socket(kernel: &Path) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("api");
+    let mut command = Command::new(VMM);
+    command.arg("--api-socket").arg(&socket);
+    let mut running = Running::start(command)?;
+    let mut connected = UnixStream::connect(&socket);
+    let began = Instant::now();
+    while connected.is_err() && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+        connected = UnixStream::connect(&socket);
+    }
+    let mut stream = connected?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    let mut ask = |request: &str, arguments: Value| -> Result<Value, Failed> {
+        writeln!(stream, "{}", json!({"version": 1, "request": request, "arguments": arguments}))?;
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line)?;
+        check(answer.get("error").is_none(), format!("{request}: {line}"))?;
+        Ok(answer["result"].clone())
+    };
+    let linux = json!({"kernel": kernel, "agent": agent(), "argument": ["idle"], "memory": "64M", "balloon": "plain"});
+    ask("create", json!({"linux": linux}))?;
+    ask("start", json!({}))?;
+    let line = running.lines.next().ok_or("the guest ended before it was ready")??;
+    check(announcement::parse(&line).is_some(), format!("no ready line but `{line}`"))?;
+    let described = ask("describe", json!({}))?;
+    check(described["state"] == "running", described.to_string())?;
+    check(described["configuration"]["linux"]["memory"] == 64 << 20, described.to_string())?;
+    ask("pause", json!({}))?;
+    check(ask("describe", json!({}))?["state"] == "paused", "it is not paused")?;
+    ask("resume", json!({}))?;
+    ask("balloon", json!({"target": 4 << 20}))?;
+    await_true(|| Ok(ask("balloon", json!({}))?["actual"] == 4 << 20))?;
+    ask("stop", json!({}))?;
+    check(running.process.wait()?.code() == Some(143), "another exit code")
 }
 
 /// Waits until something holds, which its machine's deadline ends.

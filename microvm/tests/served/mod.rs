@@ -74,12 +74,18 @@ impl Machine {
 
     /// Waits for its ready line.
     pub(crate) fn ready(&mut self) -> Result<(), Failed> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
+        let line = self.line()?;
         match announcement::parse(&line) {
             Some(stages) => check(stages.at(Stage::Listening) >= stages.at(Stage::GuestEntered), line),
             None => Err(format!("no ready line but `{line}`: {}", self.told()).into()),
         }
+    }
+
+    /// A line of its output.
+    pub(crate) fn line(&mut self) -> Result<String, Failed> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if line.is_empty() { Err(self.told().into()) } else { Ok(line) }
     }
 
     /// What it says on its standard error, once it has ended.

@@ -73,6 +73,7 @@ pub struct Disk {
     file: File,
     read_only: bool,
     sectors: u64,
+    modified: Option<i64>,
 }
 
 impl Disk {
@@ -93,7 +94,8 @@ impl Disk {
             let name = name.clone();
             move |errno: rustix::io::Errno| DiskError::System { name, operation, source: errno.into() }
         };
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).map_err(failed("read the kind"))?.st_mode);
+        let status = rustix::fs::fstat(&fd).map_err(failed("read the kind"))?;
+        let kind = FileType::from_raw_mode(status.st_mode);
         if !matches!(kind, FileType::RegularFile | FileType::BlockDevice) {
             return Err(DiskError::Foreign { name });
         }
@@ -113,7 +115,12 @@ impl Disk {
         let size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(failed("find the size"))?;
         match size / SECTOR {
             0 => Err(DiskError::TooSmall { name, size }),
-            sectors => Ok(Self { file: fd.into(), read_only, sectors }),
+            sectors => {
+                // A device's time is not that of what is on it.
+                let modified = (kind == FileType::RegularFile)
+                    .then(|| status.st_mtime.saturating_mul(1_000_000_000).saturating_add(status.st_mtime_nsec as i64));
+                Ok(Self { file: fd.into(), read_only, sectors, modified })
+            }
         }
     }
 
@@ -125,6 +132,11 @@ impl Disk {
     /// Whether it is never written.
     pub fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// When what is in it was last changed, as it was opened, in nanoseconds since 1970; nobody knows that of a block device.
+    pub fn modified(&self) -> Option<i64> {
+        self.modified
     }
 
     /// Fills these slices from a byte offset on. What the file has lost since it was opened is an error.
