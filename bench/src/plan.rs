@@ -177,7 +177,7 @@ fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
     match experiment {
         "startup" if kind.is_default_bridge() => 6,
         "startup" => 3,
-        "throughput" | "latency" | "streams" | "load" | "connections" | "lifecycle" => 0,
+        "throughput" | "latency" | "streams" | "load" | "connections" | "lifecycle" | "overhead" => 0,
         "memory" => u32::from(kind.is_default_bridge()),
         _ => 1,
     }

@@ -2,6 +2,7 @@
 
 use isobench_reports::claims::{self, Kind};
 use isobench_reports::reader;
+use isobench_reports::record::{Outcome, Value};
 use isobench_reports::render::remarks;
 use isobench_reports::verdict::{Answer, Reason, Verdict, evaluate};
 use isobench_runtime::network::{Namespace, Netlink};
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
         }),
         Trial::test("a_short_run_decides_every_claim_that_probes_decide", || {
             a_short_run_decides_every_claim_that_probes_decide();
+            Ok(())
+        }),
+        Trial::test("work_is_done_in_a_process_and_in_a_container", || {
+            work_is_done_in_a_process_and_in_a_container();
             Ok(())
         }),
         // Only root may enter the testbed's network to sabotage it.
@@ -53,6 +58,28 @@ fn verdicts(place: &Path) -> Vec<Verdict> {
 
 fn find<'a>(verdicts: &'a [Verdict], id: &str) -> &'a Verdict {
     verdicts.iter().find(|verdict| verdict.claim.id == id).expect("a verdict on every claim")
+}
+
+/// Each sample of `overhead` is there, and none is an error: an order that came to another result would be one.
+fn work_is_done_in_a_process_and_in_a_container() {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = run(place.path(), &["overhead"], "1").stderr(Stdio::piped()).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let records = reader::read(&place.path().join("run")).expect("the run's records");
+    let of = |sandbox: &'static str| {
+        let own = records.samples.iter().filter(move |sample| sample.sandbox == sandbox && !sample.warm_up);
+        own.filter(|sample| sample.metric.starts_with("overhead."))
+    };
+    for sandbox in ["process", "container-bridge"] {
+        let errors: Vec<_> = of(sandbox).filter(|sample| matches!(sample.outcome, Outcome::Error(_))).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        // Nine kinds of work, and four facts about them.
+        assert_eq!(of(sandbox).count(), 13, "{sandbox}");
+        let file_system =
+            of(sandbox).find(|sample| sample.metric == "overhead.file-system").map(|sample| &sample.outcome);
+        assert_eq!(file_system, Some(&Outcome::Value(Value::Texts(vec!["tmpfs".into()]))));
+    }
+    assert_eq!(of("container-host").count(), 0, "a network mode makes no difference to work");
 }
 
 /// The claims that probes decide, with what they need.

@@ -103,6 +103,11 @@ const fn cost(name: &'static str, of: (&'static str, &'static str), text: &'stat
     Definition { name, unit, shown_unit, better: Better::Lower, text, kind: Kind::Transfer }
 }
 
+/// Time for each of what was done, by the host's clock.
+const fn each(name: &'static str, text: &'static str) -> Definition {
+    cost(name, OF_REQUESTS, text)
+}
+
 const OF_BYTES: (&str, &str) = ("B", "s/GB");
 const OF_REQUESTS: (&str, &str) = ("", "ns");
 
@@ -188,6 +193,34 @@ pub const METRICS: &[Definition] = &[
         text: "How much the instances' processes and the kernel may hold beyond what was held before.",
         kind: Kind::Integer,
     },
+    each("overhead.compute", "Steps of arithmetic in registers, each needing the one before, and the time for them."),
+    rate(
+        "overhead.stream",
+        "Bytes that streams through memory read and wrote (a = b + 3 c, memory larger than the caches), and the time for them.",
+    ),
+    each(
+        "overhead.chase",
+        "Loads from memory, each from where the one before leads, and the time for them: memory that fits into the first cache, or larger than all of them.",
+    ),
+    each("overhead.call", "Calls of the kernel inside (getpid), and the time for them."),
+    each(
+        "overhead.file",
+        "Files made, written, synced, read and removed in the sandbox's own file system, of 4 KiB or 4 MiB, and the time for them.",
+    ),
+    Definition {
+        name: "overhead.memory",
+        unit: "B",
+        shown_unit: "B",
+        better: Better::Neither,
+        text: "How large the memory is that is larger than the caches.",
+        kind: Kind::Integer,
+    },
+    fact("overhead.file-system", Kind::Texts, "The file system that files were made in."),
+    fact(
+        "overhead.seen",
+        Kind::Boolean,
+        "Whether a known difference is seen: twice the work takes a quarter longer at least, loads from large memory twice as long as from a cache.",
+    ),
     rate(
         "tcp.upload",
         "Bytes that TCP carried towards the server within the window, and its length; one stream where none are named.",

@@ -15,6 +15,7 @@ mod load;
 mod memory;
 mod names;
 mod network;
+mod overhead;
 mod publishing;
 mod reservation;
 mod separation;
@@ -38,6 +39,7 @@ use anyhow::Context;
 use isobench_reports::record::{Outcome, SandboxRecord, Value};
 use isobench_runtime::network::Namespace;
 use isobench_workload::{Instance, Sandbox, Workload};
+pub(crate) use overhead::Calibration;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -71,6 +73,7 @@ pub fn all() -> &'static [Experiment] {
         sharing::EXPERIMENT,
         reservation::EXPERIMENT,
         density::EXPERIMENT,
+        overhead::EXPERIMENT,
         throughput::EXPERIMENT,
         streams::EXPERIMENT,
         datagrams::EXPERIMENT,
@@ -156,6 +159,8 @@ pub(crate) struct Ground {
     pub(crate) network: HostNetwork,
     pub(crate) networks: Networks,
     pub(crate) affinity: Option<Affinity>,
+    /// How much work [`overhead`] orders, once that was found out.
+    pub(crate) calibration: Option<Calibration>,
 }
 
 /// Where a helper of an experiment runs: a load generator, or a server to connect to.

@@ -32,7 +32,7 @@ use crate::testbed::Settings;
 use crate::testbed::network::OwnNetworks;
 use anyhow::Context;
 use isobench_microvm::judge::{Verdict, judge};
-use isobench_microvm::linux::{BalloonKind, kernel};
+use isobench_microvm::linux::{self, BalloonKind, kernel};
 use isobench_microvm::sandbox::{Housing, MEMORY};
 use isobench_reports::record::SandboxRecord;
 use isobench_runtime::{ContainerSandbox, SandboxNetwork};
@@ -221,7 +221,7 @@ pub(crate) fn find(
             }
             "vm-linux" | RESTORED_LINUX if kvm.runs_linux() => {
                 let kernel = settings.kernel.clone().or_else(kernel::find).ok_or(NO_GUEST_KERNEL)?;
-                let booted = virtual_machine::linux(&kernel, vmm, agent, networks);
+                let booted = virtual_machine::linux(&kernel, linux::sandbox::MEMORY, vmm, agent, networks);
                 match kind.is_restored() {
                     true => made(booted.and_then(virtual_machine::restored)),
                     false => made(booted),
@@ -275,9 +275,37 @@ pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, networks: &OwnNe
 /// Linux with a balloon, which is set on a control socket at this path.
 pub(crate) fn with_balloon(ground: &Ground, socket: PathBuf) -> anyhow::Result<Box<dyn Sandbox>> {
     let kernel = ground.settings.kernel.clone().or_else(kernel::find).context(NO_GUEST_KERNEL)?;
-    let sandbox = virtual_machine::linux(&kernel, &ground.vmm, &ground.agent, ground.networks.own()?)?;
+    let sandbox =
+        virtual_machine::linux(&kernel, linux::sandbox::MEMORY, &ground.vmm, &ground.agent, ground.networks.own()?)?;
     Ok(Box::new(sandbox.with_balloon(BalloonKind::Plain).with_control(socket)))
 }
+
+/// A machine with so many bytes of memory for work, beside what it takes for itself: a unikernel's connections, a Linux guest's
+/// kernel. `None` for what has the host's memory.
+pub(crate) fn with_memory_for_work(
+    ground: &Ground,
+    kind: &Kind,
+    bytes: u64,
+) -> anyhow::Result<Option<Box<dyn Sandbox>>> {
+    let (vmm, agent) = (&ground.vmm, &ground.agent);
+    Ok(match kind.name {
+        "vm-unikernel" => {
+            let memory = (bytes + UNIKERNEL_CONNECTIONS).next_multiple_of(2 << 20);
+            let housing = Housing::VirtualMachine { memory };
+            Some(Box::new(virtual_machine::unikernel(housing, vmm, ground.networks.own()?)))
+        }
+        "vm-linux" => {
+            let kernel = ground.settings.kernel.clone().or_else(kernel::find).context(NO_GUEST_KERNEL)?;
+            // An agent takes at most half of what is free.
+            let memory = linux::sandbox::MEMORY + 2 * bytes;
+            Some(Box::new(virtual_machine::linux(&kernel, memory, vmm, agent, ground.networks.own()?)?))
+        }
+        _ => None,
+    })
+}
+
+/// More than a unikernel with plenty of memory takes for its connections.
+const UNIKERNEL_CONNECTIONS: u64 = 80 << 20;
 
 fn unikernel(housing: Housing, vmm: &Rc<Program>, networks: &OwnNetworks) -> Found {
     Ok((Box::new(virtual_machine::unikernel(housing, vmm, networks)), None))

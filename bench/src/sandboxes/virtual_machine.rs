@@ -3,7 +3,7 @@
 use crate::programs::Program;
 use crate::testbed::directory;
 use crate::testbed::network::OwnNetworks;
-use isobench_microvm::linux::{self, sandbox::LinuxSandbox};
+use isobench_microvm::linux::sandbox::LinuxSandbox;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbox, Savable, UnikernelSandbox};
 use isobench_runtime::network::BridgeNetwork;
 use isobench_runtime::network::tap::Offload;
@@ -32,9 +32,10 @@ pub(super) fn restored<S: Savable>(booted: S) -> anyhow::Result<RestoredSandbox<
     Ok(RestoredSandbox::new(booted, place))
 }
 
-/// The sandbox that runs Linux with this kernel.
+/// The sandbox that runs Linux with this kernel and so many bytes of memory.
 pub(super) fn linux(
     kernel: &Path,
+    memory: u64,
     vmm: &Rc<Program>,
     agent: &Rc<Program>,
     networks: &OwnNetworks,
@@ -43,7 +44,7 @@ pub(super) fn linux(
     // The monitor opens the agent itself, so that the path must lead there from another process.
     let agent = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), agent.file().as_raw_fd()));
     let network = networks.bridge.clone();
-    Ok(LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, linux::sandbox::MEMORY, move || {
+    Ok(LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, memory, move || {
         let _held = &held;
         attach(&network)
     })?)

@@ -180,7 +180,7 @@ impl Host {
         };
         Ok(Self {
             rootless,
-            ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose() },
+            ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose(), calibration: None },
             candidates,
             complaints,
         })

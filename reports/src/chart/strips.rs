@@ -1,6 +1,6 @@
 //! Numbers of one kind in several conditions: one block of rows for each, a row a sandbox with every sample, median and
 //! interval. What making and removing an instance takes, at what rate it goes, which pages are shared, what a virtual machine
-//! holds of its memory, and how many instances a budget is for.
+//! holds of its memory, how many instances a budget is for, and what work takes inside.
 
 use super::canvas::{Canvas, Lettering, WIDTH};
 use super::row::{self, LABEL, LEFT, Place, SMALL};
@@ -25,7 +25,7 @@ struct Subject {
 
 type Condition = (&'static str, &'static [(&'static str, &'static str)]);
 
-const SUBJECTS: [Subject; 5] = [
+const SUBJECTS: [Subject; 7] = [
     Subject { name: "lifecycle", unit: "ns", blocks: &[("lifecycle.creation", &[]), ("lifecycle.deletion", &[])] },
     Subject {
         name: "rate",
@@ -58,6 +58,21 @@ const SUBJECTS: [Subject; 5] = [
         ],
     },
     Subject { name: "density", unit: "", blocks: &[("density.instances", &[])] },
+    Subject {
+        name: "overhead",
+        unit: "ns",
+        blocks: &[
+            ("overhead.call", &[]),
+            ("overhead.file", &[("size", "small")]),
+            ("overhead.file", &[("size", "large")]),
+            ("overhead.chase", &[("memory", "large"), ("pages", "usual")]),
+            ("overhead.chase", &[("memory", "large"), ("pages", "huge")]),
+            ("overhead.chase", &[("memory", "cache"), ("pages", "usual")]),
+            ("overhead.compute", &[("work", "integer")]),
+            ("overhead.compute", &[("work", "floating")]),
+        ],
+    },
+    Subject { name: "stream", unit: "B/s", blocks: &[("overhead.stream", &[])] },
 ];
 
 /// Right edge of what is plotted; the median stands beyond it.

@@ -9,13 +9,14 @@ use isobench_workload::Family;
 use std::collections::BTreeMap;
 
 /// Experiments of every synthetic run.
-pub(crate) const EXPERIMENTS: [&str; 17] = [
+pub(crate) const EXPERIMENTS: [&str; 18] = [
     "startup",
     "lifecycle",
     "memory",
     "sharing",
     "reservation",
     "density",
+    "overhead",
     "throughput",
     "latency",
     "network",
@@ -142,7 +143,7 @@ impl Synthetic {
         };
         let experiment = match metric.split('.').next() {
             Some("start") => "startup",
-            Some(name @ ("memory" | "lifecycle" | "sharing" | "reservation" | "density")) => name,
+            Some(name @ ("memory" | "lifecycle" | "sharing" | "reservation" | "density" | "overhead")) => name,
             _ if metric.starts_with("tcp.upload") || metric.starts_with("tcp.download") => "throughput",
             _ => "latency",
         };

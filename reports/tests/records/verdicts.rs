@@ -43,10 +43,10 @@ fn every_claim_is_answered_once_in_order_and_those_without_experiment_are_not_te
 #[test]
 fn the_claims_are_whole() {
     let mut ids: Vec<_> = claims().iter().map(|claim| &claim.id).collect();
-    assert_eq!(ids.len(), 46);
+    assert_eq!(ids.len(), 48);
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 46, "an id stands twice");
+    assert_eq!(ids.len(), 48, "an id stands twice");
     for claim in claims() {
         assert!(claim.wording.en.ends_with('.') && claim.wording.zh.ends_with('。'), "{}", claim.id);
         let tested = !claim.rules.is_empty();
@@ -278,6 +278,40 @@ fn density_is_a_ratio_of_counts() {
         assert_eq!(of(120.0, 60.0, 0.05).answer, Answer::Refuted, "twice as many are more, and not five times as many");
         assert_eq!(of(200.0, 40.0, 0.4).answer, Answer::Inconclusive);
     }
+}
+
+/// Work that costs a container so much, and whether known differences were seen.
+fn worked(id: &str, cost: impl Fn(usize) -> f64, seen: bool) -> isobench_reports::verdict::Verdict {
+    let mut generator = fastrand::Rng::with_seed(9);
+    let mut records = Synthetic::new().ratios(id, 10, false, |index, _| cost(index) * noise(&mut generator, 0.02));
+    for sandbox in ["process", "container-bridge", "vm-unikernel"] {
+        for block in 1..=10 {
+            for what in ["work", "memory"] {
+                let value = Value::Boolean(seen || sandbox != "container-bridge");
+                records.add(("overhead", sandbox), block, "overhead.seen", &[("what", what)], value);
+            }
+        }
+    }
+    records.verdict(id)
+}
+
+#[test]
+fn work_in_a_container_is_held_against_a_bare_process_and_a_machine() {
+    for id in ["vm.overhead.native", "vm.overhead.unikernel"] {
+        let of = |holds, seen| worked(id, |_| factor(id, holds), seen);
+        let confirmed = of(true, true);
+        assert_eq!((confirmed.answer, &confirmed.reason), (Answer::Confirmed, &None), "{confirmed:#?}");
+        assert_eq!(of(false, true).answer, Answer::Refuted, "{id}");
+        let broken = of(true, false);
+        assert_eq!(broken.answer, Answer::Inconclusive);
+        assert!(matches!(broken.reason, Some(Reason::ControlBroken { .. })), "{broken:#?}");
+        // Its network alone costs more: what is true of the one is not said of the other.
+        let split = worked(id, |index| factor(id, index < 2), true);
+        assert_eq!(split.answer, Answer::Split, "{split:#?}");
+    }
+    // Where the machine is not on hardware, nothing is said of it.
+    let verdict = Synthetic::new().verdict("vm.overhead");
+    assert_eq!(verdict.answer, Answer::Inconclusive);
 }
 
 /// Records of what a machine holds of 100 MiB, at its start and after it has written to most of them.
