@@ -161,7 +161,7 @@ fn quick_blocks(experiment: &Experiment, kind: &Kind) -> Option<u32> {
     match (kind.name, experiment.name) {
         ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
         ("runc" | "crun" | "bubblewrap", "memory") => Some(1),
-        ("runc" | "crun" | "bubblewrap", "startup") => Some(10),
+        ("vm-unikernel-none" | "runc" | "crun" | "bubblewrap", "startup") => Some(10),
         // Its first launch takes the snapshot.
         ("vm-unikernel-restored" | "vm-linux-restored", "startup") => Some(6),
         // It boots for a second, and decides no claim.

@@ -59,6 +59,7 @@ pub struct UnikernelSandbox<F> {
     housing: Housing,
     program: PathBuf,
     attach: F,
+    networked: bool,
     wire: bool,
     launched: u64,
     enclosure: OnceCell<Option<Enclosure>>,
@@ -75,7 +76,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     /// A sandbox that runs `program`, which is `isobench-vmm` (a path such as `/proc/self/fd/7` where it lies in memory), with
     /// taps that `attach` provides, one for each launch.
     pub fn new(housing: Housing, program: PathBuf, attach: F) -> Self {
-        Self { housing, program, attach, wire: false, launched: 0, enclosure: OnceCell::new() }
+        Self { housing, program, attach, networked: true, wire: false, launched: 0, enclosure: OnceCell::new() }
     }
 
     /// The same, with packets as large as on a wire both ways. What bounds the segments of packets on the host's links
@@ -85,6 +86,13 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
         Self { wire: true, ..self }
     }
 
+    /// The same without a network: no tap is attached, and what serves is refused. A virtual machine is then the sandbox
+    /// `vm-unikernel-none`.
+    #[must_use]
+    pub fn without_network(self) -> Self {
+        Self { networked: false, ..self }
+    }
+
     fn failed(&self, step: impl Into<String>, source: impl Into<AttachError>) -> LaunchError {
         LaunchError::Step { sandbox: self.name().into(), step: step.into(), source: source.into() }
     }
@@ -92,10 +100,15 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     /// Launches an instance, with a [control](crate::control) socket at this path where there is one, for a virtual machine alone.
     fn launch_with(&mut self, workload: &Workload, control: Option<&Path>) -> Result<Instance, LaunchError> {
         let words = words(workload)?;
+        if let (false, Workload::Serve { .. }) = (self.networked, workload) {
+            let (what, why) = ("a server in a unikernel without a network".into(), "nobody could reach it".into());
+            return Err(Unsupported { what, why }.into());
+        }
         let mut stages = Stages::default();
         // The network of a container is made within its launch, so the tap is as well.
         stages.stamp(Stage::Started, clock::now());
-        let attachment = (self.attach)().map_err(|source| self.failed("attach a tap", source))?;
+        let attachment = self.networked.then(&mut self.attach).transpose();
+        let attachment = attachment.map_err(|source| self.failed("attach a tap", source))?;
         let mut command = Command::new(&self.program);
         match self.housing {
             Housing::VirtualMachine { memory } => command.args(["unikernel", "--memory", &memory.to_string()]),
@@ -118,7 +131,8 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
 impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox<F> {
     fn name(&self) -> &str {
         match self.housing {
-            Housing::VirtualMachine { .. } => "vm-unikernel",
+            Housing::VirtualMachine { .. } if self.networked => "vm-unikernel",
+            Housing::VirtualMachine { .. } => "vm-unikernel-none",
             Housing::Process => "unikernel-process",
         }
     }
@@ -156,28 +170,20 @@ pub(crate) fn enclosure(cell: &OnceCell<Option<Enclosure>>) -> Option<&Enclosure
     cell.get_or_init(|| Enclosure::new().ok()).as_ref()
 }
 
-/// Starts `isobench-vmm` on a tap, enclosed or not, with the options for the network added to its command.
+/// Starts `isobench-vmm`, enclosed or not, on a tap where it is to have one, with the options for the network added to its command.
 pub(crate) fn start(
     sandbox: &str,
     number: u64,
     mut monitor: Monitor<'_>,
-    attachment: Attachment,
+    attachment: Option<Attachment>,
     workload: &Workload,
     mut stages: Stages,
 ) -> Result<Instance, LaunchError> {
     let failed =
         |step: &str, source: AttachError| LaunchError::Step { sandbox: sandbox.into(), step: step.into(), source };
-    let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
-    let [a, b, c, d, e, f] = mac;
-    monitor
-        .command
-        .args(["--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
-        .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
-        .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
-        .env_clear()
-        // As standard input, the tap is inherited by this child alone.
-        .stdin(Stdio::from(tap))
-        .stdout(Stdio::piped());
+    monitor.command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    let address = attachment.as_ref().map(|attachment| attachment.address);
+    let resources = attachment.map(|attachment| connect(&mut monitor.command, attachment)).unwrap_or_default();
     let child = monitor.spawn();
     stages.stamp(Stage::Created, clock::now());
     // The child has its copy; this one must not keep the link alive.
@@ -196,13 +202,26 @@ pub(crate) fn start(
             return Err(error);
         }
     };
-    let server = match workload {
-        Workload::Serve { port } => Some(SocketAddr::new(IpAddr::V4(address), *port)),
+    let server = match (workload, address) {
+        (Workload::Serve { port }, Some(address)) => Some(SocketAddr::new(IpAddr::V4(address), *port)),
         _ => None,
     };
     let mut instance = Instance::new(format!("{sandbox}-{number}"), process, output, server, stages);
     resources.into_iter().for_each(|resource| instance.own(resource));
     Ok(instance)
+}
+
+/// Tells the command of its network, which it inherits; what is left goes with the instance.
+fn connect(command: &mut Command, attachment: Attachment) -> Vec<Box<dyn Resource>> {
+    let Attachment { tap, mac, address, prefix, gateway, resources } = attachment;
+    let [a, b, c, d, e, f] = mac;
+    command
+        .args(["--address", &format!("{address}/{prefix}"), "--tap-fd", "0", "--mac"])
+        .arg(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+        .args(["--gateway", &gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()])
+        // As standard input, the tap is inherited by this child alone.
+        .stdin(Stdio::from(tap));
+    resources
 }
 
 /// The workload as `isobench-vmm` takes it.

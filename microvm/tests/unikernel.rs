@@ -30,7 +30,8 @@ type Test = fn() -> Result<(), Failed>;
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
     let network = no_network();
-    let alone: [(&str, Test); 10] = [
+    let alone: [(&str, Test); 11] = [
+        ("a_machine_without_a_network_starts_and_serves_nobody", a_machine_without_a_network_starts_and_serves_nobody),
         ("the_judge_is_quick", the_judge_is_quick),
         ("exit_ends_with_status_0", exit_ends_with_status_0),
         ("a_wild_pointer_is_told_with_registers", a_wild_pointer_is_told_with_registers),
@@ -114,6 +115,19 @@ fn wire_payloads(traffic: fn(usize) -> Result<(), Failed>) -> Result<(), Failed>
     let small = count[0] <= count[1] * 1514 && count[8] <= count[9] * 1514;
     check(small, format!("packets larger than a wire's: {line}"))?;
     ended(instance)
+}
+
+fn a_machine_without_a_network_starts_and_serves_nobody() -> Result<(), Failed> {
+    let attach = || Err("a tap was asked for".into());
+    let mut sandbox = UnikernelSandbox::new(MACHINE, PathBuf::from(VMM), attach).without_network();
+    check(sandbox.name() == "vm-unikernel-none", sandbox.name())?;
+    let mut instance = sandbox.launch(&Workload::Idle)?;
+    instance.await_ready(PATIENCE)?;
+    check(instance.server().is_none(), "it has an address")?;
+    let stages = instance.destroy().map_err(|errors| format!("{errors:?}"))?;
+    check(stages.at(Stage::Announced).is_some() && stages.at(Stage::Answered).is_none(), format!("{stages:?}"))?;
+    let refused = matches!(sandbox.launch(&Workload::Serve { port: PORT }), Err(LaunchError::Unsupported(_)));
+    check(refused, "a server that nobody can reach was launched")
 }
 
 fn ended(instance: Instance) -> Result<(), Failed> {

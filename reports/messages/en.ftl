@@ -94,6 +94,7 @@ sandbox-container-none = none mode
 sandbox-container-bridge = bridge mode
 sandbox-container-custom = a custom network
 sandbox-vm-unikernel = the unikernel VM
+sandbox-vm-unikernel-none = the unikernel VM without a network
 sandbox-vm-unikernel-restored = the unikernel VM restored from a snapshot
 sandbox-vm-linux = the Linux VM
 sandbox-vm-linux-restored = the Linux VM restored from a snapshot

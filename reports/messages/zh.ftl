@@ -93,6 +93,7 @@ sandbox-container-none = none 模式
 sandbox-container-bridge = bridge 模式
 sandbox-container-custom = 自定义网络
 sandbox-vm-unikernel = unikernel 虚拟机
+sandbox-vm-unikernel-none = 没有网络的 unikernel 虚拟机
 sandbox-vm-unikernel-restored = 从快照恢复的 unikernel 虚拟机
 sandbox-vm-linux = Linux 虚拟机
 sandbox-vm-linux-restored = 从快照恢复的 Linux 虚拟机

@@ -80,6 +80,10 @@ pub(crate) fn unikernel_against_crun() -> anyhow::Result<Pair> {
     startup("start.ready", nanoseconds, ["vm-unikernel", "crun"])
 }
 
+pub(crate) fn unikernel_alone_against_crun() -> anyhow::Result<Pair> {
+    startup("start.ready", nanoseconds, ["vm-unikernel-none", "crun"])
+}
+
 pub(crate) fn unikernel_restored() -> anyhow::Result<Pair> {
     startup("start.ready", nanoseconds, ["vm-unikernel-restored", "vm-unikernel"])
 }

@@ -10,6 +10,7 @@ mod container_program;
 mod exits;
 mod generator;
 mod library;
+mod machines;
 mod networks;
 mod place;
 mod programs;
@@ -177,6 +178,22 @@ const FIGURES: &[Figure] = &[
         measure: cells::unikernel_against_crun,
     },
     Figure {
+        name: "unikernel.alone",
+        text: "unikernel VM without a network, jail and filters, t0 to its ready line",
+        against: "crun run of the same idle workload without a network, t0 to its ready line",
+        unit: "ratio of ns",
+        goal: Goal::AtMost(0.3),
+        measure: cells::unikernel_alone_against_crun,
+    },
+    Figure {
+        name: "unikernel.rate",
+        text: "unikernel VMs with their network, created, served from and gone, four at once, for half a minute",
+        against: "one a second",
+        unit: "1/s",
+        goal: Goal::AtLeast(100.0),
+        measure: machines::rate,
+    },
+    Figure {
         name: "unikernel.restore",
         text: "unikernel VM restored from a verified snapshot as a clone, its network included, t0 to the first TCP answer",
         against: "the same unikernel VM booted, its network included, t0 to the first TCP answer",
@@ -239,6 +256,14 @@ const FIGURES: &[Figure] = &[
         unit: "MiB",
         goal: Goal::AtMost(1.5),
         measure: cells::monitor_memory,
+    },
+    Figure {
+        name: "unikernel.many",
+        text: "the host's memory for one of 500 idle unikernel VMs with their network, all of it counted",
+        against: "the same for one of 500 idle containers on the same bridge",
+        unit: "ratio of B",
+        goal: Goal::AtMost(1.0),
+        measure: machines::many_against_containers,
     },
     Figure {
         name: "linux.exits",

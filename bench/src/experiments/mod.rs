@@ -108,11 +108,11 @@ impl Experiment {
             && Kind::named(&sandbox.name).is_some_and(|kind| !self.points(kind).is_empty())
     }
 
-    /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone, user-mode Linux in memory too; a restored
-    /// machine differs in its start alone.
+    /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone, user-mode Linux in memory too; a machine
+    /// that is another's with another start differs in that alone.
     fn points(&self, kind: &Kind) -> Vec<Point> {
         let (start, memory) = (self.name == startup::EXPERIMENT.name, self.name == memory::EXPERIMENT.name);
-        if ((kind.is_qemu() || kind.is_restored()) && !start) || (kind.is_user_mode() && !start && !memory) {
+        if ((kind.is_qemu() || kind.is_another_start()) && !start) || (kind.is_user_mode() && !start && !memory) {
             return Vec::new();
         }
         (self.points)(kind)

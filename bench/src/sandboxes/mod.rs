@@ -24,6 +24,7 @@ pub use engine::Engine;
 pub(crate) use engine::RunningEngine;
 pub(crate) use networks::Networks;
 pub(crate) use spawn::spawn;
+pub use virtual_machine::attach;
 
 use crate::doctor;
 use crate::experiments::Ground;
@@ -70,6 +71,9 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
     Kind { name, family, network }
 }
 
+/// The unikernel without a network.
+const ALONE: &str = "vm-unikernel-none";
+
 /// The unikernel that is restored from a snapshot.
 const RESTORED: &str = "vm-unikernel-restored";
 
@@ -92,6 +96,7 @@ pub const KINDS: &[Kind] = &[
     kind("container-bridge", Family::Container, Network::Bridged),
     kind("container-custom", Family::Container, Network::Bridged),
     kind("vm-unikernel", Family::Unikernel, Network::Bridged),
+    kind(ALONE, Family::Unikernel, Network::None),
     kind(RESTORED, Family::Unikernel, Network::Bridged),
     kind("vm-linux", Family::Linux, Network::Bridged),
     kind(RESTORED_LINUX, Family::Linux, Network::Bridged),
@@ -120,9 +125,14 @@ impl Kind {
         self.family == Family::Unikernel || self.name == "unikernel-process"
     }
 
-    /// Whether it is restored from a snapshot, so that it is another way to start what another kind is.
+    /// Whether it is restored from a snapshot.
     pub fn is_restored(&self) -> bool {
         [RESTORED, RESTORED_LINUX].contains(&self.name)
+    }
+
+    /// Whether it differs from another kind in how it starts alone: it is restored, or has no network to wait for.
+    pub fn is_another_start(&self) -> bool {
+        self.is_restored() || self.name == ALONE
     }
 
     /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated.
@@ -215,6 +225,10 @@ pub(crate) fn find(
             "vm-unikernel" if kvm.runs_unikernel() => {
                 unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks)
             }
+            ALONE if kvm.runs_unikernel() => {
+                let housing = Housing::VirtualMachine { memory: MEMORY };
+                Ok((Box::new(virtual_machine::unikernel(housing, vmm, networks).without_network()), None))
+            }
             RESTORED if kvm.runs_unikernel() => {
                 let booted = virtual_machine::unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks);
                 made(virtual_machine::restored(booted))
@@ -227,7 +241,7 @@ pub(crate) fn find(
                     false => made(booted),
                 }
             }
-            "vm-unikernel" | RESTORED | "vm-linux" | RESTORED_LINUX => Err(match &kvm {
+            "vm-unikernel" | ALONE | RESTORED | "vm-linux" | RESTORED_LINUX => Err(match &kvm {
                 Verdict::None(_) => doctor::kvm().with_remedy(),
                 Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
             }),
@@ -255,7 +269,7 @@ pub(crate) fn find(
         };
         let emulation = match kind.name {
             _ if kvm.runs_linux() => None,
-            "vm-unikernel" | RESTORED => Some("software KVM".to_owned()),
+            "vm-unikernel" | ALONE | RESTORED => Some("software KVM".to_owned()),
             _ => kind.is_qemu().then(|| qemu::EMULATION.to_owned()),
         };
         Candidate { kind, version, emulation, sandbox, gaps: BTreeMap::new() }

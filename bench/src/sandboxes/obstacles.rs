@@ -2,7 +2,7 @@
 //!
 //! A run then measures what remains and gives each gap its reason, instead of one failed cell after another.
 
-use super::Kind;
+use super::{Kind, Network};
 use crate::doctor::{remedy, trial};
 use crate::testbed::network::OwnNetworks;
 use isobench_runtime::network::tap::Offload;
@@ -28,7 +28,8 @@ impl Obstacles {
     /// What stands in the way of a kind of sandbox.
     pub(super) fn to(&self, kind: &Kind) -> Option<String> {
         let by_clone3 = kind.family == Family::Container || kind.name == "process";
-        let on_a_tap = kind.is_unikernel() || kind.family == Family::Linux || kind.is_distribution();
+        let machine = kind.is_unikernel() || kind.family == Family::Linux || kind.is_distribution();
+        let on_a_tap = machine && kind.network == Network::Bridged;
         match (&self.launch, &self.tap) {
             (Some(sentence), _) if by_clone3 => Some(sentence.clone()),
             (_, Some(sentence)) if on_a_tap => Some(sentence.clone()),

@@ -51,7 +51,7 @@ pub(super) fn linux(
 }
 
 /// A place for one machine on the network. It is given up when the tap has gone with the last process that holds it.
-pub(super) fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
+pub fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
     let (tap, mut endpoint) = network.tap(Offload::Segmentation)?;
     endpoint.hold(&tap)?;
     let settings = network.settings();

@@ -20,18 +20,32 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take() -> anyhow::Result<Self> {
-        // Folds each CPU's pending counts into the totals (Documentation/admin-guide/sysctl/vm.rst). Only root may; without it
-        // the figure is off by some ten pages a CPU.
-        let _ = fs::read("/proc/sys/vm/stat_refresh");
-        let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-        let cached = free_pages_of_cpus(&fs::read_to_string("/proc/zoneinfo").unwrap_or_default());
+        let (used, kernel) = of_host()?;
         let mut processes = BTreeSet::new();
         for entry in fs::read_dir("/proc").context("read /proc")? {
             processes.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
-        let used = used(&text)?.saturating_sub(cached * PAGE);
-        Ok(Self { used, kernel: kernel(used, &text)?, processes })
+        Ok(Self { used, kernel, processes })
     }
+}
+
+/// Memory of the host that is in use by anything, in bytes.
+///
+/// # Errors
+/// Where /proc/meminfo cannot be read.
+pub fn host_memory() -> anyhow::Result<u64> {
+    of_host().map(|(used, _)| used)
+}
+
+/// Memory that is in use by anything, and that of it which is the kernel's own.
+fn of_host() -> anyhow::Result<(u64, u64)> {
+    // Folds each CPU's pending counts into the totals (Documentation/admin-guide/sysctl/vm.rst). Only root may; without it
+    // the figure is off by some ten pages a CPU.
+    let _ = fs::read("/proc/sys/vm/stat_refresh");
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let cached = free_pages_of_cpus(&fs::read_to_string("/proc/zoneinfo").unwrap_or_default());
+    let used = used(&text)?.saturating_sub(cached * PAGE);
+    Ok((used, kernel(used, &text)?))
 }
 
 /// Memory in use, in bytes: all of it, less what is free and what the kernel would give back at once. `MemAvailable` would

@@ -24,6 +24,7 @@ pub(crate) mod view;
 
 pub use cgroups::remove as remove_groups;
 pub use inventory::Inventory;
+pub use memory::host_memory;
 pub(crate) use namespaces::{directory, is_rootless, own};
 
 use crate::cell::{Cell, Measure, Measurement};

@@ -230,6 +230,6 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
         }
         self.launched += 1;
         let monitor = Monitor { command, enclosure: enclosure(&self.enclosure) };
-        start(self.name(), self.launched, monitor, attachment, workload, stages)
+        start(self.name(), self.launched, monitor, Some(attachment), workload, stages)
     }
 }

@@ -123,5 +123,5 @@ pub(crate) fn launch_clone(
         step: "attach a tap".into(),
         source,
     })?;
-    start(sandbox, number, Monitor { command, enclosure: enclosure(cell) }, attachment, workload, stages)
+    start(sandbox, number, Monitor { command, enclosure: enclosure(cell) }, Some(attachment), workload, stages)
 }
