@@ -131,8 +131,8 @@ pub fn restore_shared(vm: &VmFd, state: &VmState) -> Result<(), VcpuError> {
     Ok(())
 }
 
-/// Restores a processor that was just made.
-pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<(), VcpuError> {
+/// Restores a processor that was just made; gives the frequency of its time-stamp counter in kHz.
+pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<u32, VcpuError> {
     let set = VcpuError::system;
     // The features first, since KVM checks what follows against them.
     if !state.features.is_empty() {
@@ -140,9 +140,12 @@ pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<(), VcpuError> {
             .map_err(|_| VcpuError::Unexpected("the snapshot has more features than KVM takes".into()))?;
         vcpu.set_cpuid2(&features).map_err(set("set the features"))?;
     }
-    if vcpu.get_tsc_khz().ok() != Some(state.counter_khz) {
+    let frequency = || vcpu.get_tsc_khz().map_err(set("read the counter's frequency"));
+    let mut counter_khz = frequency()?;
+    if counter_khz != state.counter_khz {
         // A processor that can't scale its counter goes at its own pace, and the guest is told the time.
         let _ = vcpu.set_tsc_khz(state.counter_khz);
+        counter_khz = frequency()?;
     }
     if let Some(activity) = state.activity {
         vcpu.set_mp_state(activity).map_err(set("set whether it halts"))?;
@@ -150,42 +153,59 @@ pub fn restore(vcpu: &VcpuFd, state: &ProcessorState) -> Result<(), VcpuError> {
     vcpu.set_sregs(&state.special).map_err(set("set the special registers"))?;
     vcpu.set_regs(&state.registers).map_err(set("set the registers"))?;
     system::set_extended_state(vcpu, &state.extended).map_err(set("set the extended state"))?;
-    if let Some(control) = &state.extended_control {
+    // What is as it is after a reset need not be set: each call loads the processor first.
+    if let Some(control) = state.extended_control.as_ref().filter(|control| **control != reset_control()) {
         vcpu.set_xcrs(control).map_err(set("set the extended control registers"))?;
     }
-    vcpu.set_debug_regs(&state.debug).map_err(set("set the debug registers"))?;
+    if state.debug != reset_debug() {
+        vcpu.set_debug_regs(&state.debug).map_err(set("set the debug registers"))?;
+    }
     if let Some(local) = &state.local {
         vcpu.set_lapic(local).map_err(set("set the local interrupt controller"))?;
     }
     set_model_specific(vcpu, &state.model_specific)?;
-    vcpu.set_vcpu_events(&state.events).map_err(set("set the events"))?;
+    // The flags say which of the rest are valid.
+    if (kvm_vcpu_events { flags: 0, ..state.events }) != kvm_vcpu_events::default() {
+        vcpu.set_vcpu_events(&state.events).map_err(set("set the events"))?;
+    }
     if state.local.is_some() {
         // That time has passed is no fault of the guest's; one without the clock refuses.
         let _ = vcpu.kvmclock_ctrl();
     }
-    Ok(())
+    Ok(counter_khz)
 }
 
-/// Sets the model-specific registers. One that cannot be written must hold already what it is to hold.
-fn set_model_specific(vcpu: &VcpuFd, mut wanted: &[kvm_msr_entry]) -> Result<(), VcpuError> {
-    while !wanted.is_empty() {
-        let batch = Msrs::from_entries(wanted)
-            .map_err(|_| VcpuError::Unexpected("the snapshot has more registers than KVM takes".into()))?;
-        let written = vcpu.set_msrs(&batch).map_err(VcpuError::system("set the model-specific registers"))?;
-        let Some(refused) = wanted.get(written) else { return Ok(()) };
-        let there = Msrs::from_entries(&[kvm_msr_entry { index: refused.index, ..Default::default() }]);
-        let value = there.ok().and_then(|mut there| {
-            vcpu.get_msrs(&mut there).ok().filter(|read| *read == 1)?;
-            Some(there.as_slice().first()?.data)
-        });
-        // KVM lists some that it lets nobody write but as they are.
-        if value != Some(refused.data) {
-            return Err(VcpuError::Unexpected(format!(
-                "the model-specific register {:#x} cannot be set to {:#x}",
-                refused.index, refused.data
-            )));
-        }
-        wanted = &wanted[written + 1..];
+/// The extended control registers after a reset: the x87's state alone is enabled (Intel SDM, volume 3, 10.1.1, table 10-1).
+fn reset_control() -> kvm_xcrs {
+    let mut control = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    control.xcrs[0].value = 1;
+    control
+}
+
+/// The debug registers after a reset (the same table).
+fn reset_debug() -> kvm_debugregs {
+    kvm_debugregs { dr6: 0xffff_0ff0, dr7: 0x400, ..Default::default() }
+}
+
+/// Sets the model-specific registers that hold something else. KVM lists some that it lets nobody write but as they are.
+fn set_model_specific(vcpu: &VcpuFd, wanted: &[kvm_msr_entry]) -> Result<(), VcpuError> {
+    let batch = |entries: &[kvm_msr_entry]| {
+        Msrs::from_entries(entries)
+            .map_err(|_| VcpuError::Unexpected("the snapshot has more registers than KVM takes".into()))
+    };
+    let mut there = batch(wanted)?;
+    let read = vcpu.get_msrs(&mut there).map_err(VcpuError::system("read the model-specific registers"))?;
+    let there = &there.as_slice()[..read.min(wanted.len())];
+    // KVM stops at the first that it cannot read: of what follows nothing is known.
+    let differs =
+        |(place, entry): &(usize, &kvm_msr_entry)| there.get(*place).is_none_or(|there| there.data != entry.data);
+    let other: Vec<_> = wanted.iter().enumerate().filter(differs).map(|(_, entry)| *entry).collect();
+    let written = vcpu.set_msrs(&batch(&other)?).map_err(VcpuError::system("set the model-specific registers"))?;
+    match other.get(written) {
+        None => Ok(()),
+        Some(refused) => Err(VcpuError::Unexpected(format!(
+            "the model-specific register {:#x} cannot be set to {:#x}",
+            refused.index, refused.data
+        ))),
     }
-    Ok(())
 }

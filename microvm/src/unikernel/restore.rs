@@ -12,7 +12,6 @@ use crate::memory::MemoryError;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::snapshot::{GuestKind, MachineState, memory as file, processor};
-use crate::vcpu::VcpuError;
 use isobench_guest::contract::{self, BootParameters, Network};
 use isobench_workload::Stages;
 use std::fs::File;
@@ -65,7 +64,7 @@ pub fn restore(
     }
     // 3. vCPU
     let vcpu = machine.create_vcpu(0)?;
-    processor::restore(&vcpu, saved)?;
+    let counter_khz = processor::restore(&vcpu, saved)?;
     // 4. devices
     let (mut ports, mut registers) = (Bus::new(), Bus::new());
     let (card, network) = match network {
@@ -82,25 +81,24 @@ pub fn restore(
         registers.insert(window, Box::new(card))?;
     }
     // 5. who it is
+    // The guest's tables, to which the processor writes what it used, lie behind its parameters. A page that is copied while the guest runs
+    // is one that KVM takes away from it first, and one that is read before it is written is mapped twice.
+    let tables = contract::BOOT_PARAMETERS..layout::HIGH_DIRECTORY + 0x1000;
+    memory::populate(&memory, tables.start, (tables.end - tables.start) as usize)?;
     let mut page = [0; BootParameters::SIZE];
     let address = contract::BOOT_PARAMETERS;
     memory.read_slice(&mut page, GuestAddress(address)).map_err(|source| MemoryError::Access { address, source })?;
     let before = BootParameters::decode(&page).ok_or(UnikernelError::Foreign("it has no boot parameters"))?;
-    let counter_khz = vcpu.get_tsc_khz().map_err(VcpuError::system("read the counter's frequency"))?.into();
     let Network { port, segmentation, .. } = before.network;
     let parameters = BootParameters {
         network: Network { port, segmentation, ..network },
-        counter_khz,
+        counter_khz: counter_khz.into(),
         seed: seed(),
         generation: before.generation.wrapping_add(1),
         ..before
     };
     write(&memory, address, &parameters.encode())?;
     populate(&memory, before.task)?;
-    // The guest's tables, to which the processor writes what it used, lie between its parameters and the rings. A page that is copied
-    // while the guest runs is one that KVM takes away from it first.
-    let tables = contract::BOOT_PARAMETERS..contract::RINGS[0];
-    memory::populate(&memory, tables.start, (tables.end - tables.start) as usize)?;
     memory::populate_for_reading(&memory, contract::IMAGE, UNIKERNEL.len().next_multiple_of(4096))?;
     // 6. the devices' state; the card's thread begins
     for (address, device) in &state.registers {
