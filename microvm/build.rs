@@ -9,7 +9,7 @@ fn main() {
     let workspace = here.parent().expect("the crate lies in the workspace");
     let target_directory = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("unikernel");
     println!("cargo::rerun-if-changed={}", here.join("guest").display());
-    for source in ["protocol.rs", "lib.rs", "datagram.rs", "work"] {
+    for source in ["protocol.rs", "lib.rs", "datagram.rs", "connect.rs", "work"] {
         println!("cargo::rerun-if-changed={}", workspace.join("workload/src").join(source).display());
     }
     println!("cargo::rerun-if-changed=build.rs");

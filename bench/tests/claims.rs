@@ -1,6 +1,7 @@
 //! Real runs whose reports decide the claims on networks for our own runtime, and one whose control is sabotaged.
 
-use isobench_reports::claims::{self, Kind};
+use isobench_microvm::judge::judge;
+use isobench_reports::claims::{self, Kind, Rule};
 use isobench_reports::reader;
 use isobench_reports::record::{Outcome, Value};
 use isobench_reports::render::remarks;
@@ -17,6 +18,11 @@ fn main() -> ExitCode {
     let root = rustix::process::geteuid().is_root();
     let sabotage =
         if root { "a_sabotaged_control_confirms_nothing" } else { "a_sabotaged_control_confirms_nothing (needs root)" };
+    let kvm = judge();
+    let unikernel = match kvm.runs_unikernel() {
+        true => "a_unikernel_works_and_connects_by_order".to_owned(),
+        false => format!("a_unikernel_works_and_connects_by_order ({kvm})"),
+    };
     let trials = vec![
         Trial::test("reports_know_what_is_said_of_a_missing_sandbox", || {
             reports_know_what_is_said_of_a_missing_sandbox();
@@ -30,6 +36,11 @@ fn main() -> ExitCode {
             work_is_done_in_a_process_and_in_a_container();
             Ok(())
         }),
+        Trial::test(unikernel, || {
+            a_unikernel_works_and_connects_by_order();
+            Ok(())
+        })
+        .with_ignored_flag(!kvm.runs_unikernel()),
         // Only root may enter the testbed's network to sabotage it.
         Trial::test(sabotage, || {
             a_sabotaged_control_confirms_nothing();
@@ -44,10 +55,14 @@ const OWN: [&str; 6] =
     ["process", "container-host", "container-container", "container-none", "container-bridge", "container-custom"];
 
 fn run(place: &Path, only: &[&str], repetitions: &str) -> Command {
+    run_in(place, only, repetitions, &OWN)
+}
+
+fn run_in(place: &Path, only: &[&str], repetitions: &str, sandboxes: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
     command.args(["run", "--reps", repetitions, "--seed", "7", "--out"]).arg(place.join("run"));
     command.args(only.iter().flat_map(|name| ["--only", name]));
-    command.args(OWN.iter().flat_map(|name| ["--sandbox", name]));
+    command.args(sandboxes.iter().flat_map(|name| ["--sandbox", name]));
     command.env("XDG_RUNTIME_DIR", place).current_dir(place).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
@@ -82,10 +97,36 @@ fn work_is_done_in_a_process_and_in_a_container() {
     assert_eq!(of("container-host").count(), 0, "a network mode makes no difference to work");
 }
 
-/// The claims that probes decide, with what they need.
+/// What is ordered from the server in a virtual machine without programs: work, and connections to others.
+fn a_unikernel_works_and_connects_by_order() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut command = run_in(place.path(), &["overhead", "network"], "1", &["vm-unikernel"]);
+    let output = command.stderr(Stdio::piped()).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let records = reader::read(&place.path().join("run")).expect("the run's records");
+    let samples = || records.samples.iter().filter(|sample| !sample.warm_up);
+    let errors: Vec<_> = samples().filter(|sample| matches!(sample.outcome, Outcome::Error(_))).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    // Five kinds of work that need no kernel, and three facts about them.
+    assert_eq!(samples().filter(|sample| sample.metric.starts_with("overhead.")).count(), 8);
+    let verdict = evaluate(&records).into_iter().find(|verdict| verdict.claim.id == "bridge.snat.unikernel");
+    let verdict = verdict.expect("a verdict on every claim");
+    assert_eq!((verdict.answer, &verdict.reason), (Answer::ShownByConstruction, &None), "{verdict:#?}");
+}
+
+/// The claims that probes decide in containers alone, with what they need.
 fn by_probes() -> Vec<&'static claims::Claim> {
     let tested = |claim: &&claims::Claim| !claim.rules.is_empty();
-    claims::claims().iter().filter(tested).filter(|claim| claim.kind != Kind::Figure).collect()
+    let in_containers = |claim: &&claims::Claim| {
+        claim.rules.iter().all(|rule| match rule {
+            Rule::Facts { subjects, .. } => {
+                subjects.iter().all(|subject| subject.peer || OWN.contains(&subject.sandbox.as_str()))
+            }
+            _ => true,
+        })
+    };
+    let by_probes = claims::claims().iter().filter(tested).filter(|claim| claim.kind != Kind::Figure);
+    by_probes.filter(in_containers).collect()
 }
 
 fn a_short_run_decides_every_claim_that_probes_decide() {

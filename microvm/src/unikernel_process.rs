@@ -5,7 +5,7 @@ use crate::devices::virtio::tap::{Offload, Tap, TapError};
 use isobench_guest::contract::Network;
 use isobench_guest::frame::{self, BUFFER, HEADER};
 use isobench_guest::platform::Platform;
-use isobench_guest::server::{MOST_CONNECTIONS, Server};
+use isobench_guest::server::{CONNECTOR_BUFFER, MOST_CONNECTIONS, Server};
 use isobench_guest::virtio::Arena;
 use isobench_workload::{Stage, Stages, announcement, clock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -48,7 +48,7 @@ pub fn serve(
     let mut memory = vec![0; CONNECTIONS * 2 * SOCKET_BUFFER];
     let mut arena = Arena::new(&mut memory);
     let buffers = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
-    let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS];
+    let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS + 2];
     let mut metadata = [[PacketMetadata::EMPTY; DATAGRAMS]; 2];
     let [receive, transmit] = &mut metadata;
     let [mut received, mut sent] = [(); 2].map(|()| vec![0; DATAGRAM_BUFFER]);
@@ -57,7 +57,10 @@ pub fn serve(
     // Taken when it is touched, as all of this.
     let mut work = vec![0; WORK_MEMORY / size_of::<u64>()];
     let server = Server::new(&mut process, network, clock::now(), &mut storage, buffers, Some(datagrams));
-    let mut server = server.with_memory(&mut work);
+    let mut ends = [[0; CONNECTOR_BUFFER]; 2];
+    let [receive, transmit] = &mut ends;
+    let server = server.with_memory(&mut work);
+    let mut server = server.with_connector((&mut receive[..], &mut transmit[..]), clock::now());
     stages.stamp(Stage::Listening, clock::now());
     // Who started us may have closed the pipe.
     let _ = output.write_all(announcement::format(&stages).as_bytes());

@@ -6,7 +6,8 @@ mod support;
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
-use isobench_workload::client::{WorkError, Worker};
+use isobench_workload::client::{self, WorkError, Worker};
+use isobench_workload::connect::{Encounter, Target};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use isobench_workload::work::{Job, Kind, Pages, Refusal, Report, Rounds, Task};
 use isobench_workload::{Instance, LaunchError, Probe, Sandbox, Stage, Workload, announcement};
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 15] = [
+    let networked: [(&str, Test); 16] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -55,12 +56,14 @@ fn main() -> ExitCode {
         ("an_idle_server_sleeps", an_idle_server_sleeps),
         ("work_comes_to_the_same_as_elsewhere", || work(LARGE_MACHINE)),
         ("work_that_it_cannot_do_is_refused", work_that_it_cannot_do_is_refused),
+        ("it_connects_by_order", || connects(MACHINE)),
         ("much_and_little_take_turns", much_and_little_take_turns),
         ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
     ];
-    let process: [(&str, Test); 4] = [
+    let process: [(&str, Test); 5] = [
+        ("process_connects_by_order", || connects(Housing::Process)),
         ("process_work", || work(Housing::Process)),
         ("process_source", || payloads(Housing::Process, source)),
         ("process_sink", || payloads(Housing::Process, sink)),
@@ -248,6 +251,30 @@ fn work_that_it_cannot_do_is_refused() -> Result<(), Failed> {
         }
     };
     worker.work(1)?;
+    ended(instance)
+}
+
+/// From inside to a server on the host's side of the tap, and to where there is none.
+fn connects(housing: Housing) -> Result<(), Failed> {
+    let instance = served(housing)?;
+    let sockets = isobench_workload::server::Sockets::bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+    let port = sockets.address()?.port();
+    std::thread::spawn(move || sockets.serve());
+    let met = |address: [u8; 4], port, patience| {
+        client::connect(SocketAddr::from((GUEST, PORT)), &Target { address, port, patience }, PATIENCE)
+    };
+    for _ in 0..20 {
+        let encounter = met([172, 17, 0, 1], port, 20_000_000)?;
+        check(encounter == Encounter::Answered { seen: GUEST.to_bits() }, format!("{encounter:?}"))?;
+    }
+    let encounter = met([172, 17, 0, 1], 1, 20_000_000)?;
+    check(encounter == Encounter::Refused, format!("{encounter:?} at a port without a server"))?;
+    // In the network, but nobody's; and in no network that it knows a way to.
+    for address in [[172, 17, 9, 9], [192, 0, 2, 1]] {
+        let encounter = met(address, PORT, 100)?;
+        check(encounter == Encounter::Silent, format!("{encounter:?} from {address:?}"))?;
+    }
+    answered(&asked(Operation::Hello, 0)?)?;
     ended(instance)
 }
 

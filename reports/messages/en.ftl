@@ -435,6 +435,7 @@ parameter-size-small = 4 KiB
 parameter-size-large = 4 MiB
 parameter-what-work = twice the work
 parameter-what-memory = memory beside a cache
+parameter-seen-by-host = by a server on the host itself
 parameter-ranges-equal = equal private ranges
 parameter-ranges-own-host = from that host itself
 parameter-ranges-routed = other ranges, with routes

@@ -434,6 +434,7 @@ parameter-size-small = 4 KiB
 parameter-size-large = 4 MiB
 parameter-what-work = 两倍的工作
 parameter-what-memory = 内存与缓存相比
+parameter-seen-by-host = 由宿主机上的服务器看到
 parameter-ranges-equal = 私有网段相同
 parameter-ranges-own-host = 从该宿主机自身
 parameter-ranges-routed = 网段不同且有路由

@@ -8,10 +8,11 @@
 //! *Ready* means the same for all: where there is a network, the first TCP answer ([`Stage::Answered`]); else one line on
 //! the standard output ([`Stage::Announced`]), since a peer such as docker can hand through nothing more than that.
 //!
-//! Without the feature `std` only [`protocol`], [`datagram`] and [`work`] are left, which is what the unikernel guest shares with the agent.
+//! Without the feature `std` only [`protocol`], [`datagram`], [`work`] and [`connect`] are left, which is what the unikernel guest shares with the agent.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod connect;
 pub mod datagram;
 pub mod protocol;
 pub mod work;

@@ -32,6 +32,9 @@ pub enum Operation {
     /// The client sends one [`Task`](crate::work::Task), which the server prepares, and then numbers of rounds to do of it, each
     /// answered by a [`Report`](crate::work::Report) as the task is: [`crate::work`].
     Work = 5,
+    /// The client sends one [`Target`](crate::connect::Target); the server says hello to whoever is there and tells by an
+    /// [`Encounter`](crate::connect::Encounter) how that ended: [`crate::connect`].
+    Connect = 6,
 }
 
 /// The longest time between two answers of [`Operation::Meter`] while bytes come in.
@@ -47,6 +50,7 @@ impl Operation {
             3 => Some(Self::Echo),
             4 => Some(Self::Meter),
             5 => Some(Self::Work),
+            6 => Some(Self::Connect),
             _ => None,
         }
     }
@@ -68,7 +72,7 @@ pub enum Malformed {
     Magic,
     /// There is no operation with this number.
     Operation(u8),
-    /// There is no report with this number.
+    /// There is no report or encounter with this number.
     Report(u8),
     /// There are fewer bytes than a header has.
     Short,
@@ -149,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_and_answers_read_back_as_they_were_written(number in 0_u8..6, length: u64) {
+        fn requests_and_answers_read_back_as_they_were_written(number in 0_u8..7, length: u64) {
             let request = Request { operation: Operation::from_number(number).unwrap(), length };
             prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             prop_assert_eq!(Answer::decode(&Answer { value: length }.encode()), Ok(Answer { value: length }));

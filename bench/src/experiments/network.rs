@@ -1,15 +1,17 @@
 //! What network a sandbox has: facts seen from inside and from outside, each beside its control.
 
 use super::traffic::Served;
-use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
+use super::{Experiment, Ground, PATIENCE, Place, Point, Scene, Sheet, answer, ended};
 use crate::sandboxes::{Kind, NAMED_PORT, Network, Networks};
 use crate::testbed::network::{CLIENT, HOST, PUBLISHED};
+use anyhow::{Context, bail};
 use isobench_reports::record::{Outcome, Value};
 use isobench_runtime::Mode;
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{Link, Namespace, Netlink};
+use isobench_workload::connect::{Encounter, Target};
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Workload, client, protocol::PORT};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "network",
@@ -44,9 +46,12 @@ const LINKS: &str = "network.links";
 const GATEWAY_PORT: u16 = 7001;
 
 fn points(kind: &Kind) -> Vec<Point> {
-    // A guest without programs cannot look around, and what a Linux guest sees is its own kernel's.
-    if kind.is_unikernel() || kind.family == Family::Linux {
-        return Vec::new();
+    // What a Linux guest sees is its own kernel's. A guest without programs cannot look around, but it can be told to connect.
+    match kind.family {
+        Family::Linux => return Vec::new(),
+        Family::Unikernel => return by_order(),
+        _ if kind.is_unikernel() => return Vec::new(),
+        _ => {}
     }
     let mut names = vec![
         "network.interfaces",
@@ -79,6 +84,17 @@ fn points(kind: &Kind) -> Vec<Point> {
     points
 }
 
+/// What a guest without programs tells: whether it reaches servers, and as whom those see it.
+fn by_order() -> Vec<Point> {
+    let points = [Point::plain("network.publish"), Point::plain("network.source-address"), seen_by_host()];
+    points.into_iter().chain(["outside", "gateway"].map(connects)).collect()
+}
+
+/// The address that a server on the simulated host itself saw, to which nothing is translated.
+fn seen_by_host() -> Point {
+    Point::with("network.source-address", &[("seen-by", "host")])
+}
+
 fn has_address(of: &str) -> Point {
     Point::with(HAS_ADDRESS, &[("of", of)])
 }
@@ -108,11 +124,56 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
         server.await_ready(deadline)?;
         servers.push(server);
     }
-    let result = look(ground, kind, sandbox, sheet);
+    let result = match kind.family {
+        Family::Unikernel => order(ground, kind, sandbox, sheet),
+        _ => look(ground, kind, sandbox, sheet),
+    };
     for server in servers {
         server.destroy().map_err(ended)?;
     }
     result
+}
+
+/// Has a server in the sandbox connect to others, and asks it how that ended.
+fn order(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let deadline = ground.settings.deadline;
+    let served = Served::launch(ground, kind, sandbox)?;
+    is_published(ground, sheet)?;
+    let asked = served.instance.server().context("it has no address that the host can reach");
+    let gateway = ground.networks.gateway(kind);
+    let targets = [
+        ("outside", CLIENT, PORT, Point::plain("network.source-address")),
+        ("gateway", gateway, GATEWAY_PORT, seen_by_host()),
+    ];
+    let met = asked.and_then(|server| {
+        for (name, address, port, source) in targets {
+            let target = Target { address: address.octets(), port, patience: PATIENCE as u32 };
+            let encounter = client::connect(server, &target, deadline).with_context(|| format!("connect to {name}"))?;
+            let connected = match encounter {
+                Encounter::Answered { seen } => {
+                    sheet.value(&source, Value::Texts(vec![Ipv4Addr::from_bits(seen).to_string()]));
+                    true
+                }
+                Encounter::Refused | Encounter::Silent => {
+                    sheet.write(&source, 0, Outcome::Error(encounter.to_string()));
+                    false
+                }
+                Encounter::Stranger | Encounter::Failed { .. } | Encounter::Busy => bail!("{name}: {encounter}"),
+            };
+            sheet.value(&connects(name), Value::Boolean(connected));
+        }
+        Ok(())
+    });
+    served.end()?;
+    met
+}
+
+/// Whether the outside client reaches the published port.
+fn is_published(ground: &Ground, sheet: &mut Sheet) -> anyhow::Result<()> {
+    let (published, deadline) = (SocketAddr::from((HOST, PUBLISHED)), ground.settings.deadline);
+    let answered = ground.network.outside().enter(|| client::hello(published, deadline).is_ok())?;
+    sheet.value(&Point::plain("network.publish"), Value::Boolean(answered));
+    Ok(())
 }
 
 fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut Sheet) -> anyhow::Result<()> {
@@ -125,9 +186,7 @@ fn look(ground: &mut Ground, kind: &Kind, sandbox: &mut dyn Sandbox, sheet: &mut
         _ => Serving::Reachable(Box::new(Served::launch(ground, kind, sandbox)?)),
     };
     if kind.network == Network::Bridged {
-        let published = std::net::SocketAddr::from((HOST, PUBLISHED));
-        let answered = ground.network.outside().enter(|| client::hello(published, deadline).is_ok())?;
-        sheet.value(&Point::plain("network.publish"), Value::Boolean(answered));
+        is_published(ground, sheet)?;
     }
     let gateway = ground.networks.gateway(kind);
     let questions = Probe {

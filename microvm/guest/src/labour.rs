@@ -1,7 +1,7 @@
 //! The server's side of [`isobench_workload::work`]: one round a turn, so that all other connections are served in between.
 
 use isobench_workload::work::{Job, MOST_SECONDS, Pages, Refusal, Report, Rounds, Task};
-use smoltcp::socket::tcp::Socket;
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::{Duration, Instant};
 
 /// How long work may take, and how long a client may leave its place unused.
@@ -164,7 +164,8 @@ fn receive(socket: &mut Socket<'_>, bytes: &mut [u8]) -> Received {
         let _ = socket.recv_slice(bytes);
         return Received::All;
     }
-    if socket.may_recv() { Received::Less } else { Received::Closed }
+    // What is cut short is there for good where the peer has closed.
+    if socket.state() == State::Established { Received::Less } else { Received::Closed }
 }
 
 fn say(socket: &mut Socket<'_>, report: Report) {

@@ -8,6 +8,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod connector;
 pub mod contract;
 mod datagrams;
 pub mod frame;

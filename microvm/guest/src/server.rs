@@ -3,6 +3,8 @@
 //! One turn takes in all frames that are there, then lets each connection work, then sends. So a batch of segments gets one
 //! acknowledgement, which is what carries the throughput.
 
+pub use crate::connector::CONNECTOR_BUFFER;
+use crate::connector::{self, Connector};
 use crate::contract::Network;
 use crate::datagrams::Datagrams;
 use crate::labour::{self, Labour};
@@ -43,6 +45,8 @@ enum Step {
     Echo,
     /// Does work by order.
     Work(labour::Step),
+    /// Has a connection opened by order.
+    Connect(connector::Step),
     /// Sends the rest of an answer.
     Answer { bytes: [u8; Answer::SIZE], sent: usize },
     /// Waits for the peer to close.
@@ -91,6 +95,7 @@ pub struct Server<'a> {
     connections: [Option<Connection>; MOST_CONNECTIONS],
     datagrams: Option<Datagrams>,
     labour: Labour<'a>,
+    connector: Connector,
     port: u16,
 }
 
@@ -120,13 +125,31 @@ impl<'a> Server<'a> {
             let _ = socket.listen(network.port);
             *connection = Some(Connection { socket: sockets.add(socket), step: Step::Request });
         }
-        Self { interface, sockets, connections, datagrams, labour: Labour::default(), port: network.port }
+        Self {
+            interface,
+            sockets,
+            connections,
+            datagrams,
+            labour: Labour::default(),
+            connector: Connector::default(),
+            port: network.port,
+        }
     }
 
     /// The same, with memory for work that is done in memory.
     #[must_use]
     pub fn with_memory(self, memory: &'a mut [u64]) -> Self {
         Self { labour: Labour::new(memory), ..self }
+    }
+
+    /// The same, with buffers of [`CONNECTOR_BUFFER`] bytes for connections that it opens by order, which take one more of the
+    /// sockets' places in `storage`; `random` is random.
+    #[must_use]
+    pub fn with_connector(mut self, buffers: (&'a mut [u8], &'a mut [u8]), random: u64) -> Self {
+        let (receive, transmit) = buffers;
+        let buffers = (SocketBuffer::new(receive), SocketBuffer::new(transmit));
+        self.connector = Connector::new(&mut self.sockets, buffers, random);
+        self
     }
 
     /// How many connections there can be at once.
@@ -144,7 +167,9 @@ impl<'a> Server<'a> {
             if !self.turn(platform) {
                 let now = platform.now();
                 // Also where it is zero: there may be no room for a frame before those sent are taken.
+                let due = self.connector.due().map(|due| if due > now { due - now } else { Duration::ZERO });
                 let limit = self.interface.poll_delay(now, &self.sockets);
+                let limit = limit.map_or(due, |limit| Some(due.map_or(limit, |due| due.min(limit))));
                 platform.wait(limit);
             }
         }
@@ -162,6 +187,7 @@ impl<'a> Server<'a> {
             connection.step = Step::Request;
         }
         self.labour.end();
+        self.connector.forget(&mut self.sockets, seed);
     }
 
     /// Takes in, works and sends once; says whether there was anything to do.
@@ -176,22 +202,25 @@ impl<'a> Server<'a> {
         }
         for connection in self.connections.iter_mut().flatten() {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
-            busy |= advance(&mut connection.step, socket, &mut self.labour, now);
+            busy |= advance(&mut connection.step, socket, (&mut self.labour, &mut self.connector), now);
         }
         if let Some(datagrams) = &mut self.datagrams {
             busy |= datagrams.advance(&mut self.sockets, now);
         }
+        busy |= self.connector.advance(&mut self.interface, &mut self.sockets, now);
         self.interface.poll_egress(now, platform, &mut self.sockets);
         platform.flush();
         // Only after sending: a socket that listens anew forgets the last acknowledgement that it owes.
         for connection in self.connections.iter_mut().flatten() {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.socket);
             if matches!(socket.state(), State::Closed | State::TimeWait) {
-                if let Step::Work(step) = &connection.step {
-                    step.leave(&mut self.labour);
+                match connection.step {
+                    Step::Work(step) => step.leave(&mut self.labour),
+                    Step::Connect(step) => step.leave(&mut self.connector, &mut self.sockets),
+                    _ => {}
                 }
                 connection.step = Step::Request;
-                let _ = socket.listen(self.port);
+                let _ = self.sockets.get_mut::<Socket<'_>>(connection.socket).listen(self.port);
                 busy = true;
             }
         }
@@ -217,13 +246,17 @@ fn interface(platform: &mut impl Platform, network: &Network, seed: u64) -> Inte
     interface
 }
 
+/// What is done for one connection at a time.
+type ByOrder<'l, 'a> = (&'l mut Labour<'a>, &'l mut Connector);
+
 /// Does what a connection can do now; says whether that was anything.
-fn advance(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_>, now: Instant) -> bool {
+fn advance(step: &mut Step, socket: &mut Socket<'_>, by_order: ByOrder<'_, '_>, now: Instant) -> bool {
     if !socket.is_active() {
         return false;
     }
     let mut busy = false;
-    while advance_once(step, socket, labour, now) {
+    let (labour, connector) = by_order;
+    while advance_once(step, socket, (&mut *labour, &mut *connector), now) {
         busy = true;
         // One round of work a turn, so that all others have theirs in between.
         if matches!(step, Step::Work(step) if step.is_at_work()) {
@@ -233,7 +266,8 @@ fn advance(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_>, no
     busy
 }
 
-fn advance_once(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_>, now: Instant) -> bool {
+fn advance_once(step: &mut Step, socket: &mut Socket<'_>, by_order: ByOrder<'_, '_>, now: Instant) -> bool {
+    let (labour, connector) = by_order;
     match step {
         Step::Request => take_request(step, socket, now),
         Step::Meter { received, limit, due } => {
@@ -282,6 +316,14 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>, labour: &mut Labour<'_
                 true
             }
         },
+        Step::Connect(connect) => match connect.advance(socket, connector) {
+            connector::Progress::None => false,
+            connector::Progress::Some => true,
+            connector::Progress::Ended => {
+                *step = Step::Drain;
+                true
+            }
+        },
         Step::Answer { bytes, sent } => {
             let count = socket.send_slice(&bytes[*sent..]).unwrap_or(0);
             *sent += count;
@@ -320,6 +362,7 @@ fn take_request(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool 
                 Operation::Source => Step::Source { left: limit, filler: Filler::default() },
                 Operation::Echo => Step::Echo,
                 Operation::Work => Step::Work(labour::Step::Task),
+                Operation::Connect => Step::Connect(connector::Step::Target),
             };
         }
         // A stray peer is refused at once.

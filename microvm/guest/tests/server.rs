@@ -2,8 +2,9 @@
 
 use isobench_guest::contract::Network;
 use isobench_guest::platform::Platform;
-use isobench_guest::server::Server;
+use isobench_guest::server::{CONNECTOR_BUFFER, Server};
 use isobench_guest::virtio::Arena;
+use isobench_workload::connect::{Encounter, Target};
 use isobench_workload::datagram::{Header, Kind};
 use isobench_workload::protocol::{Answer, Operation, Request};
 use isobench_workload::work::{self, Job, Pages, Refusal, Report, Rounds, Task};
@@ -120,11 +121,13 @@ impl Bench<'_> {
         };
         let mut memory = vec![0; CONNECTIONS * 2 * SOCKET_BUFFER];
         let mut arena = Arena::new(&mut memory);
-        let mut storage = [SocketStorage::EMPTY; CONNECTIONS + 1];
+        let mut storage = [SocketStorage::EMPTY; CONNECTIONS + 2];
+        let mut ends = [[0; CONNECTOR_BUFFER]; 2];
+        let [receive, transmit] = &mut ends;
         let pairs = std::iter::from_fn(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(SOCKET_BUFFER)?)));
         let mut numbers = vec![0; WORK_MEMORY / 8];
         let server = Server::new(&mut server_end, &network, 1, &mut storage, pairs, Some((packets(), packets())));
-        let server = server.with_memory(&mut numbers);
+        let server = server.with_memory(&mut numbers).with_connector((receive, transmit), 3);
         assert_eq!(server.capacity(), CONNECTIONS);
         let config = Config::new(HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1])));
         let mut client = Interface::new(config, &mut client_end, Instant::ZERO);
@@ -212,6 +215,27 @@ impl Bench<'_> {
             Report::Done { value, .. } => value,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A socket of the client's that listens, to be found by the server.
+    fn listener(&mut self, port: u16) -> SocketHandle {
+        let mut socket = Socket::new(buffers(), buffers());
+        socket.listen(port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    /// Orders a connection.
+    fn order(&mut self, address: [u8; 4], port: u16, patience: u32) -> SocketHandle {
+        let handle = self.ask(Operation::Connect, 0);
+        self.send(handle, &Target { address, port, patience }.encode());
+        handle
+    }
+
+    fn encounter(&mut self, handle: SocketHandle) -> Encounter {
+        self.until(handle, |socket| socket.recv_queue() >= Encounter::SIZE);
+        let mut bytes = [0; Encounter::SIZE];
+        self.sockets.get_mut::<Socket<'_>>(handle).recv_slice(&mut bytes).unwrap();
+        Encounter::decode(&bytes).unwrap()
     }
 
     /// A UDP socket of the client's.
@@ -485,6 +509,10 @@ fn work_that_cannot_be_is_refused_and_nothing_else_is() {
             assert_eq!(report, Report::Refused(refusal), "{task:?}");
             bench.close(handle);
         }
+        // A task that is cut short.
+        let handle = bench.ask(Operation::Work, 0);
+        bench.send(handle, &[1, 0, 0]);
+        bench.close(handle);
         let handle = bench.ask(Operation::Work, 0);
         bench.send(handle, &[0xff; Task::SIZE]);
         assert_eq!(bench.report(handle), Report::Refused(Refusal::Unknown));
@@ -496,5 +524,81 @@ fn work_that_cannot_be_is_refused_and_nothing_else_is() {
             bench.work(handle, 30);
             bench.close(handle);
         }
+    });
+}
+
+#[test]
+fn a_connection_is_opened_by_order_as_often_as_it_is_asked_for() {
+    Bench::with(|mut bench| {
+        for round in 0..4_u32 {
+            let listener = bench.listener(9000);
+            let handle = bench.order(CLIENT, 9000, 5000);
+            bench.until(listener, |socket| socket.recv_queue() >= Request::SIZE);
+            let socket = bench.sockets.get_mut::<Socket<'_>>(listener);
+            let peer = socket.remote_endpoint().unwrap();
+            assert_eq!(peer.addr, IpAddress::v4(SERVER[0], SERVER[1], SERVER[2], SERVER[3]));
+            let mut bytes = [0; Request::SIZE];
+            socket.recv_slice(&mut bytes).unwrap();
+            let hello = Request { operation: Operation::Hello, length: 0 };
+            assert_eq!(Request::decode(&bytes), Ok(hello));
+            socket.send_slice(&Answer { value: u64::from(77 + round) }.encode()).unwrap();
+            assert_eq!(bench.encounter(handle), Encounter::Answered { seen: 77 + round });
+            bench.close(handle);
+            // It goes away by a reset.
+            bench.until(listener, |socket| socket.state() == State::Closed);
+            bench.sockets.remove(listener);
+        }
+    });
+}
+
+#[test]
+fn connections_that_come_to_nothing_are_told_apart() {
+    Bench::with(|mut bench| {
+        let handle = bench.order(CLIENT, 9000, 5000);
+        assert_eq!(bench.encounter(handle), Encounter::Refused);
+        bench.close(handle);
+        // Nobody has this address, so that nobody answers who has it.
+        let handle = bench.order([172, 17, 0, 99], 9000, 300);
+        assert_eq!(bench.encounter(handle), Encounter::Silent);
+        bench.close(handle);
+        // There is no way to this one, and no such port.
+        let handle = bench.order(CLIENT, 0, 300);
+        assert_eq!(bench.encounter(handle), Encounter::Failed { error: 0 });
+        bench.close(handle);
+        for words in [&b"HTTP/1.1 400 Bad Request"[..], b""] {
+            let listener = bench.listener(9000);
+            let handle = bench.order(CLIENT, 9000, 5000);
+            bench.until(listener, |socket| socket.recv_queue() >= Request::SIZE);
+            let socket = bench.sockets.get_mut::<Socket<'_>>(listener);
+            socket.send_slice(words).unwrap();
+            if words.is_empty() {
+                socket.close();
+            }
+            assert_eq!(bench.encounter(handle), Encounter::Stranger);
+            bench.close(handle);
+            bench.sockets.remove(listener);
+        }
+    });
+}
+
+#[test]
+fn there_is_one_connection_by_order_at_a_time_and_none_for_who_is_gone() {
+    Bench::with(|mut bench| {
+        let waiting = bench.order([172, 17, 0, 99], 9000, u32::MAX);
+        bench.turns(5);
+        let second = bench.order(CLIENT, 9000, 5000);
+        assert_eq!(bench.encounter(second), Encounter::Busy);
+        bench.close(second);
+        bench.sockets.get_mut::<Socket<'_>>(waiting).abort();
+        bench.turns(20);
+        let third = bench.order(CLIENT, 9000, 5000);
+        assert_eq!(bench.encounter(third), Encounter::Refused);
+        bench.close(third);
+        // A target that is cut short.
+        let handle = bench.ask(Operation::Connect, 0);
+        bench.send(handle, &[1, 2, 3]);
+        bench.close(handle);
+        let handle = bench.ask(Operation::Hello, 0);
+        bench.answer(handle);
     });
 }

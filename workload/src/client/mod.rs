@@ -13,6 +13,7 @@ mod work;
 
 pub use work::{WorkError, Worked, Worker};
 
+use crate::connect::{Encounter, Target};
 use crate::protocol::{Answer, Operation, Request};
 use crate::{Drive, DriveOutcome, Traffic, clock};
 use base64::Engine as _;
@@ -36,6 +37,18 @@ const MOST_CONNECTIONS: u32 = 1024;
 pub fn hello(server: SocketAddr, deadline: Duration) -> Result<Ipv4Addr> {
     let mut stream = open(server, deadline, Operation::Hello)?;
     Ok(Ipv4Addr::from_bits(answer(&mut stream)?.value as u32))
+}
+
+/// Has a server say hello to another one and waits until it tells how that ended.
+///
+/// # Errors
+/// Where the server itself is not reached, does not answer in time, or knows no such operation.
+pub fn connect(server: SocketAddr, target: &Target, deadline: Duration) -> Result<Encounter> {
+    let mut stream = open(server, deadline, Operation::Connect)?;
+    stream.write_all(&target.encode())?;
+    let mut bytes = [0; Encounter::SIZE];
+    stream.read_exact(&mut bytes)?;
+    Encounter::decode(&bytes).map_err(|malformed| Error::new(ErrorKind::InvalidData, malformed))
 }
 
 /// Makes the traffic. A failure is told in the outcome, beside what was moved until then.

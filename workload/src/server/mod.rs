@@ -1,5 +1,6 @@
 //! The server inside: answers [`crate::protocol`], a thread for each connection, and [`crate::datagram`] in between.
 
+mod connect;
 mod datagrams;
 mod kernel;
 mod memory;
@@ -8,6 +9,7 @@ mod work;
 use crate::client::BULK_BUFFER;
 use crate::clock;
 use crate::protocol::{Answer, METER_MILLISECONDS, Operation, Request};
+use connect::Hands;
 use datagrams::Datagrams;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -21,6 +23,7 @@ pub struct Sockets {
     listener: TcpListener,
     datagrams: Datagrams,
     workshop: Workshop,
+    hands: Hands,
 }
 
 /// Asks the kernel for huge pages under memory of which nothing was written yet; says whether it may give some.
@@ -36,7 +39,7 @@ impl Sockets {
         let datagrams = Datagrams::new(UdpSocket::bind(listener.local_addr()?)?)?;
         // One thread waits for both, and must never wait for a connection that was there a moment ago.
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, datagrams, workshop: Workshop::default() })
+        Ok(Self { listener, datagrams, workshop: Workshop::default(), hands: Hands::default() })
     }
 
     /// The same, with a way to ask for huge pages, where work is to be done on them. It takes a call without a safe wrapper
@@ -82,8 +85,8 @@ impl Sockets {
         match self.listener.accept() {
             Ok((stream, _)) => {
                 // Without a thread (EAGAIN under a process limit) the connection is dropped, and the client sees a reset.
-                let workshop = self.workshop.clone();
-                let _ = std::thread::Builder::new().spawn(move || converse(stream, &workshop));
+                let (workshop, hands) = (self.workshop.clone(), self.hands.clone());
+                let _ = std::thread::Builder::new().spawn(move || converse(stream, &workshop, &hands));
                 Ok(())
             }
             Err(error)
@@ -103,7 +106,7 @@ impl Sockets {
 ///
 /// # Errors
 /// When the peer does not speak the protocol or the connection breaks.
-fn converse(mut stream: TcpStream, workshop: &Workshop) -> Result<()> {
+fn converse(mut stream: TcpStream, workshop: &Workshop, hands: &Hands) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let mut bytes = [0; Request::SIZE];
@@ -116,6 +119,7 @@ fn converse(mut stream: TcpStream, workshop: &Workshop) -> Result<()> {
         Operation::Source => source(&mut stream, request.length),
         Operation::Echo => echo(&mut stream),
         Operation::Work => work::work(&mut stream, workshop),
+        Operation::Connect => connect::connect(&mut stream, hands),
     }
 }
 

@@ -7,7 +7,7 @@ mod machine;
 mod runtime;
 
 use isobench_guest::contract::{BootParameters, Milestone, Task};
-use isobench_guest::server::{MOST_CONNECTIONS, Server};
+use isobench_guest::server::{CONNECTOR_BUFFER, MOST_CONNECTIONS, Server};
 use isobench_guest::virtio::{Arena, NetworkCard};
 use machine::Machine;
 use smoltcp::iface::SocketStorage;
@@ -86,13 +86,15 @@ fn serve(parameters: &BootParameters) -> ! {
         panic!("{} bytes of memory are too few for a network card", parameters.memory)
     };
     let mut machine = Machine::new(card, parameters);
-    let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS];
+    // Beside the connections: datagrams, and connections that begin here.
+    let mut storage = [const { SocketStorage::EMPTY }; MOST_CONNECTIONS + 2];
     let mut metadata = [[PacketMetadata::EMPTY; DATAGRAMS]; 2];
     let [receive, transmit] = &mut metadata;
     let size = DATAGRAM_BUFFER.min(arena.left() / 32);
     let datagrams = arena.cut(size).zip(arena.cut(size)).map(|(received, sent)| {
         (PacketBuffer::new(&mut receive[..], received), PacketBuffer::new(&mut transmit[..], sent))
     });
+    let connector = arena.cut(CONNECTOR_BUFFER).zip(arena.cut(CONNECTOR_BUFFER));
     let spares = arena.cut(SPARE_CONNECTIONS * 2 * SPARE_BUFFER);
     let size = SOCKET_BUFFER.min(arena.left() / (2 * FEWEST_CONNECTIONS));
     let mut spares = Arena::new(spares.unwrap_or_default());
@@ -101,6 +103,9 @@ fn serve(parameters: &BootParameters) -> ! {
     let server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers, datagrams);
     // What connections have left: next to nothing, unless there is memory for more of them than there can be.
     let mut server = server.with_memory(arena.cut_numbers());
+    if let Some(buffers) = connector {
+        server = server.with_connector(buffers, parameters.seed);
+    }
     if server.capacity() == 0 {
         panic!("{} bytes of memory are too few for a connection", parameters.memory);
     }
