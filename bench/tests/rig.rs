@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         trial("further_programs_run_in_a_machine_as_in_a_container", further, obstacle.or(busybox)),
         trial("a_balloon_takes_memory_from_a_machine_and_gives_it_back", balloon, obstacle.or(busybox)),
         trial("clones_of_a_machine_are_somebody_else", clones, obstacle.or(busybox)),
+        trial("clones_have_ipv6_addresses_of_their_own", clones_by_ipv6, obstacle.or(busybox)),
         trial("machines_and_containers_reach_each_other", networks, obstacle.or(busybox)),
         trial("a_machine_has_its_networks_ipv6_and_packet_size", beyond_ipv4, obstacle.or(busybox)),
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
@@ -369,6 +370,58 @@ fn clones() -> Result<(), Failed> {
         check(well(&["vm", "wait", name])? == "3\n", || format!("{name} ended otherwise"))?;
         let said = if name == "first" { "ready\ntold\n" } else { "told\n" };
         check(well(&["vm", "logs", name])? == said, || format!("{name} says something else"))?;
+    }
+    Ok(())
+}
+
+/// Clones on a network with IPv6: each has addresses of its own by which it reaches the other and the one that was saved.
+fn clones_by_ipv6() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let well = |words: &[&str]| -> Result<String, Failed> {
+        let output = lab.isobench(words).output()?;
+        check(output.status.success(), || format!("{words:?}: {output:?}"))?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let (root, saved) = (lab.root().display().to_string(), lab.0.path().join("saved").display().to_string());
+    well(&["network", "create", "--subnet", "10.7.0.0/24", "--ipv6", "six"])?;
+    let script = "httpd -h /srv; echo ready; while :; do sleep 1; done";
+    well(&["vm", "run", "-d", "--name", "first", "--network", "six", &root, "sh", "-c", script])?;
+    until("the guest", || Ok(well(&["vm", "logs", "first"])? == "ready\n"))?;
+    let addresses = |name: &str, scope: &str| -> Result<Vec<String>, Failed> {
+        let listed = well(&["vm", "exec", name, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", scope])?;
+        Ok(listed.split_whitespace().filter_map(|word| word.strip_suffix("/64")).map(str::to_owned).collect())
+    };
+    let names = ["first", "clone-1", "clone-2"];
+    // Of either kind one, unlike those of the guest that was saved: a clone may be asked before it is another.
+    let mut before = Vec::new();
+    for scope in ["global", "link"] {
+        before.extend(addresses("first", scope)?);
+    }
+    check(before.len() == 2, || format!("the first has {before:?}"))?;
+    well(&["vm", "snapshot", "first", "--out", &saved])?;
+    well(&["vm", "restore", &saved, "--clones", "2", "--name", "clone", "--network", "six"])?;
+    for (kind, scope) in ["global", "link"].into_iter().enumerate() {
+        let mut seen = std::collections::BTreeSet::from([before[kind].clone()]);
+        for name in &names[1..] {
+            let mut found = Vec::new();
+            until(name, || {
+                found = addresses(name, scope)?;
+                Ok(found.len() == 1 && found[0] != before[kind])
+            })
+            .map_err(|error| format!("{error:?}: {found:?}"))?;
+            seen.extend(found);
+        }
+        check(seen.len() == names.len(), || format!("not each its own: {seen:?}"))?;
+        if scope == "global" {
+            for from in names {
+                for to in &seen {
+                    let asked = ["vm", "exec", from, "wget", "-qO-", &format!("http://[{to}]/")];
+                    let mut last = None;
+                    until(from, || Ok(last.insert(lab.isobench(&asked).output()?).stdout == b"served\n"))
+                        .map_err(|error| format!("{error:?}: {to}: {last:?}"))?;
+                }
+            }
+        }
     }
     Ok(())
 }

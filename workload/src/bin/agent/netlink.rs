@@ -5,10 +5,13 @@ use isobench_workload::guest::Network;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The guest's network card.
 const CARD: &str = "eth0";
+/// All IPv6 addresses (proc_net(5)), where the kernel has IPv6.
+const ADDRESSES: &str = "/proc/net/if_inet6";
+const LINK_LOCAL_PREFIX: u8 = 64;
 
 /// A route netlink socket: the few messages that a guest needs (rtnetlink(7)).
 pub(crate) struct Netlink {
@@ -60,6 +63,11 @@ impl Netlink {
             }
         }
         self.card_address(CARD, new.mac)?;
+        // The kernel made the link-local one of the Ethernet address, and keeps it when that is another.
+        if let Some(address) = link_local(&fs::read_to_string(ADDRESSES).unwrap_or_default()) {
+            self.forget_address(CARD, address.into(), LINK_LOCAL_PREFIX)?;
+            self.address(CARD, made_of(new.mac).into(), LINK_LOCAL_PREFIX)?;
+        }
         self.configure(new)
     }
 
@@ -150,6 +158,24 @@ impl Netlink {
     }
 }
 
+/// The card's link-local address (RFC 4291, 2.5.6), where it has one; of what the kernel says of all addresses.
+fn link_local(addresses: &str) -> Option<Ipv6Addr> {
+    /// `IPV6_ADDR_LINKLOCAL`, in the column of the scope.
+    const LINK: &str = "20";
+    addresses.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok()?;
+        // After the address come the link's number, the prefix, the scope, flags and the link's name.
+        let here = words.nth(2) == Some(LINK) && words.nth(1) == Some(CARD);
+        here.then(|| Ipv6Addr::from_bits(address))
+    })
+}
+
+/// The link-local address that is made of an Ethernet address (RFC 4291, appendix A).
+fn made_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
 /// A route attribute, with zeros up to a whole word.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = [&(4 + value.len() as u16).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
@@ -159,7 +185,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 
 /// Whether the guest's kernel has IPv6 (proc(5)).
 fn has_ipv6() -> bool {
-    fs::exists("/proc/net/if_inet6").unwrap_or(false)
+    fs::exists(ADDRESSES).unwrap_or(false)
 }
 
 fn family(address: IpAddr) -> u8 {
@@ -171,5 +197,21 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cards_link_local_address_is_found_and_made() {
+        let text = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                    fe800000000000000000000000000001 03 40 20 80    other\n\
+                    fd000000000000000000000000000005 02 40 00 82     eth0\n\
+                    fe80000000000000000000fffe000005 02 40 20 80     eth0\n";
+        assert_eq!(link_local(text), Some(made_of([2, 0, 0, 0, 0, 5])));
+        assert_eq!(link_local(&text[..text.len() - 60]), None);
+        assert_eq!(made_of([0x52, 0x54, 0, 0x12, 0x34, 0x56]).to_string(), "fe80::5054:ff:fe12:3456");
     }
 }
