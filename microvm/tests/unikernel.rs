@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 16] = [
+    let networked: [(&str, Test); 17] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         ("work_that_it_cannot_do_is_refused", work_that_it_cannot_do_is_refused),
         ("it_connects_by_order", || connects(MACHINE)),
         ("much_and_little_take_turns", much_and_little_take_turns),
+        ("both_directions_go_on_at_once", both_directions_go_on_at_once),
         ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
@@ -69,7 +70,11 @@ fn main() -> ExitCode {
         ("process_sink", || payloads(Housing::Process, sink)),
         ("process_echo", || payloads(Housing::Process, echo)),
     ];
-    let mut trials = Vec::new();
+    let counters = std::fs::metadata("/proc/thread-self/io").err();
+    let counters = counters.map(|_| "the kernel counts no thread's bytes (CONFIG_TASK_IO_ACCOUNTING)".to_owned());
+    let counted = kvm.clone().or_else(|| network.clone()).or(counters);
+    let mut trials =
+        vec![trial("much_is_read_on_the_processors_thread", much_is_read_on_the_processors_thread, counted)];
     trials.extend(alone.map(|(name, test)| trial(name, test, kvm.clone())));
     trials.extend(networked.map(|(name, test)| trial(name, test, kvm.clone().or_else(|| network.clone()))));
     trials.extend(process.map(|(name, test)| trial(name, test, network.clone())));
@@ -378,6 +383,57 @@ fn much_and_little_take_turns() -> Result<(), Failed> {
     std::thread::sleep(Duration::from_secs(1));
     let used = ticks(instance.process().pid())? - before;
     check(used <= 5, format!("{used} ticks in an idle second after much was sent"))?;
+    ended(instance)
+}
+
+/// Bytes that a thread has read by system calls (proc_pid_io(5)).
+fn read_by(pid: i32, thread: i32) -> Result<u64, Failed> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/io"))?;
+    let count = text.lines().find_map(|line| line.strip_prefix("rchar:")?.trim().parse().ok());
+    Ok(count.ok_or_else(|| format!("no count of bytes: {text}"))?)
+}
+
+/// The thread that runs the guest reads and writes frames in exchanges alone, and beside them some bytes of events. How many frames come
+/// in exchanges depends on how busy the machine is; of so much, some do.
+fn much_is_read_on_the_processors_thread() -> Result<(), Failed> {
+    const LENGTH: usize = 32 << 20;
+    const SOME: u64 = 1 << 20;
+    let instance = served(MACHINE)?;
+    let pid = instance.process().pid();
+    // The process's main thread has its number.
+    let before = read_by(pid, pid)?;
+    let mut echo = asked(Operation::Echo, 0)?;
+    for _ in 0..100 {
+        echo.write_all(&[1])?;
+        echo.read_exact(&mut [0])?;
+    }
+    let little = read_by(pid, pid)? - before;
+    check(little < SOME / 16, format!("{little} bytes were read there for a guest that is sent little"))?;
+    sink(LENGTH)?;
+    let much = read_by(pid, pid)? - before;
+    check(much > SOME, format!("{much} bytes were read there for a guest that is sent {LENGTH} twice"))?;
+    ended(instance)
+}
+
+/// A guest that sends much, is sent much and does either in turns, on several connections at once: nobody may be left behind where the
+/// threads that move its frames change places.
+fn both_directions_go_on_at_once() -> Result<(), Failed> {
+    const ROUNDS: usize = 40;
+    let instance = served(MACHINE)?;
+    let traffic: [Test; 3] = [
+        || (0..ROUNDS).try_for_each(|round| source([3_000_000, 100][round % 2])),
+        || (0..ROUNDS).try_for_each(|round| sink([10, 1_500_000][round % 2])),
+        || (0..ROUNDS).try_for_each(|round| echo([700_000, 1, 40_000][round % 3])),
+    ];
+    for test in traffic {
+        test()?;
+    }
+    let at_once =
+        traffic.map(|test| std::thread::spawn(move || test().map_err(|failed| failed.message().map(str::to_owned))));
+    for thread in at_once {
+        let end = thread.join().map_err(|_| "a thread of the test panicked")?;
+        end.map_err(|message| message.unwrap_or_default())?;
+    }
     ended(instance)
 }
 

@@ -13,9 +13,11 @@ pub const HEADER: usize = 12;
 pub const BUFFER: usize = 17 * 4096;
 /// Ethernet's header and its payload.
 pub const LARGEST_PACKET: usize = ETHERNET + 1500;
-/// The largest frame that is left to be segmented: whole segments of 1460 bytes, below 64 KiB with its Ethernet header, since
-/// the kernel cuts up anything above that in software.
-const LARGEST_SEGMENTABLE: usize = 44 * 1460 + ETHERNET + IPV4 + TCP;
+/// TCP payload of the largest frame that is left to be segmented: whole segments of 1460 bytes, below 64 KiB with its Ethernet
+/// header, since the kernel cuts up anything above that in software.
+pub const LARGEST_PAYLOAD: usize = 44 * 1460;
+/// That frame.
+const LARGEST_SEGMENTABLE: usize = LARGEST_PAYLOAD + ETHERNET + IPV4 + TCP;
 
 const _: () = assert!(LARGEST_SEGMENTABLE < 65_536 && HEADER + LARGEST_SEGMENTABLE <= BUFFER);
 

@@ -10,7 +10,7 @@ use crate::datagrams::Datagrams;
 use crate::labour::{self, Labour};
 use crate::platform::Platform;
 use isobench_workload::protocol::{Answer, METER_MILLISECONDS, Operation, Request};
-use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::socket::udp::PacketBuffer;
 use smoltcp::time::{Duration, Instant};
@@ -208,7 +208,10 @@ impl<'a> Server<'a> {
             busy |= datagrams.advance(&mut self.sockets, now);
         }
         busy |= self.connector.advance(&mut self.interface, &mut self.sockets, now);
-        self.interface.poll_egress(now, platform, &mut self.sockets);
+        // A call sends at most one frame of each socket; that ends where windows, or the ring, are full.
+        while self.interface.poll_egress(now, platform, &mut self.sockets) == PollResult::SocketStateChanged {
+            platform.flush();
+        }
         platform.flush();
         // Only after sending: a socket that listens anew forgets the last acknowledgement that it owes.
         for connection in self.connections.iter_mut().flatten() {

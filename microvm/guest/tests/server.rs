@@ -312,6 +312,23 @@ fn source_sends_exactly_what_was_asked_for_and_closes() {
 }
 
 #[test]
+fn one_turn_sends_all_that_the_window_allows() {
+    Bench::with(|mut bench| {
+        let handle = bench.ask(Operation::Source, 1_000_000);
+        // Once the request is there, a turn fills the window, whose packets are no larger than a wire's.
+        let mut most = 0;
+        for _ in 0..10 {
+            bench.server.turn(&mut bench.server_end);
+            most = most.max(bench.client_end.incoming.borrow().len());
+            let now = bench.client_end.now();
+            bench.client.poll(now, &mut bench.client_end, &mut bench.sockets);
+        }
+        assert!(most >= SOCKET_BUFFER / 1460, "{most} frames at most");
+        assert_eq!(bench.rest(handle).len(), 1_000_000);
+    });
+}
+
+#[test]
 fn echo_gives_back_the_same_bytes_on_several_connections() {
     Bench::with(|mut bench| {
         let handles: Vec<SocketHandle> = (0..CONNECTIONS).map(|_| bench.ask(Operation::Echo, 0)).collect();

@@ -13,6 +13,15 @@ use smoltcp::time::Instant;
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 
+/// How many bytes of frames were moved, their headers included.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// To the driver.
+    pub received: usize,
+    /// To the device.
+    pub sent: usize,
+}
+
 /// A running card.
 #[derive(Debug)]
 pub struct NetworkCard<'a> {
@@ -25,7 +34,7 @@ pub struct NetworkCard<'a> {
 struct Receive<'a> {
     queue: DriverQueue<'a>,
     buffers: Buffers<'a>,
-    /// Bytes that have come since [`NetworkCard::take_received`].
+    /// Bytes that have come since [`NetworkCard::take_moved`].
     received: usize,
 }
 
@@ -36,6 +45,8 @@ struct Transmit<'a> {
     /// Buffers that are the driver's: a stack, so that a quiet guest touches few of them.
     free: [u16; QUEUE_SIZE],
     free_count: usize,
+    /// Bytes that were handed to the device since [`NetworkCard::take_moved`].
+    sent: usize,
 }
 
 impl<'a> NetworkCard<'a> {
@@ -49,7 +60,7 @@ impl<'a> NetworkCard<'a> {
         // The highest at the bottom, so that the lowest is used first.
         let free = core::array::from_fn(|index| (QUEUE_SIZE - 1 - index) as u16);
         let queue = DriverQueue::new(transmit);
-        let transmit = Transmit { queue, buffers: arena.cut_buffers()?, free, free_count: QUEUE_SIZE };
+        let transmit = Transmit { queue, buffers: arena.cut_buffers()?, free, free_count: QUEUE_SIZE, sent: 0 };
         Some(Self { receive, transmit, segmentation })
     }
 
@@ -69,9 +80,9 @@ impl<'a> NetworkCard<'a> {
         self.receive.queue.has_used()
     }
 
-    /// Bytes of the frames that have come since the last call.
-    pub fn take_received(&mut self) -> usize {
-        core::mem::take(&mut self.receive.received)
+    /// What has been moved since the last call.
+    pub fn take_moved(&mut self) -> Moved {
+        Moved { received: core::mem::take(&mut self.receive.received), sent: core::mem::take(&mut self.transmit.sent) }
     }
 
     /// Asks to be told of the next frame; says whether one has come already.
@@ -165,6 +176,7 @@ impl smoltcp::phy::TxToken for TxToken<'_, '_> {
         }
         let address = transmit.buffers.address(buffer);
         transmit.queue.offer(buffer, address, (HEADER + length) as u32, false);
+        transmit.sent += HEADER + length;
         result
     }
 

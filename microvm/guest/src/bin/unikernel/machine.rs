@@ -134,9 +134,9 @@ pub(crate) struct Machine<'a> {
     generation: Generation,
 }
 
-/// Who was sent as much as this between two waits, in bytes, has the monitor exchange frames at once: an exit for it costs less
-/// than waking another thread, and what comes next is read where it is used. A guest that sends much leaves that to the card's
-/// thread, which works beside it.
+/// So many bytes between two waits are much. Who was sent as much has the monitor exchange frames at once: an exit for it costs less
+/// than waking another thread, and what comes next is read where it is used. Who has sent as much leaves that to the card's thread,
+/// which works beside it, and does not keep it from a processor by looking for what comes only when that thread has run.
 const MUCH: usize = 32 << 10;
 
 impl<'a> Machine<'a> {
@@ -166,12 +166,13 @@ impl Platform for Machine<'_> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
-        if self.card.take_received() >= MUCH {
+        let moved = self.card.take_moved();
+        if moved.received >= MUCH {
             self.exchanges = true;
             return exchange(limit);
         }
         // After an exchange nobody else moves frames before this has slept, however often it finds that it need not.
-        let spin = if self.exchanges { 0 } else { self.spin };
+        let spin = if self.exchanges || moved.sent >= MUCH { 0 } else { self.spin };
         let started = counter();
         let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
         while !self.card.has_frame() {

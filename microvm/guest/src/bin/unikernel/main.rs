@@ -6,7 +6,8 @@
 mod machine;
 mod runtime;
 
-use isobench_guest::contract::{BootParameters, Milestone, Task};
+use isobench_guest::contract::{BootParameters, Milestone, QUEUE_SIZE, Task};
+use isobench_guest::frame::LARGEST_PAYLOAD;
 use isobench_guest::server::{CONNECTOR_BUFFER, MOST_CONNECTIONS, Server};
 use isobench_guest::virtio::{Arena, NetworkCard};
 use machine::Machine;
@@ -16,6 +17,9 @@ use smoltcp::socket::udp::{PacketBuffer, PacketMetadata};
 /// Size of a connection's receive buffer and of its transmit buffer, in bytes: what may be on its way without an
 /// acknowledgement, so that both sides keep busy on a path where each wake-up takes long.
 const SOCKET_BUFFER: usize = 1 << 20;
+/// Size of the first connection's transmit buffer, where there is memory for it: as many whole frames as the queue takes but two, which
+/// are left for acknowledgements and other connections. A single stream then costs half as many turns of guest and card.
+const FIRST_TRANSMIT_BUFFER: usize = (QUEUE_SIZE - 2) * LARGEST_PAYLOAD;
 /// Datagrams that wait to be taken in, and as many to be sent, and bytes for them.
 const DATAGRAMS: usize = 128;
 const DATAGRAM_BUFFER: usize = DATAGRAMS * 1536;
@@ -98,7 +102,12 @@ fn serve(parameters: &BootParameters) -> ! {
     let spares = arena.cut(SPARE_CONNECTIONS * 2 * SPARE_BUFFER);
     let size = SOCKET_BUFFER.min(arena.left() / (2 * FEWEST_CONNECTIONS));
     let mut spares = Arena::new(spares.unwrap_or_default());
-    let buffers = core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?)))
+    let pairs = |number: usize| number * 2 * SOCKET_BUFFER;
+    let roomy = arena.left() >= SOCKET_BUFFER + FIRST_TRANSMIT_BUFFER + pairs(FEWEST_CONNECTIONS - 1);
+    let first = roomy.then(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(FIRST_TRANSMIT_BUFFER)?))).flatten();
+    let buffers = first
+        .into_iter()
+        .chain(core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?))))
         .chain(core::iter::from_fn(|| Some((spares.cut(SPARE_BUFFER)?, spares.cut(SPARE_BUFFER)?))));
     let server = Server::new(&mut machine, &parameters.network, parameters.seed, &mut storage, buffers, datagrams);
     // What connections have left: next to nothing, unless there is memory for more of them than there can be.
