@@ -96,7 +96,7 @@ impl Server {
     ///
     /// # Errors
     /// Where there can be no such thread.
-    pub fn start(control: Control, asked: Asked) -> io::Result<Self> {
+    pub fn start(control: Control, mut asked: Asked) -> io::Result<Self> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let stopped = stop.try_clone()?;
         let began = clock::now();
@@ -107,6 +107,9 @@ impl Server {
                 let Control { clients, configuration, starting } = control;
                 if let Some(starting) = starting {
                     starting.answer(&Ok(json!({})));
+                }
+                if let Some(keeper) = &mut asked.keeper {
+                    keeper.name_kernel();
                 }
                 serve(clients, &stopped, &Running { configuration, asked, began });
             }

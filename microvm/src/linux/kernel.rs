@@ -137,6 +137,11 @@ impl Kernel {
         &self.path
     }
 
+    /// The file's content, for whoever needs nothing else of it.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The file's content.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes

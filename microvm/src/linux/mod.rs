@@ -203,13 +203,15 @@ pub fn run(
         linux: Some(LinuxGuest {
             kernel: kernel_identity.and_then(|identity| identity.banner).unwrap_or_default(),
             kernel_bytes: kernel.bytes().len() as u64,
+            kernel_sha256: String::new(),
             initramfs_bytes: initramfs.len() as u64,
             disks,
             entropy: config.entropy,
             balloon: config.balloon,
         }),
     };
-    drop((kernel, initramfs, modules));
+    let kernel = config.operation.control.is_some().then(|| kernel.into_bytes());
+    drop((initramfs, modules));
     // 6. registers
     processor::write_tables(&memory, loaded.entry)?;
     for (number, vcpu) in (0..).zip(&vcpus) {
@@ -220,7 +222,7 @@ pub fn run(
     }
     // 7. run
     let refused = written.then_some("the guest writes to its disk, which a clone cannot share with it");
-    operate(Assembled { machine, vcpus, equipment, session, transcript, guest, refused }, config.operation)
+    operate(Assembled { machine, vcpus, equipment, session, transcript, guest, kernel, refused }, config.operation)
 }
 
 /// Guest memory of this size: below the hole for device registers, and the rest above 4 GiB.

@@ -37,6 +37,8 @@ pub(super) struct Assembled<W> {
     pub(super) transcript: Shared<W>,
     /// What it is, for a snapshot.
     pub(super) guest: Guest,
+    /// The kernel file's content, where it was booted and is to be named in a snapshot.
+    pub(super) kernel: Option<Vec<u8>>,
     /// Why it cannot be saved, where it cannot.
     pub(super) refused: Option<&'static str>,
 }
@@ -46,7 +48,7 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
     assembled: Assembled<W>,
     operation: Operation,
 ) -> Result<Ending, LinuxError> {
-    let Assembled { machine, vcpus, equipment, session, transcript, guest, refused } = assembled;
+    let Assembled { machine, vcpus, equipment, session, transcript, guest, kernel, refused } = assembled;
     let Equipment { ports, registers, balloon, .. } = equipment;
     let Operation { control, deadline, confined, .. } = operation;
     let (machine, ports, registers) = (Arc::new(machine), Arc::new(ports), Arc::new(registers));
@@ -63,6 +65,7 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
             registers: Arc::clone(&registers),
             memory: machine.memory().clone(),
             guest,
+            kernel,
             awaits: Some(transcript.with(|transcript| transcript.awaits())),
             refused,
         };

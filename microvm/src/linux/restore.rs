@@ -117,7 +117,7 @@ pub fn restore(
         }
     }
     // 7. run
-    let assembled = Assembled { machine, vcpus, equipment, session, transcript, guest, refused: None };
+    let assembled = Assembled { machine, vcpus, equipment, session, transcript, guest, kernel: None, refused: None };
     operate(assembled, restoration.operation)
 }
 

@@ -1,8 +1,10 @@
 //! The monitor's side of a snapshot: it pauses its guest and writes it down.
 
+use super::manifest::hexadecimal;
 use super::{Guest, GuestKind, MachineState, memory, open};
 use crate::bus::Bus;
 use crate::vcpu::Crew;
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub struct Keeper {
     pub memory: GuestMemoryMmap,
     /// What it is. A unikernel's image is known without being told.
     pub guest: Guest,
+    /// The content of the kernel file that a Linux guest was booted from, until [`Keeper::name_kernel`].
+    pub kernel: Option<Vec<u8>>,
     /// Whether the guest can be told that it is a clone; `None` where it always can.
     pub awaits: Option<Arc<AtomicBool>>,
     /// Why it cannot be saved at all, where it cannot.
@@ -29,6 +33,13 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Puts the kernel's digest into what the guest is: whoever boots a guest need not wait for that.
+    pub fn name_kernel(&mut self) {
+        if let (Some(kernel), Some(linux)) = (self.kernel.take(), &mut self.guest.linux) {
+            linux.kernel_sha256 = hexadecimal(&Sha256::digest(kernel));
+        }
+    }
+
     /// Pauses the machine, where it is not paused already, and writes its memory and its state into these files. It stays paused until
     /// [`Keeper::resume`]; where this fails, it is as it was.
     pub fn save(&self, memory: &File, state: &File) -> Result<Guest, String> {

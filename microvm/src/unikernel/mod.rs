@@ -196,8 +196,16 @@ fn operate(
             };
             // None of its ports remembers anything.
             let (ports, registers, memory) = (Arc::default(), Arc::clone(&registers), memory.clone());
-            let keeper =
-                Keeper { crew: Arc::clone(&crew), ports, registers, memory, guest, awaits: None, refused: None };
+            let keeper = Keeper {
+                crew: Arc::clone(&crew),
+                ports,
+                registers,
+                memory,
+                guest,
+                kernel: None,
+                awaits: None,
+                refused: None,
+            };
             let asked = Asked { balloon: None, keeper: Some(keeper) };
             (crew, Some(Server::start(control, asked).map_err(UnikernelError::Control)?))
         }

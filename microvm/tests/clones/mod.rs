@@ -9,6 +9,7 @@ use isobench_microvm::snapshot::take::{Afterwards, take};
 use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
 use isobench_workload::protocol::{Operation, PORT};
 use libtest_mimic::Failed;
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ fn clones(kernel: &Path, more: &[&str], processors: u8) -> Result<(tempfile::Tem
     let guest = &opened.manifest().guest;
     let linux = guest.linux.clone().ok_or("no word of what the guest is made of")?;
     check(guest.processors == processors && linux.kernel.contains("6."), format!("{guest:?}"))?;
+    let digest: String = Sha256::digest(fs::read(kernel)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    check(linux.kernel_sha256 == digest, format!("{linux:?} instead of {digest}"))?;
     let before = fs::read(snapshot.join(MEMORY))?;
     let mut clones = [6, 7].map(|number| Machine::restored(&snapshot, Some(number), &["--host-name", "other"]));
     for clone in &mut clones {
