@@ -88,8 +88,8 @@ fn work_is_done_in_a_process_and_in_a_container() {
     for sandbox in ["process", "container-bridge"] {
         let errors: Vec<_> = of(sandbox).filter(|sample| matches!(sample.outcome, Outcome::Error(_))).collect();
         assert!(errors.is_empty(), "{errors:#?}");
-        // Nine kinds of work, and four facts about them.
-        assert_eq!(of(sandbox).count(), 13, "{sandbox}");
+        // Nine kinds of work, three times each, and four facts about them.
+        assert_eq!(of(sandbox).count(), 31, "{sandbox}");
         let file_system =
             of(sandbox).find(|sample| sample.metric == "overhead.file-system").map(|sample| &sample.outcome);
         assert_eq!(file_system, Some(&Outcome::Value(Value::Texts(vec!["tmpfs".into()]))));
@@ -107,8 +107,8 @@ fn a_unikernel_works_and_connects_by_order() {
     let samples = || records.samples.iter().filter(|sample| !sample.warm_up);
     let errors: Vec<_> = samples().filter(|sample| matches!(sample.outcome, Outcome::Error(_))).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    // Five kinds of work that need no kernel, and three facts about them.
-    assert_eq!(samples().filter(|sample| sample.metric.starts_with("overhead.")).count(), 8);
+    // Five kinds of work that need no kernel, three times each, and three facts about them.
+    assert_eq!(samples().filter(|sample| sample.metric.starts_with("overhead.")).count(), 18);
     let verdict = evaluate(&records).into_iter().find(|verdict| verdict.claim.id == "bridge.snat.unikernel");
     let verdict = verdict.expect("a verdict on every claim");
     assert_eq!((verdict.answer, &verdict.reason), (Answer::ShownByConstruction, &None), "{verdict:#?}");

@@ -60,7 +60,7 @@ impl Kind {
     /// The least memory that a task of it can have, in bytes; 0 where it has none.
     pub const fn least_memory(self) -> u64 {
         match self {
-            Self::Stream => STREAMED,
+            Self::Stream => job::LEAST_STREAMS,
             Self::Chase => 4096,
             _ => 0,
         }
