@@ -61,6 +61,7 @@ pub struct UnikernelSandbox<F> {
     attach: F,
     networked: bool,
     wire: bool,
+    spin: Option<u32>,
     launched: u64,
     enclosure: OnceCell<Option<Enclosure>>,
 }
@@ -76,7 +77,16 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     /// A sandbox that runs `program`, which is `isobench-vmm` (a path such as `/proc/self/fd/7` where it lies in memory), with
     /// taps that `attach` provides, one for each launch.
     pub fn new(housing: Housing, program: PathBuf, attach: F) -> Self {
-        Self { housing, program, attach, networked: true, wire: false, launched: 0, enclosure: OnceCell::new() }
+        Self {
+            housing,
+            program,
+            attach,
+            networked: true,
+            wire: false,
+            spin: None,
+            launched: 0,
+            enclosure: OnceCell::new(),
+        }
     }
 
     /// The same, with packets as large as on a wire both ways. What bounds the segments of packets on the host's links
@@ -84,6 +94,12 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     #[must_use]
     pub fn with_wire_packets(self) -> Self {
         Self { wire: true, ..self }
+    }
+
+    /// The same, where both sides look for frames so many microseconds long before they sleep; as the monitor has it for `None`.
+    #[must_use]
+    pub fn with_spin(self, microseconds: Option<u32>) -> Self {
+        Self { spin: microseconds, ..self }
     }
 
     /// The same without a network: no tap is attached, and what serves is refused. A virtual machine is then the sandbox
@@ -115,6 +131,9 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
             Housing::Process => command.arg("process"),
         };
         command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
+        if let Some(microseconds) = self.spin {
+            command.arg("--spin").arg(microseconds.to_string());
+        }
         if let Some(socket) = control {
             command.arg("--control").arg(socket);
         }

@@ -44,9 +44,14 @@ fn rate(value: &Value) -> Option<f64> {
     }
 }
 
-/// Of the bytes and the CPU time that they took: nanoseconds a byte are seconds a gigabyte.
-fn seconds_a_gigabyte(value: &Value) -> Option<f64> {
+/// Of how many there were and the CPU time that they took: nanoseconds for each.
+fn for_each(value: &Value) -> Option<f64> {
     rate(value).map(f64::recip)
+}
+
+/// The same of bytes: nanoseconds a byte are seconds a gigabyte.
+fn seconds_a_gigabyte(value: &Value) -> Option<f64> {
+    for_each(value)
 }
 
 /// A time of the start or the end of one sandbox beside that of another.
@@ -97,14 +102,46 @@ pub(crate) fn unikernel_gone() -> anyhow::Result<Pair> {
 }
 
 pub(crate) fn unikernel_round_trip() -> anyhow::Result<Pair> {
-    let place = |sandbox| Place {
+    let [ours, theirs] = round_trips("tcp.round-trip.median", nanoseconds);
+    pairs(ours, theirs)
+}
+
+/// CPU nanoseconds of load generator and server for each round trip.
+pub(crate) fn unikernel_round_trip_cost() -> anyhow::Result<Pair> {
+    let [ours, theirs] = round_trips("tcp.round-trip.cost", for_each);
+    pairs(ours, theirs)
+}
+
+/// How much longer than a container's a unikernel's round trip may be where nobody looks for frames, in nanoseconds.
+const SLEEPING: f64 = 35_000.0;
+
+/// The round trip to a unikernel that sleeps at once, less [`SLEEPING`]: at most the container's.
+pub(crate) fn unikernel_sleeping_round_trip() -> anyhow::Result<Pair> {
+    let [ours, theirs] = round_trips("tcp.round-trip.median", nanoseconds);
+    let mut pair = sleeping(ours, theirs)?;
+    // No less than a nanosecond: ratios are of what is above zero.
+    Ok(Box::new(move || pair().map(|(ours, theirs)| ((ours - SLEEPING).max(1.0), theirs))))
+}
+
+/// CPU nanoseconds for each round trip to a unikernel that sleeps at once.
+pub(crate) fn unikernel_sleeping_round_trip_cost() -> anyhow::Result<Pair> {
+    let [ours, theirs] = round_trips("tcp.round-trip.cost", for_each);
+    sleeping(ours, theirs)
+}
+
+/// One-byte round trips between the host and the unikernel, and a container, on its bridge.
+fn round_trips(metric: &'static str, read: fn(&Value) -> Option<f64>) -> [Place; 2] {
+    ["vm-unikernel", "container-bridge"].map(|sandbox| Place {
         experiment: "latency",
         sandbox,
-        metric: "tcp.round-trip.median",
+        metric,
         parameters: &[("path", "host")],
-        read: nanoseconds,
-    };
-    pairs(place("vm-unikernel"), place("container-bridge"))
+        read,
+    })
+}
+
+fn sleeping(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
+    pairs_on(Bed::start_with(&[ours, theirs], Settings { spin: Some(0), ..Settings::default() })?, ours, theirs)
 }
 
 pub(crate) fn unikernel_upload() -> anyhow::Result<Pair> {
@@ -183,7 +220,11 @@ pub(crate) fn monitor_memory() -> anyhow::Result<Pair> {
 }
 
 fn pairs(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
-    let bed = RefCell::new(Bed::start(&[ours, theirs])?);
+    pairs_on(Bed::start(&[ours, theirs])?, ours, theirs)
+}
+
+fn pairs_on(bed: Bed, ours: Place, theirs: Place) -> anyhow::Result<Pair> {
+    let bed = RefCell::new(bed);
     Ok(Box::new(move || both(|| bed.borrow_mut().measured(ours), || bed.borrow_mut().measured(theirs))))
 }
 

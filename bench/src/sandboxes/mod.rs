@@ -223,7 +223,9 @@ pub(crate) fn find(
             ),
             "unikernel-process" => unikernel(Housing::Process, vmm, networks),
             "vm-unikernel" if kvm.runs_unikernel() => {
-                unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks)
+                let housing = Housing::VirtualMachine { memory: MEMORY };
+                let sandbox = virtual_machine::unikernel(housing, vmm, networks);
+                Ok((Box::new(sandbox.with_spin(settings.spin)), None))
             }
             ALONE if kvm.runs_unikernel() => {
                 let housing = Housing::VirtualMachine { memory: MEMORY };
