@@ -1,6 +1,7 @@
 //! The virtual machine: KVM's object with its memory.
 
 use crate::system;
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::io;
 use vm_memory::GuestMemoryMmap;
@@ -69,6 +70,21 @@ impl Machine {
         system::register_memory(&vm, &memory)
             .map_err(|source| MachineError::System { operation: "give memory to the virtual machine", source })?;
         Ok(Self { vm, memory, kvm })
+    }
+
+    /// Has KVM keep the interrupt controller that is a part of each processor, and no other one
+    /// ([KVM_CAP_SPLIT_IRQCHIP](https://docs.kernel.org/virt/kvm/api.html#kvm-cap-split-irqchip)), before there are processors. Not
+    /// for what halts: KVM then waits inside for an interrupt.
+    ///
+    /// This is for speed alone. While any processor on the host is without one, KVM asks at each entry into a guest, and to ask or not
+    /// to ask it rewrites its own code, which stops every CPU of the host and takes a tenth of a unikernel's launch. A KVM that can't
+    /// do this goes on without.
+    pub fn keep_local_interrupt_controllers(&self) {
+        /// Numbers of interrupts that are set aside for a controller that nobody provides: as many as one has.
+        const INPUTS: u64 = 24;
+        let mut capability = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+        capability.args[0] = INPUTS;
+        let _ = self.vm.enable_cap(&capability);
     }
 
     /// Makes a virtual processor.

@@ -119,6 +119,7 @@ pub fn run(
     let memory = memory::create(config.memory)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
+    machine.keep_local_interrupt_controllers();
     if let Some(jail) = &config.operation.jail {
         jail.enter(Some(LARGEST_FILE));
     }

@@ -59,6 +59,7 @@ pub fn restore(
     let memory = file::map(&restoration.memory, &guest.regions)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
+    machine.keep_local_interrupt_controllers();
     if let Some(jail) = &restoration.operation.jail {
         jail.enter(Some(LARGEST_FILE));
     }
