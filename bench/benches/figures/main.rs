@@ -54,6 +54,8 @@ enum Goal {
     AtLeast(f64),
     /// Within so much of one, either way: 0.05 is 5 %.
     Within(f64),
+    /// Nothing is promised: the price of another figure, shown beside it.
+    Shown,
 }
 
 const FIGURES: &[Figure] = &[
@@ -222,7 +224,7 @@ const FIGURES: &[Figure] = &[
         text: "CPU time of load generator and unikernel VM, which spins for 50 us, per such round trip",
         against: "the same to a container on the same bridge",
         unit: "ratio of ns",
-        goal: Goal::AtMost(2.0),
+        goal: Goal::Shown,
         measure: cells::unikernel_round_trip_cost,
     },
     Figure {
@@ -238,7 +240,7 @@ const FIGURES: &[Figure] = &[
         text: "CPU time of load generator and unikernel VM, which does not spin, per such round trip",
         against: "the same to a container on the same bridge",
         unit: "ratio of ns",
-        goal: Goal::AtMost(2.0),
+        goal: Goal::Shown,
         measure: cells::unikernel_sleeping_round_trip_cost,
     },
     Figure {
@@ -400,6 +402,7 @@ fn measured(figure: &Figure) -> Line {
         Goal::AtMost(limit) => format!("at most {limit}"),
         Goal::AtLeast(limit) => format!("at least {limit}"),
         Goal::Within(margin) => format!("within {} %", margin * 100.0),
+        Goal::Shown => "none".to_owned(),
     };
     let mut line = Line {
         name: figure.name,
@@ -451,6 +454,7 @@ fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
 impl Goal {
     fn met(self, low: f64, high: f64) -> &'static str {
         let (inside, outside) = match self {
+            Self::Shown => return "shown",
             Self::AtMost(limit) => (high <= limit, low > limit),
             Self::AtLeast(limit) => (low >= limit, high < limit),
             Self::Within(margin) => {
