@@ -174,12 +174,19 @@ fn killed() -> Outcome {
     expect(cache.names().len() == 2, || format!("left in the cache: {:?}", cache.names()))
 }
 
+/// Copies isobench, by another process: what this one has open for writing, each program that another test starts at that moment
+/// has too, and then no one can execute it (execve(2), ETXTBSY).
+fn copy_program(to: &Path) -> Outcome {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_isobench")).arg(to).status()?;
+    expect(copied.success(), || format!("cp: {copied}"))
+}
+
 fn ordinary_user() -> Outcome {
     const USER: u32 = 61_235;
     let cache = Cache::new();
     std::os::unix::fs::chown(cache.0.path(), Some(USER), Some(USER))?;
     let program = cache.0.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_isobench"), &program)?;
+    copy_program(&program)?;
     let mut command = Command::new(&program);
     command.args(["toolbox", "build"]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("HOME", cache.0.path()).current_dir("/").stdin(Stdio::null()).uid(USER).gid(USER);

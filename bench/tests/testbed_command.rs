@@ -229,6 +229,13 @@ fn two_hosts() -> Outcome {
 }
 
 /// A user without any right, who has never been here: made by number, with a home of its own.
+/// Copies isobench, by another process: what this one has open for writing, each program that another test starts at that moment
+/// has too, and then no one can execute it (execve(2), ETXTBSY).
+fn copy_program(to: &Path) -> Outcome {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_isobench")).arg(to).status()?;
+    expect(copied.success(), || format!("cp: {copied}"))
+}
+
 fn ordinary_user() -> Outcome {
     const USER: u32 = 61_234;
     let home = Home::new();
@@ -236,7 +243,7 @@ fn ordinary_user() -> Outcome {
     std::os::unix::fs::chown(home.path(), Some(USER), Some(USER))?;
     // The program may lie where that user cannot look.
     let program = home.path().join("isobench");
-    fs::copy(env!("CARGO_BIN_EXE_isobench"), &program)?;
+    copy_program(&program)?;
     let as_user = |words: &[&str]| -> Result<String, Failed> {
         let mut command = Command::new(&program);
         command.args(words).current_dir(home.path()).stdin(Stdio::null()).env_clear().uid(USER).gid(USER);
@@ -362,7 +369,7 @@ fn delegated() -> Outcome {
         }
     }
     let program = home.path().join("isobench");
-    fs::copy(env!("CARGO_BIN_EXE_isobench"), &program)?;
+    copy_program(&program)?;
     let before = fs::read_to_string("/proc/self/cgroup")?;
     let before = before.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
     // The shell's place is taken over by what it starts.

@@ -181,6 +181,13 @@ fn started_by_a_users_root_it_is_jailed() -> Result<(), Failed> {
     started_by_a_user(&["unshare", "--user", "--map-root-user"])
 }
 
+/// Copies the monitor, by another process: what this one has open for writing, each program that another test starts at that moment
+/// has too, and then no one can execute it (execve(2), ETXTBSY).
+fn copy_monitor(to: &Path) -> Result<(), Failed> {
+    let copied = Command::new("cp").arg(VMM).arg(to).status()?;
+    check(copied.success(), format!("cp {VMM}: {copied}"))
+}
+
 /// Starts a monitor as a user, by these words before it.
 fn started_by_a_user(words: &[&str]) -> Result<(), Failed> {
     // In mounts of this thread's own: a KVM that everybody may open, as on a machine whose users are in its group, and a copy of
@@ -191,7 +198,7 @@ fn started_by_a_user(words: &[&str]) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     mount(Some("none"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     let (program, device) = (directory.path().join("isobench-vmm"), directory.path().join("kvm"));
-    std::fs::copy(VMM, &program)?;
+    copy_monitor(&program)?;
     make_kvm(&device)?;
     mount(Some(&device), "/dev/kvm", none, MsFlags::MS_BIND, none)?;
     let words: Vec<&OsStr> = words.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
@@ -249,7 +256,7 @@ fn it_ends_with_its_launcher() -> Result<(), Failed> {
 fn what_is_refused_is_told_once() -> Result<(), Failed> {
     // A directory that nothing is mounted on can't be left by pivot_root(2).
     let root = tempfile::tempdir()?;
-    std::fs::copy(VMM, root.path().join("isobench-vmm"))?;
+    copy_monitor(&root.path().join("isobench-vmm"))?;
     std::fs::create_dir(root.path().join("dev"))?;
     make_kvm(&root.path().join("dev/kvm"))?;
     let mut command = Command::new("chroot");
