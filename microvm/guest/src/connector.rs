@@ -1,5 +1,6 @@
 //! The server's side of [`isobench_workload::connect`]: one connection of its own at a time.
 
+use crate::order::{Progress, Received, receive};
 use isobench_workload::connect::{Encounter, Target};
 use isobench_workload::protocol::{Answer, Operation, Request};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
@@ -136,17 +137,6 @@ pub(crate) enum Step {
     End,
 }
 
-/// What has become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// There was nothing to do.
-    None,
-    /// It went on.
-    Some,
-    /// It is over.
-    Ended,
-}
-
 impl Step {
     /// Gives up the connector, where this client has it.
     pub(crate) fn leave(self, connector: &mut Connector, sockets: &mut SocketSet<'_>) {
@@ -160,17 +150,15 @@ impl Step {
     pub(crate) fn advance(&mut self, socket: &mut Socket<'_>, connector: &mut Connector) -> Progress {
         let ended = match self {
             Self::Target => {
-                if socket.recv_queue() < Target::SIZE {
-                    // What is cut short is there for good where the peer has closed.
-                    if socket.state() == TcpState::Established {
-                        return Progress::None;
-                    }
-                    socket.close();
-                    return Progress::Ended;
-                }
                 let mut bytes = [0; Target::SIZE];
-                // They are there, as just seen.
-                let _ = socket.recv_slice(&mut bytes);
+                match receive(socket, &mut bytes) {
+                    Received::All => {}
+                    Received::Less => return Progress::None,
+                    Received::Closed => {
+                        socket.close();
+                        return Progress::Ended;
+                    }
+                }
                 if connector.socket.is_some() && connector.state == State::Free {
                     connector.state = State::Wanted(Target::decode(&bytes));
                     *self = Self::End;

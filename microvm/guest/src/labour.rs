@@ -1,7 +1,8 @@
 //! The server's side of [`isobench_workload::work`]: one round a turn, so that all other connections are served in between.
 
+use crate::order::{Progress, Received, receive};
 use isobench_workload::work::{Job, MOST_SECONDS, Pages, Refusal, Report, Rounds, Task};
-use smoltcp::socket::tcp::{Socket, State};
+use smoltcp::socket::tcp::Socket;
 use smoltcp::time::{Duration, Instant};
 
 /// How long work may take, and how long a client may leave its place unused.
@@ -59,17 +60,6 @@ pub(crate) enum Step {
     Order { since: Instant },
     /// Rounds are being done.
     Rounds { left: u64, done: u64, begun: Instant },
-}
-
-/// What has become of a connection at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// There was nothing to do.
-    None,
-    /// It went on.
-    Some,
-    /// It is over.
-    Ended,
 }
 
 impl Step {
@@ -149,23 +139,6 @@ impl Step {
         socket.close();
         Progress::Ended
     }
-}
-
-enum Received {
-    All,
-    Less,
-    Closed,
-}
-
-/// Takes all of some bytes, or none of them.
-fn receive(socket: &mut Socket<'_>, bytes: &mut [u8]) -> Received {
-    if socket.recv_queue() >= bytes.len() {
-        // They are there, as just seen.
-        let _ = socket.recv_slice(bytes);
-        return Received::All;
-    }
-    // What is cut short is there for good where the peer has closed.
-    if socket.state() == State::Established { Received::Less } else { Received::Closed }
 }
 
 fn say(socket: &mut Socket<'_>, report: Report) {

@@ -11,8 +11,10 @@
 mod connector;
 pub mod contract;
 mod datagrams;
+mod filler;
 pub mod frame;
 mod labour;
+mod order;
 pub mod platform;
 pub mod server;
 pub mod virtio;

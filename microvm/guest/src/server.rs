@@ -7,7 +7,9 @@ pub use crate::connector::CONNECTOR_BUFFER;
 use crate::connector::{self, Connector};
 use crate::contract::Network;
 use crate::datagrams::Datagrams;
+use crate::filler::Filler;
 use crate::labour::{self, Labour};
+use crate::order::Progress;
 use crate::platform::Platform;
 use isobench_workload::protocol::{Answer, METER_MILLISECONDS, Operation, Request};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet, SocketStorage};
@@ -20,8 +22,6 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpo
 pub const MOST_CONNECTIONS: usize = 32;
 /// Frames taken in before the connections get their turn.
 const INGRESS_BATCH: usize = 64;
-/// The byte that [`Operation::Source`] repeats.
-const FILLER: u8 = 0x5a;
 /// A peer that says nothing to a probe for this long is gone, and its socket is free again.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a silent peer is probed.
@@ -51,33 +51,6 @@ enum Step {
     Answer { bytes: [u8; Answer::SIZE], sent: usize },
     /// Waits for the peer to close.
     Drain,
-}
-
-/// What of a connection's transmit buffer, which is a ring, holds filler already: a source sends the same bytes again and again, and
-/// as a program that sends the same memory each time it need not write them again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Filler {
-    /// Address of the ring's first byte, once it is known.
-    start: Option<usize>,
-    /// So many bytes from there are filled.
-    filled: usize,
-}
-
-impl Filler {
-    /// Fills a part of the ring that is about to be sent.
-    fn fill(&mut self, part: &mut [u8], capacity: usize) {
-        // An empty ring begins at its start (smoltcp's RingBuffer), and a source begins with an empty one.
-        let start = *self.start.get_or_insert(part.as_ptr().addr());
-        let offset = part.as_ptr().addr().wrapping_sub(start);
-        if offset > self.filled || offset + part.len() > capacity {
-            // Not as it was thought to be.
-            part.fill(FILLER);
-            return;
-        }
-        let known = (self.filled - offset).min(part.len());
-        part[known..].fill(FILLER);
-        self.filled = self.filled.max(offset + part.len());
-    }
 }
 
 /// A listening socket or its connection.
@@ -311,22 +284,14 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>, by_order: ByOrder<'_, 
             count.is_ok_and(|count| count > 0)
         }
         Step::Echo => echo(step, socket),
-        Step::Work(work) => match work.advance(socket, labour, now) {
-            labour::Progress::None => false,
-            labour::Progress::Some => true,
-            labour::Progress::Ended => {
-                *step = Step::Drain;
-                true
-            }
-        },
-        Step::Connect(connect) => match connect.advance(socket, connector) {
-            connector::Progress::None => false,
-            connector::Progress::Some => true,
-            connector::Progress::Ended => {
-                *step = Step::Drain;
-                true
-            }
-        },
+        Step::Work(work) => {
+            let progress = work.advance(socket, labour, now);
+            went_on(step, progress)
+        }
+        Step::Connect(connect) => {
+            let progress = connect.advance(socket, connector);
+            went_on(step, progress)
+        }
         Step::Answer { bytes, sent } => {
             let count = socket.send_slice(&bytes[*sent..]).unwrap_or(0);
             *sent += count;
@@ -343,6 +308,14 @@ fn advance_once(step: &mut Step, socket: &mut Socket<'_>, by_order: ByOrder<'_, 
             count > 0
         }
     }
+}
+
+/// Sees to it that a connection on which nothing more is done by order waits for its peer; says whether there was anything to do.
+fn went_on(step: &mut Step, progress: Progress) -> bool {
+    if progress == Progress::Ended {
+        *step = Step::Drain;
+    }
+    progress != Progress::None
 }
 
 fn take_request(step: &mut Step, socket: &mut Socket<'_>, now: Instant) -> bool {
