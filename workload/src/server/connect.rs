@@ -63,18 +63,11 @@ fn ended(error: &Error) -> Encounter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::Sockets;
+    use crate::server::tests::started;
     use rustix::net::{AddressFamily, SocketType};
     use std::net::{SocketAddrV4, TcpListener};
 
     const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn started() -> SocketAddr {
-        let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let address = sockets.address().unwrap();
-        std::thread::spawn(move || sockets.serve());
-        address
-    }
 
     fn met(server: SocketAddr, port: u16, patience: u32) -> Encounter {
         client::connect(server, &Target { address: [127, 0, 0, 1], port, patience }, PATIENCE).unwrap()

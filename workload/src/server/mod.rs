@@ -182,7 +182,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    fn started() -> SocketAddr {
+    /// A server on a port of its own, for as long as the tests run.
+    pub(super) fn started() -> SocketAddr {
         let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = sockets.address().unwrap();
         std::thread::spawn(move || sockets.serve());

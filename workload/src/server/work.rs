@@ -137,20 +137,13 @@ fn gone(stream: &TcpStream) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::client::{self, WorkError, Worker};
-    use crate::server::Sockets;
+    use crate::server::tests::started;
     use crate::work::{Kind, MOST_MEMORY, Pages, Refusal, Report, Task};
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+    use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn started() -> SocketAddr {
-        let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let address = sockets.address().unwrap();
-        std::thread::spawn(move || sockets.serve());
-        address
-    }
 
     fn task(kind: Kind) -> Task {
         // A number of lines that does not divide the loads of a round, or each would end where it began.
