@@ -199,6 +199,14 @@ pub(crate) fn own_container(agent: &Program, name: &str, network: SandboxNetwork
 /// What is said where no kernel for a Linux guest was given or found.
 const NO_GUEST_KERNEL: &str = "there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel FILE";
 
+/// The guest kernel that was given, or else the first that is found.
+fn guest_kernel(settings: &Settings) -> Option<PathBuf> {
+    settings.kernel.clone().or_else(kernel::find)
+}
+
+/// The machine of a unikernel, unless it needs more memory.
+const MACHINE: Housing = Housing::VirtualMachine { memory: MEMORY };
+
 /// A sandbox with the version of the program behind it, or why there is none, in one sentence with the remedy.
 type Found = Result<(Box<dyn Sandbox>, Option<String>), String>;
 
@@ -223,20 +231,18 @@ pub(crate) fn find(
             ),
             "unikernel-process" => unikernel(Housing::Process, vmm, networks),
             "vm-unikernel" if kvm.runs_unikernel() => {
-                let housing = Housing::VirtualMachine { memory: MEMORY };
-                let sandbox = virtual_machine::unikernel(housing, vmm, networks);
+                let sandbox = virtual_machine::unikernel(MACHINE, vmm, networks);
                 Ok((Box::new(sandbox.with_spin(settings.spin)), None))
             }
             ALONE if kvm.runs_unikernel() => {
-                let housing = Housing::VirtualMachine { memory: MEMORY };
-                Ok((Box::new(virtual_machine::unikernel(housing, vmm, networks).without_network()), None))
+                Ok((Box::new(virtual_machine::unikernel(MACHINE, vmm, networks).without_network()), None))
             }
             RESTORED if kvm.runs_unikernel() => {
-                let booted = virtual_machine::unikernel(Housing::VirtualMachine { memory: MEMORY }, vmm, networks);
+                let booted = virtual_machine::unikernel(MACHINE, vmm, networks);
                 made(virtual_machine::restored(booted))
             }
             "vm-linux" | RESTORED_LINUX if kvm.runs_linux() => {
-                let kernel = settings.kernel.clone().or_else(kernel::find).ok_or(NO_GUEST_KERNEL)?;
+                let kernel = guest_kernel(settings).ok_or(NO_GUEST_KERNEL)?;
                 let booted = virtual_machine::linux(&kernel, linux::sandbox::MEMORY, vmm, agent, networks);
                 match kind.is_restored() {
                     true => made(booted.and_then(virtual_machine::restored)),
@@ -254,7 +260,7 @@ pub(crate) fn find(
             "crun" => found(oci::OciRuntime::find("crun", &root, &host)),
             "bubblewrap" => found(bubblewrap::Bubblewrap::find(&root)),
             "qemu-microvm" | "qemu-q35" => {
-                let kernel = settings.kernel.clone().or_else(kernel::find);
+                let kernel = guest_kernel(settings);
                 found(qemu::Qemu::find(kind.name, kernel.as_deref(), agent, kvm.runs_linux()))
             }
             QEMU_DISTRIBUTION => found(qemu_distribution::QemuDistribution::find(agent, networks, kvm.runs_linux())),
@@ -282,7 +288,7 @@ pub(crate) fn find(
 /// The unikernel with packets as large as on a wire both ways.
 pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, networks: &OwnNetworks) -> Box<dyn Sandbox> {
     let housing = match kind.family {
-        Family::Unikernel => Housing::VirtualMachine { memory: MEMORY },
+        Family::Unikernel => MACHINE,
         _ => Housing::Process,
     };
     Box::new(virtual_machine::unikernel(housing, vmm, networks).with_wire_packets())
@@ -290,7 +296,7 @@ pub(crate) fn with_wire_packets(kind: &Kind, vmm: &Rc<Program>, networks: &OwnNe
 
 /// Linux with a balloon, which is set on a control socket at this path.
 pub(crate) fn with_balloon(ground: &Ground, socket: PathBuf) -> anyhow::Result<Box<dyn Sandbox>> {
-    let kernel = ground.settings.kernel.clone().or_else(kernel::find).context(NO_GUEST_KERNEL)?;
+    let kernel = guest_kernel(&ground.settings).context(NO_GUEST_KERNEL)?;
     let sandbox =
         virtual_machine::linux(&kernel, linux::sandbox::MEMORY, &ground.vmm, &ground.agent, ground.networks.own()?)?;
     Ok(Box::new(sandbox.with_balloon(BalloonKind::Plain).with_control(socket)))
@@ -311,7 +317,7 @@ pub(crate) fn with_memory_for_work(
             Some(Box::new(virtual_machine::unikernel(housing, vmm, ground.networks.own()?)))
         }
         "vm-linux" => {
-            let kernel = ground.settings.kernel.clone().or_else(kernel::find).context(NO_GUEST_KERNEL)?;
+            let kernel = guest_kernel(&ground.settings).context(NO_GUEST_KERNEL)?;
             // An agent takes at most half of what is free.
             let memory = linux::sandbox::MEMORY + 2 * bytes;
             Some(Box::new(virtual_machine::linux(&kernel, memory, vmm, agent, ground.networks.own()?)?))
