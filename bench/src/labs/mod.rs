@@ -29,33 +29,41 @@ pub struct Lab {
     chinese: &'static str,
 }
 
-macro_rules! file {
-    ($path:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/labs/", $path))
+/// Data and sheets of the lab of a name.
+macro_rules! files {
+    ($name:literal) => {
+        [file!("", $name, ".toml"), file!("en/", $name, ".md"), file!("zh/", $name, ".md")]
     };
 }
 
-/// Data and sheets, in the order of `isobench lab list`.
-const FILES: [[&str; 3]; 9] = [
-    [file!("host.toml"), file!("en/host.md"), file!("zh/host.md")],
-    [file!("container.toml"), file!("en/container.md"), file!("zh/container.md")],
-    [file!("none.toml"), file!("en/none.md"), file!("zh/none.md")],
-    [file!("bridge.toml"), file!("en/bridge.md"), file!("zh/bridge.md")],
-    [file!("custom.toml"), file!("en/custom.md"), file!("zh/custom.md")],
-    [file!("two-hosts.toml"), file!("en/two-hosts.md"), file!("zh/two-hosts.md")],
-    [file!("start.toml"), file!("en/start.md"), file!("zh/start.md")],
-    [file!("memory.toml"), file!("en/memory.md"), file!("zh/memory.md")],
-    [file!("reservation.toml"), file!("en/reservation.md"), file!("zh/reservation.md")],
+macro_rules! file {
+    ($($path:literal),+) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/labs/", $($path),+))
+    };
+}
+
+/// In the order of `isobench lab list`.
+const FILES: &[[&str; 3]] = &[
+    files!("host"),
+    files!("container"),
+    files!("none"),
+    files!("bridge"),
+    files!("custom"),
+    files!("two-hosts"),
+    files!("start"),
+    files!("memory"),
+    files!("reservation"),
+    files!("overhead"),
 ];
 
 /// Every lab.
 pub fn labs() -> &'static [Lab] {
     static LABS: LazyLock<Vec<Lab>> = LazyLock::new(|| {
-        let lab = |[data, english, chinese]: [&'static str; 3]| match toml::from_str(data) {
+        let lab = |&[data, english, chinese]: &[&'static str; 3]| match toml::from_str(data) {
             Ok(description) => Lab { description, english, chinese },
             Err(error) => unreachable!("the labs are part of the program and tested: {error}"),
         };
-        FILES.into_iter().map(lab).collect()
+        FILES.iter().map(lab).collect()
     });
     &LABS
 }

@@ -121,6 +121,31 @@ fn every_lab_names_what_there_is() {
     }
 }
 
+/// Claims that an ordinary machine decides and that are in no lab.
+const WITHOUT_A_LAB: [(&str, &str); 2] = [
+    ("vm.start.emulation", "it is decided where QEMU is installed"),
+    ("vm.density.unikernel", "a block of it takes as long as all of a lab"),
+];
+
+#[test]
+fn every_claim_that_an_ordinary_machine_decides_has_a_lab() {
+    for claim in claims::claims().iter().filter(|claim| !claim.experiments.is_empty() && claim.hardware.is_empty()) {
+        let in_a_lab = labs().iter().any(|lab| lab.description.claims.contains(&claim.id));
+        let left_out = WITHOUT_A_LAB.iter().any(|(id, _)| *id == claim.id);
+        assert!(in_a_lab != left_out, "{} is in a lab: {in_a_lab}; it is left out: {left_out}", claim.id);
+    }
+}
+
+#[test]
+fn every_lab_is_in_the_overview() {
+    let overview = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/labs/README.md"));
+    for lab in labs() {
+        let (id, question) = (lab.id(), &lab.description.question.en);
+        let row = format!("| {id} ([en](en/{id}.md), [zh](zh/{id}.md)) | {question} | `{}`", lab.description.claims[0]);
+        assert!(overview.contains(&row), "docs/labs/README.md has no row that begins `{row}`");
+    }
+}
+
 /// Whether a rule looks at what an observation is about.
 fn is_looked_at(rule: &Rule, observation: &Observation) -> bool {
     let Some(metric) = &observation.metric else { return true };
