@@ -61,7 +61,7 @@ struct Build {
     /// The image for several processors, `microvm-smp`, beside the one for one
     #[arg(long)]
     smp: bool,
-    /// A kernel source tarball [default: the distribution's package linux-source-6.1]
+    /// A kernel source tarball [default: what the distribution's package linux-source stands for]
     tarball: Option<PathBuf>,
 }
 
