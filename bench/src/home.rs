@@ -1,7 +1,7 @@
 //! Where the state lies that outlives one command.
 //!
 //! On the machine it is a *home*: the first of `$XDG_RUNTIME_DIR/isobench`, `/run/isobench` and `/tmp/isobench-UID` that is
-//! ours alone. There lie the journals, the records of the testbeds (`testbeds/`), and the state of what was started with
+//! ours alone; where `$ISOBENCH_HOME` names one, that and no other. There lie the journals, the records of the testbeds (`testbeds/`), and the state of what was started with
 //! `--on-host` (`host/`). Inside a testbed it is `/run/isobench` of the testbed's private tmpfs, which goes with it.
 //!
 //! Whether a process is inside a testbed does not depend on how it was started: the testbed's `/run/isobench/inside` tells.

@@ -59,8 +59,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal in the first directory that can hold one: `$XDG_RUNTIME_DIR/isobench`, `/run/isobench`,
-    /// `/tmp/isobench-UID`.
+    /// Begins a journal in `$ISOBENCH_HOME`, or else in the first directory that can hold one of `$XDG_RUNTIME_DIR/isobench`,
+    /// `/run/isobench` and `/tmp/isobench-UID`.
     ///
     /// # Errors
     /// Where none of them can.
@@ -277,7 +277,12 @@ fn start_time(path: &str) -> std::io::Result<u64> {
 
 /// Where journals may lie, best first.
 pub(crate) fn homes() -> Vec<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    // Whoever names one is apart from all that others keep.
+    if let Some(home) = named("ISOBENCH_HOME") {
+        return vec![home];
+    }
+    let runtime = named("XDG_RUNTIME_DIR");
     let user = rustix::process::geteuid().as_raw();
     let mut homes: Vec<PathBuf> = runtime.into_iter().map(|path| path.join("isobench")).collect();
     homes.push("/run/isobench".into());

@@ -63,7 +63,7 @@ fn run_in(place: &Path, only: &[&str], repetitions: &str, sandboxes: &[&str]) ->
     command.args(["run", "--reps", repetitions, "--seed", "7", "--out"]).arg(place.join("run"));
     command.args(only.iter().flat_map(|name| ["--only", name]));
     command.args(sandboxes.iter().flat_map(|name| ["--sandbox", name]));
-    command.env("XDG_RUNTIME_DIR", place).current_dir(place).stdin(Stdio::null()).stdout(Stdio::null());
+    command.env("ISOBENCH_HOME", place.join("isobench")).current_dir(place).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
@@ -155,7 +155,7 @@ fn reports_know_what_is_said_of_a_missing_sandbox() {
     let place = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
     // Without a path no other project's program is found.
-    command.args(["list", "--json"]).env("XDG_RUNTIME_DIR", place.path()).env("PATH", "");
+    command.args(["list", "--json"]).env("ISOBENCH_HOME", place.path().join("isobench")).env("PATH", "");
     let output = command.output().expect("the program starts");
     let listing: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut missing = 0;

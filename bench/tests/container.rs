@@ -105,7 +105,10 @@ impl Lab {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
         command.args(arguments).current_dir(self.place.path()).stdin(Stdio::null());
-        command.env("XDG_RUNTIME_DIR", self.path("state")).env_remove("ISOBENCH_LOG").env_remove("ISOBENCH_TESTBED");
+        command
+            .env("ISOBENCH_HOME", self.path("state").join("isobench"))
+            .env_remove("ISOBENCH_LOG")
+            .env_remove("ISOBENCH_TESTBED");
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

@@ -272,7 +272,11 @@ struct Desk(tempfile::TempDir);
 impl Desk {
     fn types(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
-        command.arg("lab").args(arguments).current_dir(self.0.path()).env("XDG_RUNTIME_DIR", self.0.path());
+        command
+            .arg("lab")
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("ISOBENCH_HOME", self.0.path().join("isobench"));
         command.env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -534,7 +534,7 @@ fn a_running_container_is_connected() -> Outcome {
 fn isobench(home: &Path, words: &str) -> Result<(i32, String, String), Failed> {
     let output = Command::new(env!("CARGO_BIN_EXE_isobench"))
         .args(words.split(' '))
-        .env("XDG_RUNTIME_DIR", home)
+        .env("ISOBENCH_HOME", home.join("isobench"))
         .env_remove("ISOBENCH_TESTBED")
         .output()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -66,7 +66,7 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env("XDG_RUNTIME_DIR", self.0.path()).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
+        command.env("ISOBENCH_HOME", self.0.path().join("isobench")).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
         command
     }
 
@@ -236,7 +236,7 @@ fn poorer(place: &Place, unshare: &[&str], preparation: &str, arguments: &[&str]
     let mut command = Command::new("unshare");
     command.args(unshare).args(["sh", "-c", &script, "sh", program]).args(arguments);
     command.current_dir(place.0.path()).stdin(Stdio::null());
-    command.env("XDG_RUNTIME_DIR", place.0.path()).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
+    command.env("ISOBENCH_HOME", place.0.path().join("isobench")).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
     Ok(command.output()?)
 }
 

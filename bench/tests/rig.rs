@@ -55,7 +55,7 @@ fn run() -> Result<(), Failed> {
     let directory = place.path().join("run");
     let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
     command.args(["run", "--only", "startup", "--lang", "en", "--seed", "7", "--reps", &BLOCKS.to_string(), "--out"]);
-    command.arg(&directory).env("XDG_RUNTIME_DIR", place.path()).env("LC_ALL", "C");
+    command.arg(&directory).env("ISOBENCH_HOME", place.path().join("isobench")).env("LC_ALL", "C");
     for name in SANDBOXES {
         command.args(["--sandbox", name, "--require", name]);
     }
@@ -117,7 +117,7 @@ impl Lab {
 
     fn isobench(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
-        command.args(words).stdin(Stdio::null()).env("XDG_RUNTIME_DIR", self.0.path().join("state"));
+        command.args(words).stdin(Stdio::null()).env("ISOBENCH_HOME", self.0.path().join("state").join("isobench"));
         let _ = fs::create_dir(self.0.path().join("state"));
         command.env_remove("ISOBENCH_TESTBED");
         command

@@ -139,6 +139,7 @@ impl Student {
         let path =
             format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
         command.env_clear().env("PATH", path).env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
+        command.env("ISOBENCH_HOME", self.path("run").join("isobench"));
         command.env("XDG_CACHE_HOME", &self.cache);
         command.env("SHELL", "/bin/sh").env("LC_ALL", "C.UTF-8").current_dir(self.path("work"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -58,7 +58,7 @@ impl Home {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
         command.args(words).current_dir(self.path()).stdin(Stdio::null());
-        command.env("XDG_RUNTIME_DIR", self.path()).env("LC_ALL", "C");
+        command.env("ISOBENCH_HOME", self.path().join("isobench")).env("LC_ALL", "C");
         command.env_remove("ISOBENCH_LOG").env_remove("ISOBENCH_TESTBED");
         command
     }
@@ -247,7 +247,7 @@ fn ordinary_user() -> Outcome {
     let as_user = |words: &[&str]| -> Result<String, Failed> {
         let mut command = Command::new(&program);
         command.args(words).current_dir(home.path()).stdin(Stdio::null()).env_clear().uid(USER).gid(USER);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XDG_RUNTIME_DIR", home.path());
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("ISOBENCH_HOME", home.path().join("state"));
         let output = command.output()?;
         expect(output.status.success(), || format!("{words:?}: {output:?}"))?;
         Ok(String::from_utf8(output.stdout)?)
@@ -296,7 +296,7 @@ fn on_host() -> Outcome {
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", script, "sh"]).arg(std::env::current_exe()?);
     command.arg(env!("CARGO_BIN_EXE_isobench")).current_dir(home.path()).stdin(Stdio::null());
-    command.env("XDG_RUNTIME_DIR", home.path()).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
+    command.env("ISOBENCH_HOME", home.path().join("isobench")).env("LC_ALL", "C").env_remove("ISOBENCH_LOG");
     command.env("STATE", home.path().join("isobench/host/networks/bridge"));
     let output = command.output()?;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -377,7 +377,7 @@ fn delegated() -> Outcome {
         fs::write(own.join("session/cgroup.procs"), "0")?;
         let mut command = Command::new(&program);
         command.args(words).current_dir("/").stdin(Stdio::null()).env_clear().uid(USER).gid(USER);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XDG_RUNTIME_DIR", home.path());
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("ISOBENCH_HOME", home.path().join("state"));
         let output = command.output();
         fs::write(top.join(&before).join("cgroup.procs"), "0")?;
         Ok(output?)
@@ -509,7 +509,7 @@ fn kill(process: &str) -> Outcome {
 
 /// Processes that keep a testbed of this home; a zombie has no environment.
 fn keepers(home: &Home) -> usize {
-    let variable = format!("XDG_RUNTIME_DIR={}", home.path().display());
+    let variable = format!("ISOBENCH_HOME={}", home.path().join("isobench").display());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut count = 0;
     for entry in entries {

@@ -51,7 +51,7 @@ impl Lab {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
-        command.args(words).stdin(Stdio::null()).env("XDG_RUNTIME_DIR", self.0.path());
+        command.args(words).stdin(Stdio::null()).env("ISOBENCH_HOME", self.0.path().join("isobench"));
         command.env_remove("ISOBENCH_LOG").env_remove("ISOBENCH_TESTBED");
         command
     }

@@ -137,7 +137,7 @@ impl Drop for Lab {
 
 fn program(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
-    command.args(arguments).env("XDG_RUNTIME_DIR", home).env_remove("ISOBENCH_TESTBED");
+    command.args(arguments).env("ISOBENCH_HOME", home.join("isobench")).env_remove("ISOBENCH_TESTBED");
     command
 }
 

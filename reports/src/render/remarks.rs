@@ -7,7 +7,7 @@ use crate::messages::{Language, Messages};
 use std::sync::LazyLock;
 
 /// The messages of fixed sentences with their arguments, the more particular of two first.
-const REMARKS: [(&str, &[&str]); 17] = [
+const REMARKS: [(&str, &[&str]); 21] = [
     ("remark-no-docker-daemon", &[]),
     ("remark-not-installed", &["program", "package"]),
     ("remark-no-control-groups", &["program"]),
@@ -18,6 +18,10 @@ const REMARKS: [(&str, &[&str]); 17] = [
     ("remark-no-kvm", &[]),
     ("remark-no-kvm-module", &["command"]),
     ("remark-kvm-forbidden", &["command"]),
+    ("remark-no-tap-mended", &["error", "command"]),
+    ("remark-no-tap", &["error"]),
+    ("remark-no-clone3", &["error", "command"]),
+    ("remark-no-tracing", &["setting"]),
     ("remark-software-kvm", &[]),
     ("remark-software-emulation", &[]),
     ("remark-emulated-machine", &[]),
