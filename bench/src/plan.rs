@@ -11,7 +11,7 @@ pub enum Suite {
     /// Every experiment with few blocks: minutes.
     #[default]
     Quick,
-    /// Three times the blocks, longer cells, and what takes minutes a block.
+    /// Three times the blocks, longer cells, and what takes minutes a block: hours where all peers are installed.
     Full,
 }
 
