@@ -164,6 +164,8 @@ fn quick_blocks(experiment: &Experiment, kind: &Kind) -> Option<u32> {
         ("vm-unikernel-none" | "runc" | "crun" | "bubblewrap", "startup") => Some(10),
         // Its first launch takes the snapshot.
         ("vm-unikernel-restored" | "vm-linux-restored", "startup") => Some(6),
+        // They stand beside others, and decide no claim.
+        ("container-bridge-polling" | "vm-unikernel-sleeping", "latency") => Some(6),
         // It boots for a second, and decides no claim.
         ("user-mode-linux", "startup" | "memory") => Some(0),
         _ => None,

@@ -54,6 +54,10 @@ pub enum Housing {
 /// Memory of a unikernel unless told otherwise, in bytes. It is taken only as far as it is used.
 pub const MEMORY: u64 = 16 << 20;
 
+/// How long a unikernel and its card look for frames before they sleep unless told otherwise, in microseconds: with 20, one
+/// launch in some misses the answers of a round trip on one host.
+pub const UNIKERNEL_SPIN: u32 = 50;
+
 /// The sandbox that runs the unikernel.
 pub struct UnikernelSandbox<F> {
     housing: Housing,
@@ -61,7 +65,7 @@ pub struct UnikernelSandbox<F> {
     attach: F,
     networked: bool,
     wire: bool,
-    spin: Option<u32>,
+    spin: bool,
     launched: u64,
     enclosure: OnceCell<Option<Enclosure>>,
 }
@@ -83,7 +87,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
             attach,
             networked: true,
             wire: false,
-            spin: None,
+            spin: true,
             launched: 0,
             enclosure: OnceCell::new(),
         }
@@ -96,10 +100,11 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
         Self { wire: true, ..self }
     }
 
-    /// The same, where both sides look for frames so many microseconds long before they sleep; as the monitor has it for `None`.
+    /// The same, where both sides sleep at once when there is no frame, and look for none. A virtual machine is then the sandbox
+    /// `vm-unikernel-sleeping`.
     #[must_use]
-    pub fn with_spin(self, microseconds: Option<u32>) -> Self {
-        Self { spin: microseconds, ..self }
+    pub fn without_spin(self) -> Self {
+        Self { spin: false, ..self }
     }
 
     /// The same without a network: no tap is attached, and what serves is refused. A virtual machine is then the sandbox
@@ -131,8 +136,8 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
             Housing::Process => command.arg("process"),
         };
         command.args(["--workload", &words, "--segmentation", if self.wire { "wire" } else { "offload" }]);
-        if let Some(microseconds) = self.spin {
-            command.arg("--spin").arg(microseconds.to_string());
+        if !self.spin {
+            command.args(["--spin", "0"]);
         }
         if let Some(socket) = control {
             command.arg("--control").arg(socket);
@@ -150,8 +155,9 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
 impl<F: FnMut() -> Result<Attachment, AttachError>> Sandbox for UnikernelSandbox<F> {
     fn name(&self) -> &str {
         match self.housing {
-            Housing::VirtualMachine { .. } if self.networked => "vm-unikernel",
-            Housing::VirtualMachine { .. } => "vm-unikernel-none",
+            Housing::VirtualMachine { .. } if !self.networked => "vm-unikernel-none",
+            Housing::VirtualMachine { .. } if !self.spin => "vm-unikernel-sleeping",
+            Housing::VirtualMachine { .. } => "vm-unikernel",
             Housing::Process => "unikernel-process",
         }
     }

@@ -83,19 +83,26 @@ pub struct ContainerSandbox {
     program: Arc<OwnedFd>,
     network: SandboxNetwork,
     cgroups: Option<(Cgroups, Limits)>,
+    spin: Option<u32>,
     launched: u64,
 }
 
 impl ContainerSandbox {
     /// A sandbox of this name, whose workloads are run by the agent behind `program` (a sealed memfd).
     pub fn new(name: &str, program: Arc<OwnedFd>, network: SandboxNetwork) -> Self {
-        Self { name: name.into(), program, network, cgroups: None, launched: 0 }
+        Self { name: name.into(), program, network, cgroups: None, spin: None, launched: 0 }
     }
 
     /// Puts each container into a cgroup of its own with these limits.
     pub fn limited(mut self, cgroups: Cgroups, limits: Limits) -> Self {
         self.cgroups = Some((cgroups, limits));
         self
+    }
+
+    /// The same, where a server looks for requests so many microseconds long before it sleeps.
+    #[must_use]
+    pub fn with_spin(self, microseconds: u32) -> Self {
+        Self { spin: Some(microseconds), ..self }
     }
 
     /// The network.
@@ -109,7 +116,10 @@ impl ContainerSandbox {
     }
 
     fn specification(&self, workload: &Workload) -> Specification {
-        let arguments = workload.arguments();
+        let mut arguments = workload.arguments();
+        if let (Workload::Serve { .. }, Some(microseconds)) = (workload, self.spin) {
+            arguments.extend(["--spin".into(), microseconds.to_string()]);
+        }
         let Workload::Program { .. } = workload else {
             let arguments = std::iter::once("agent".to_owned()).chain(arguments).collect();
             return Specification::container(Program::Descriptor(self.program.clone()), arguments);

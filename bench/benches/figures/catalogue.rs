@@ -214,6 +214,22 @@ pub(crate) const FIGURES: &[Figure] = &[
         measure: cells::unikernel_round_trip_cost,
     },
     Figure {
+        name: "unikernel.round-trip-polling",
+        text: "the same median round trip to the unikernel VM, which spins for 50 us",
+        against: "the same to a container on the same bridge whose server looks for requests for 50 us before it sleeps",
+        unit: "ratio of ns",
+        goal: Goal::Shown,
+        measure: cells::unikernel_round_trip_polling,
+    },
+    Figure {
+        name: "unikernel.round-trip-polling-cost",
+        text: "CPU time of load generator and unikernel VM, which spins for 50 us, per such round trip",
+        against: "the same to a container on the same bridge whose server looks for requests for 50 us before it sleeps",
+        unit: "ratio of ns",
+        goal: Goal::Shown,
+        measure: cells::unikernel_round_trip_polling_cost,
+    },
+    Figure {
         name: "unikernel.round-trip-sleeping",
         text: "the same median round trip to a unikernel VM that does not spin, less 35 us",
         against: "the same to a container on the same bridge",

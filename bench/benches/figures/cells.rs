@@ -102,14 +102,21 @@ pub(crate) fn unikernel_gone() -> anyhow::Result<Pair> {
 }
 
 pub(crate) fn unikernel_round_trip() -> anyhow::Result<Pair> {
-    let [ours, theirs] = round_trips("tcp.round-trip.median", nanoseconds);
-    pairs(ours, theirs)
+    round_trips(UNIKERNEL, CONTAINER)
 }
 
 /// CPU nanoseconds of load generator and server for each round trip.
 pub(crate) fn unikernel_round_trip_cost() -> anyhow::Result<Pair> {
-    let [ours, theirs] = round_trips("tcp.round-trip.cost", for_each);
-    pairs(ours, theirs)
+    round_trip_costs(UNIKERNEL, CONTAINER)
+}
+
+/// Beside a container whose server looks for requests as long as the unikernel looks for frames.
+pub(crate) fn unikernel_round_trip_polling() -> anyhow::Result<Pair> {
+    round_trips(UNIKERNEL, POLLING_CONTAINER)
+}
+
+pub(crate) fn unikernel_round_trip_polling_cost() -> anyhow::Result<Pair> {
+    round_trip_costs(UNIKERNEL, POLLING_CONTAINER)
 }
 
 /// How much longer than a container's a unikernel's round trip may be where nobody looks for frames, in nanoseconds.
@@ -117,31 +124,35 @@ const SLEEPING: f64 = 35_000.0;
 
 /// The round trip to a unikernel that sleeps at once, less [`SLEEPING`]: at most the container's.
 pub(crate) fn unikernel_sleeping_round_trip() -> anyhow::Result<Pair> {
-    let [ours, theirs] = round_trips("tcp.round-trip.median", nanoseconds);
-    let mut pair = sleeping(ours, theirs)?;
+    let mut pair = round_trips(SLEEPING_UNIKERNEL, CONTAINER)?;
     // No less than a nanosecond: ratios are of what is above zero.
     Ok(Box::new(move || pair().map(|(ours, theirs)| ((ours - SLEEPING).max(1.0), theirs))))
 }
 
 /// CPU nanoseconds for each round trip to a unikernel that sleeps at once.
 pub(crate) fn unikernel_sleeping_round_trip_cost() -> anyhow::Result<Pair> {
-    let [ours, theirs] = round_trips("tcp.round-trip.cost", for_each);
-    sleeping(ours, theirs)
+    round_trip_costs(SLEEPING_UNIKERNEL, CONTAINER)
 }
 
-/// One-byte round trips between the host and the unikernel, and a container, on its bridge.
-fn round_trips(metric: &'static str, read: fn(&Value) -> Option<f64>) -> [Place; 2] {
-    ["vm-unikernel", "container-bridge"].map(|sandbox| Place {
-        experiment: "latency",
-        sandbox,
-        metric,
-        parameters: &[("path", "host")],
-        read,
-    })
+const CONTAINER: &str = "container-bridge";
+const POLLING_CONTAINER: &str = "container-bridge-polling";
+const UNIKERNEL: &str = "vm-unikernel";
+const SLEEPING_UNIKERNEL: &str = "vm-unikernel-sleeping";
+
+/// One-byte round trips between the host and two sandboxes on its bridge: their medians.
+fn round_trips(ours: &'static str, theirs: &'static str) -> anyhow::Result<Pair> {
+    let [ours, theirs] = [ours, theirs].map(|sandbox| round_trip("tcp.round-trip.median", nanoseconds, sandbox));
+    pairs(ours, theirs)
 }
 
-fn sleeping(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
-    pairs_on(Bed::start_with(&[ours, theirs], Settings { spin: Some(0), ..Settings::default() })?, ours, theirs)
+/// The CPU time of each.
+fn round_trip_costs(ours: &'static str, theirs: &'static str) -> anyhow::Result<Pair> {
+    let [ours, theirs] = [ours, theirs].map(|sandbox| round_trip("tcp.round-trip.cost", for_each, sandbox));
+    pairs(ours, theirs)
+}
+
+fn round_trip(metric: &'static str, read: fn(&Value) -> Option<f64>, sandbox: &'static str) -> Place {
+    Place { experiment: "latency", sandbox, metric, parameters: &[("path", "host")], read }
 }
 
 pub(crate) fn unikernel_upload() -> anyhow::Result<Pair> {
@@ -220,11 +231,7 @@ pub(crate) fn monitor_memory() -> anyhow::Result<Pair> {
 }
 
 fn pairs(ours: Place, theirs: Place) -> anyhow::Result<Pair> {
-    pairs_on(Bed::start(&[ours, theirs])?, ours, theirs)
-}
-
-fn pairs_on(bed: Bed, ours: Place, theirs: Place) -> anyhow::Result<Pair> {
-    let bed = RefCell::new(bed);
+    let bed = RefCell::new(Bed::start(&[ours, theirs])?);
     Ok(Box::new(move || both(|| bed.borrow_mut().measured(ours), || bed.borrow_mut().measured(theirs))))
 }
 

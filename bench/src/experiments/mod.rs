@@ -109,13 +109,16 @@ impl Experiment {
     }
 
     /// What one cell of it yields in a sandbox. QEMU's machines are peers in starting alone, user-mode Linux in memory too; a machine
-    /// that is another's with another start differs in that alone.
+    /// that is another's with another start differs in that alone, and what waits in another way differs in how soon it answers.
     fn points(&self, kind: &Kind) -> Vec<Point> {
         let (start, memory) = (self.name == startup::EXPERIMENT.name, self.name == memory::EXPERIMENT.name);
-        if ((kind.is_qemu() || kind.is_another_start()) && !start) || (kind.is_user_mode() && !start && !memory) {
-            return Vec::new();
-        }
-        (self.points)(kind)
+        let takes_part = match kind {
+            kind if kind.is_qemu() || kind.is_another_start() => start,
+            kind if kind.is_user_mode() => start || memory,
+            kind if kind.is_another_wait() => self.name == latency::EXPERIMENT.name,
+            _ => true,
+        };
+        if takes_part { (self.points)(kind) } else { Vec::new() }
     }
 
     /// Measures one cell. Every point has a value or an error in its place; a failure is never a zero and never a stop.

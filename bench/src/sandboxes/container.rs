@@ -4,6 +4,7 @@ use crate::programs::Program;
 use crate::testbed::cgroups;
 use crate::testbed::network::OwnNetworks;
 use anyhow::Context;
+use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use isobench_runtime::cgroup::{Cgroups, Limits};
 use isobench_runtime::network::{BridgeNetwork, Namespace};
 use isobench_runtime::{ContainerSandbox, Mode, SandboxNetwork};
@@ -49,6 +50,12 @@ impl Containers {
             Mode::Container => return Ok(Box::new(self.joining(name, attached(&networks.bridge))?)),
         };
         Ok(Box::new(self.with(name, network)))
+    }
+
+    /// A sandbox on the default bridge whose server looks for requests as long as the unikernel looks for frames.
+    pub(super) fn polling(&self, name: &str, networks: &OwnNetworks) -> ContainerSandbox {
+        let network = SandboxNetwork::Bridge { network: networks.bridge.clone(), publish: None };
+        self.with(name, network).with_spin(UNIKERNEL_SPIN)
     }
 
     pub(super) fn with(&self, name: &str, network: SandboxNetwork) -> ContainerSandbox {

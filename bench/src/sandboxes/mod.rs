@@ -71,6 +71,12 @@ const fn kind(name: &'static str, family: Family, network: Network) -> Kind {
     Kind { name, family, network }
 }
 
+/// The container whose server looks for requests before it sleeps.
+const POLLING: &str = "container-bridge-polling";
+
+/// The unikernel that sleeps at once when there is no frame.
+const SLEEPING: &str = "vm-unikernel-sleeping";
+
 /// The unikernel without a network.
 const ALONE: &str = "vm-unikernel-none";
 
@@ -94,8 +100,10 @@ pub const KINDS: &[Kind] = &[
     kind("container-container", Family::Container, Network::Joined),
     kind("container-none", Family::Container, Network::None),
     kind("container-bridge", Family::Container, Network::Bridged),
+    kind(POLLING, Family::Container, Network::Bridged),
     kind("container-custom", Family::Container, Network::Bridged),
     kind("vm-unikernel", Family::Unikernel, Network::Bridged),
+    kind(SLEEPING, Family::Unikernel, Network::Bridged),
     kind(ALONE, Family::Unikernel, Network::None),
     kind(RESTORED, Family::Unikernel, Network::Bridged),
     kind("vm-linux", Family::Linux, Network::Bridged),
@@ -133,6 +141,11 @@ impl Kind {
     /// Whether it differs from another kind in how it starts alone: it is restored, or has no network to wait for.
     pub fn is_another_start(&self) -> bool {
         self.is_restored() || self.name == ALONE
+    }
+
+    /// Whether it differs from another kind in how it waits for requests alone.
+    pub fn is_another_wait(&self) -> bool {
+        [POLLING, SLEEPING].contains(&self.name)
     }
 
     /// Whether it is one of QEMU's machines, which boot for seconds where they are emulated.
@@ -230,9 +243,9 @@ pub(crate) fn find(
                 process::BareProcess::new(agent).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}")),
             ),
             "unikernel-process" => unikernel(Housing::Process, vmm, networks),
-            "vm-unikernel" if kvm.runs_unikernel() => {
-                let sandbox = virtual_machine::unikernel(MACHINE, vmm, networks);
-                Ok((Box::new(sandbox.with_spin(settings.spin)), None))
+            "vm-unikernel" if kvm.runs_unikernel() => unikernel(MACHINE, vmm, networks),
+            SLEEPING if kvm.runs_unikernel() => {
+                Ok((Box::new(virtual_machine::unikernel(MACHINE, vmm, networks).without_spin()), None))
             }
             ALONE if kvm.runs_unikernel() => {
                 Ok((Box::new(virtual_machine::unikernel(MACHINE, vmm, networks).without_network()), None))
@@ -249,10 +262,11 @@ pub(crate) fn find(
                     false => made(booted),
                 }
             }
-            "vm-unikernel" | ALONE | RESTORED | "vm-linux" | RESTORED_LINUX => Err(match &kvm {
+            "vm-unikernel" | SLEEPING | ALONE | RESTORED | "vm-linux" | RESTORED_LINUX => Err(match &kvm {
                 Verdict::None(_) => doctor::kvm().with_remedy(),
                 Verdict::Software { .. } | Verdict::Full => kvm.to_string(),
             }),
+            POLLING => Ok((Box::new(containers.polling(POLLING, networks)), None)),
             name if name.starts_with("container-") => {
                 containers.sandbox(name, networks).map(|sandbox| (sandbox, None)).map_err(|error| format!("{error:#}"))
             }
@@ -277,7 +291,7 @@ pub(crate) fn find(
         };
         let emulation = match kind.name {
             _ if kvm.runs_linux() => None,
-            "vm-unikernel" | ALONE | RESTORED => Some("software KVM".to_owned()),
+            "vm-unikernel" | SLEEPING | ALONE | RESTORED => Some("software KVM".to_owned()),
             _ => kind.is_qemu().then(|| qemu::EMULATION.to_owned()),
         };
         Candidate { kind, version, emulation, sandbox, gaps: BTreeMap::new() }

@@ -58,8 +58,6 @@ pub struct Settings {
     pub quick: bool,
     /// The engine whose sandboxes this testbed is for; our own and the other peers' where there is none.
     pub engine: Option<EngineSettings>,
-    /// How long guest and card of `vm-unikernel` look for frames before they sleep, in microseconds, where that is not as usual.
-    pub spin: Option<u32>,
 }
 
 /// An engine that a testbed is to be made for.
@@ -80,7 +78,6 @@ impl Default for Settings {
             run: journal::own_name().unwrap_or_else(|_| format!("{}-0", std::process::id())),
             quick: true,
             engine: None,
-            spin: None,
         }
     }
 }

@@ -13,8 +13,10 @@ use connect::Hands;
 use datagrams::Datagrams;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 use work::Workshop;
 
 /// The sockets of a server: TCP and UDP on the same port.
@@ -24,6 +26,7 @@ pub struct Sockets {
     datagrams: Datagrams,
     workshop: Workshop,
     hands: Hands,
+    spin: Duration,
 }
 
 /// Asks the kernel for huge pages under memory of which nothing was written yet; says whether it may give some.
@@ -39,7 +42,7 @@ impl Sockets {
         let datagrams = Datagrams::new(UdpSocket::bind(listener.local_addr()?)?)?;
         // One thread waits for both, and must never wait for a connection that was there a moment ago.
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, datagrams, workshop: Workshop::default(), hands: Hands::default() })
+        Ok(Self { listener, datagrams, workshop: Workshop::default(), hands: Hands::default(), spin: Duration::ZERO })
     }
 
     /// The same, with a way to ask for huge pages, where work is to be done on them. It takes a call without a safe wrapper
@@ -48,6 +51,12 @@ impl Sockets {
     pub fn with_huge_pages(mut self, advise: Advise) -> Self {
         self.workshop.advise = Some(advise);
         self
+    }
+
+    /// The same, where a connection that answers each message looks for the next one so long before it sleeps, as the unikernel does.
+    #[must_use]
+    pub fn with_spin(self, spin: Duration) -> Self {
+        Self { spin, ..self }
     }
 
     /// The address of both.
@@ -85,8 +94,8 @@ impl Sockets {
         match self.listener.accept() {
             Ok((stream, _)) => {
                 // Without a thread (EAGAIN under a process limit) the connection is dropped, and the client sees a reset.
-                let (workshop, hands) = (self.workshop.clone(), self.hands.clone());
-                let _ = std::thread::Builder::new().spawn(move || converse(stream, &workshop, &hands));
+                let (workshop, hands, spin) = (self.workshop.clone(), self.hands.clone(), self.spin);
+                let _ = std::thread::Builder::new().spawn(move || converse(stream, &workshop, &hands, spin));
                 Ok(())
             }
             Err(error)
@@ -106,7 +115,7 @@ impl Sockets {
 ///
 /// # Errors
 /// When the peer does not speak the protocol or the connection breaks.
-fn converse(mut stream: TcpStream, workshop: &Workshop, hands: &Hands) -> Result<()> {
+fn converse(mut stream: TcpStream, workshop: &Workshop, hands: &Hands, spin: Duration) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let mut bytes = [0; Request::SIZE];
@@ -117,7 +126,7 @@ fn converse(mut stream: TcpStream, workshop: &Workshop, hands: &Hands) -> Result
         Operation::Sink => sink(&mut stream, request.length, None),
         Operation::Meter => sink(&mut stream, request.length, Some(METER_MILLISECONDS * 1_000_000)),
         Operation::Source => source(&mut stream, request.length),
-        Operation::Echo => echo(&mut stream),
+        Operation::Echo => echo(&mut stream, spin),
         Operation::Work => work::work(&mut stream, workshop),
         Operation::Connect => connect::connect(&mut stream, hands),
     }
@@ -165,14 +174,30 @@ fn source(stream: &mut TcpStream, length: u64) -> Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-fn echo(stream: &mut TcpStream) -> Result<()> {
+fn echo(stream: &mut TcpStream, spin: Duration) -> Result<()> {
     let mut buffer = vec![0_u8; 16 * 1024];
     loop {
-        match stream.read(&mut buffer)? {
+        match read(stream, &mut buffer, spin)? {
             0 => return stream.shutdown(Shutdown::Write),
             count => stream.write_all(&buffer[..count])?,
         }
     }
+}
+
+/// Reads what there is, and looks for it so long before it sleeps. The socket itself blocks: a flag of the one call does not
+/// (recv(2), `MSG_DONTWAIT`).
+fn read(stream: &mut TcpStream, buffer: &mut [u8], spin: Duration) -> Result<usize> {
+    if !spin.is_zero() {
+        let begun = Instant::now();
+        while begun.elapsed() < spin {
+            match recv(&*stream, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((_, count)) => return Ok(count),
+                Err(Errno::AGAIN | Errno::INTR) => std::hint::spin_loop(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    stream.read(buffer)
 }
 
 #[cfg(test)]
@@ -180,7 +205,6 @@ mod tests {
     use super::*;
     use crate::{Drive, Traffic, client};
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     /// A server on a port of its own, for as long as the tests run.
     pub(super) fn started() -> SocketAddr {
@@ -240,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn who_looks_for_messages_answers_them_too() {
+        // Both those that come within the time and those that come later.
+        for spin in [Duration::from_micros(1), Duration::from_secs(3600)] {
+            let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap().with_spin(spin);
+            let address = sockets.address().unwrap();
+            std::thread::spawn(move || sockets.serve());
+            let outcome = client::drive(&drive(address, Traffic::RoundTrips { bytes: 1 }));
+            assert_eq!(outcome.error, None);
+            assert!(outcome.completed > 0);
+        }
+    }
+
+    #[test]
     fn several_connections_are_in_flight_at_once() {
         let outcome = driven(Traffic::Connections { in_flight: 4 });
         let histogram = decoded(&outcome.histogram);
@@ -266,7 +303,7 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut [0; Request::SIZE]).unwrap();
             std::thread::sleep(stall);
-            let _ = echo(&mut stream);
+            let _ = echo(&mut stream, Duration::ZERO);
         });
         let drive = Drive { warm_up: 0, ..drive(address, Traffic::Load { rate: 1000, connections: 1 }) };
         let outcome = client::drive(&drive);

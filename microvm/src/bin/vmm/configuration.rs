@@ -11,16 +11,14 @@ use isobench_guest::contract::Task;
 use isobench_microvm::jail::NetworkNamespace;
 use isobench_microvm::linux::BalloonKind;
 use isobench_microvm::memory::Pages;
+use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-/// How long a unikernel and its card look for frames before they sleep, in microseconds: with 20, one
-/// launch in some misses the answers of a round trip on one host.
-pub(crate) const UNIKERNEL_SPIN: u32 = 50;
-/// The same for the card of a Linux guest, in microseconds.
+/// How long the card of a Linux guest looks for frames before it sleeps, in microseconds.
 pub(crate) const LINUX_SPIN: u32 = 50;
 /// Memory of a Linux guest unless told otherwise: a distribution's kernel unpacks itself in half of it.
 const LINUX_MEMORY: u64 = 128 << 20;

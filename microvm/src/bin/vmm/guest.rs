@@ -1,6 +1,6 @@
 //! From a configuration to a guest, and from a guest to its end.
 
-use crate::configuration::{Configuration, LINUX_SPIN, Linux, Restore, UNIKERNEL_SPIN, Unikernel};
+use crate::configuration::{Configuration, LINUX_SPIN, Linux, Restore, Unikernel};
 use crate::error::ArgumentError;
 use crate::open::{Descriptors, read_agent, read_archive, read_files};
 use crate::values::{Address, FileName, HostName, Mac, Microseconds, Mtu, Seconds, Value};
@@ -10,6 +10,7 @@ use isobench_microvm::jail::{Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, Ending, Network};
 use isobench_microvm::operation::Operation;
 use isobench_microvm::outcome::Outcome;
+use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use isobench_microvm::snapshot::{GuestKind, MachineState};
 use isobench_microvm::unikernel;
 use isobench_workload::Stages;

@@ -18,6 +18,7 @@ use isobench_workload::{Drive, Probe, Stage, Stages, announcement, client, clock
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut stages = Stages::default();
@@ -42,7 +43,7 @@ type Failure = Box<dyn std::error::Error>;
 fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8, Failure> {
     let workload = arguments
         .next()
-        .ok_or("no workload given: exit, idle, serve PORT, memory BYTES, freed BYTES, drive JSON or probe JSON")?;
+        .ok_or("no workload given: exit, idle, serve PORT [--spin MICROSECONDS], memory BYTES, freed BYTES, drive JSON or probe JSON")?;
     let mut argument = |what: &str| arguments.next().ok_or_else(|| format!("{workload} needs {what}"));
     match workload.as_str() {
         "exit" => say(&announcement::format(&stages)).map(|()| 0),
@@ -52,7 +53,12 @@ fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8
         }
         "serve" => {
             let port = argument("a port")?;
-            serve(&port, stages).map(|()| 0)
+            let spin = match arguments.next().as_deref() {
+                None => Duration::ZERO,
+                Some("--spin") => microseconds(arguments.next())?,
+                Some(other) => return Err(format!("serve has no argument `{other}`").into()),
+            };
+            serve(&port, spin, stages).map(|()| 0)
         }
         "memory" => {
             let _held = hold(&argument("a number of bytes")?)?;
@@ -79,13 +85,19 @@ fn run(mut arguments: impl Iterator<Item = String>, stages: Stages) -> Result<u8
     }
 }
 
-fn serve(port: &str, mut stages: Stages) -> Result<(), Failure> {
+fn microseconds(text: Option<String>) -> Result<Duration, Failure> {
+    let text = text.ok_or("--spin needs a number of microseconds")?;
+    let number: u32 = text.parse().map_err(|_| format!("`{text}` is no number of microseconds"))?;
+    Ok(Duration::from_micros(number.into()))
+}
+
+fn serve(port: &str, spin: Duration, mut stages: Stages) -> Result<(), Failure> {
     let number: u16 = port.parse().map_err(|_| format!("`{port}` is no TCP port"))?;
     let sockets = Sockets::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, number)))
         .map_err(|error| format!("listen on TCP and UDP port {number}: {error}"))?;
     stages.stamp(Stage::Listening, clock::now());
     say(&announcement::format(&stages))?;
-    Ok(sockets.with_huge_pages(system::huge_pages).serve()?)
+    Ok(sockets.with_huge_pages(system::huge_pages).with_spin(spin).serve()?)
 }
 
 /// Memory of which each page was written to, so that the kernel had to give it.
