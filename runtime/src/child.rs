@@ -315,17 +315,16 @@ fn join_namespaces(plan: &Plan) -> StepResult {
 }
 
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
-    await_state(plan, shared, Shared::ATTACHED)
+    match &plan.network {
+        NetworkPlan::Attached(_) => shared.await_network(Shared::ATTACHED).map_err(|errno| (0, errno)),
+        NetworkPlan::Untouched | NetworkPlan::LoopbackOnly | NetworkPlan::AttachedAhead => Ok(()),
+    }
 }
 
 /// The bridge forwards only some time after the container's end is up; a program that ran before would lose its first packet
 /// and wait a second for the next one.
 fn await_network(plan: &Plan, shared: &Shared) -> StepResult {
-    await_state(plan, shared, Shared::SETTLED)
-}
-
-fn await_state(plan: &Plan, shared: &Shared, state: u32) -> StepResult {
-    if plan.awaits_host() { shared.await_network(state).map_err(|errno| (0, errno)) } else { Ok(()) }
+    if plan.awaits_host() { shared.await_network(Shared::SETTLED).map_err(|errno| (0, errno)) } else { Ok(()) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {
@@ -338,7 +337,7 @@ fn name_host(plan: &Plan) -> StepResult {
 fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
     let failed = |errno| (0, errno);
     match &plan.network {
-        NetworkPlan::Untouched => Ok(()),
+        NetworkPlan::Untouched | NetworkPlan::AttachedAhead => Ok(()),
         NetworkPlan::LoopbackOnly => {
             use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);

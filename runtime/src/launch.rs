@@ -29,7 +29,7 @@ pub struct Launched {
 /// Launches a validated plan. When this returns, the program runs (or, with a start order, all but that is done); on any
 /// error the process is gone.
 pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
-    let endpoint = plan.endpoint.take();
+    let (endpoint, ahead) = (plan.endpoint.take(), plan.ahead.take());
     let waits = plan.start_order.is_some();
     let dumpable = plan.user.is_some().then(rustix::process::dumpable_behavior).and_then(Result::ok);
     let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));
@@ -41,11 +41,15 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
 
     // attach, settle: what only this process can do for the child, while the child builds its root and limits itself.
     if let Some(endpoint) = endpoint.as_ref().filter(|_| plan.awaits_host()) {
-        let connected = endpoint.attach(&PeerNamespace::Process(pid)).and_then(|()| {
-            shared.attached();
-            shared.await_configuration();
-            if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
-        });
+        let connected = match ahead {
+            // What is taken here must be gone when this returns: it would keep the namespace, and with it the link.
+            Some(ahead) => endpoint.attach_ahead(&ahead),
+            None => endpoint.attach(&PeerNamespace::Process(pid)).and_then(|()| {
+                shared.attached();
+                shared.await_configuration();
+                if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
+            }),
+        };
         if let Err(error) = connected {
             // A child that has failed takes its namespace along: then there was nothing to connect.
             let cause = shared.failure();

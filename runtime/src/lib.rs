@@ -23,7 +23,8 @@
 //! 4. **name_host**; **set_parameters** ([`parameters`]): what else belongs to its own namespaces.
 //! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
 //! 6. **await_host**: until step 3 above is done.
-//! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there.
+//! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there. Both are left out where
+//!    the namespace was there before the process ([`NetworkMode::AttachedAhead`]): then step 3 above includes it.
 //! 8. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
 //! 9. **limit_resources**: limits, a session and a keyring of its own.
 //! 10. **open_terminal** ([`terminal`]): only where it is asked for.

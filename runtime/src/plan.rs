@@ -4,7 +4,7 @@
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
-use crate::network::{Configuration, Endpoint};
+use crate::network::{Configuration, EmptyNamespace, Endpoint};
 use crate::parameters::{self, Parameter};
 use crate::prepared::PreparedNetwork;
 use crate::root::{self, Mount, RootPlan};
@@ -69,6 +69,9 @@ pub enum NetworkMode {
     /// One of its own that is attached to a network. The host's side is connected by the launching process while the child
     /// builds its root; the inside is configured by the child, with messages prepared beforehand, once the link is there.
     Attached(Endpoint),
+    /// The same in a namespace that was made while the rest was got ready. All of the network is then the launching process's
+    /// to do, while the child builds its root. Not with a user namespace of the container's own.
+    AttachedAhead(Endpoint, EmptyNamespace),
     /// One that was made ahead of the launch.
     Prepared(PreparedNetwork),
 }
@@ -252,6 +255,8 @@ pub(crate) enum NetworkPlan {
     Untouched,
     LoopbackOnly,
     Attached(Configuration),
+    /// Connected and configured by the launching process.
+    AttachedAhead,
 }
 
 #[derive(Debug)]
@@ -281,6 +286,7 @@ pub struct Plan {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) network: NetworkPlan,
     pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) ahead: Option<EmptyNamespace>,
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) dropped: Vec<CapabilitySet>,
     pub(crate) no_new_privileges: bool,
@@ -319,7 +325,7 @@ impl Plan {
         } else {
             None
         };
-        let (mut endpoint, mut joined_namespaces) = (None, asked.joined_namespaces);
+        let (mut endpoint, mut ahead, mut joined_namespaces) = (None, None, asked.joined_namespaces);
         let not_the_hosts = !matches!(asked.network, NetworkMode::Host);
         let own_network = matches!(asked.network, NetworkMode::None | NetworkMode::Attached(_));
         let network = match asked.network {
@@ -338,6 +344,15 @@ impl Plan {
                 let configuration = attached.configuration().clone();
                 endpoint = Some(attached);
                 NetworkPlan::Attached(configuration)
+            }
+            // To join it takes privilege over its owner, which is the launching process's user namespace.
+            NetworkMode::AttachedAhead(..) if namespaces.user => {
+                return Err(Error::invalid("a network namespace made ahead", "cannot go with a user namespace"));
+            }
+            NetworkMode::AttachedAhead(attached, namespace) => {
+                joined_namespaces.insert(0, Arc::clone(&namespace.namespace));
+                (endpoint, ahead) = (Some(attached), Some(namespace));
+                NetworkPlan::AttachedAhead
             }
         };
         let cgroup_joins = match &asked.cgroup {
@@ -361,6 +376,7 @@ impl Plan {
             parameters: parameters::parameters(asked.parameters, not_the_hosts, namespaces.ipc)?,
             network,
             endpoint,
+            ahead,
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),
             capabilities: asked.capabilities,
             no_new_privileges: asked.no_new_privileges,
@@ -385,7 +401,7 @@ impl Plan {
 
     /// Whether the child has to wait for something that only the launching process can do for it.
     pub(crate) fn awaits_host(&self) -> bool {
-        matches!(self.network, NetworkPlan::Attached(_))
+        matches!(self.network, NetworkPlan::Attached(_) | NetworkPlan::AttachedAhead)
     }
 
     /// The cgroup into which clone3 itself puts the child (version 2).

@@ -4,9 +4,9 @@
 
 use isobench_runtime::launch::capture_output;
 use isobench_runtime::network::bridge_network::Settings;
-use isobench_runtime::network::{BridgeNetwork, Firewall, Namespace};
+use isobench_runtime::network::{BridgeNetwork, EmptyNamespace, Firewall, Namespace, Netlink};
 use isobench_runtime::prepared::{PreparedNetwork, Stock};
-use isobench_runtime::{Launched, NetworkMode, Plan, Program, Specification, launch};
+use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Specification, Step, launch};
 use isobench_workload::Resource;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeSet;
@@ -35,22 +35,84 @@ fn main() -> ExitCode {
     let tests = vec![
         trial("each_of_many_gets_a_network_of_its_own_from_the_stock", each_of_many_gets_a_network_of_its_own),
         trial("a_network_that_nobody_took_leaves_nothing", a_network_that_nobody_took_leaves_nothing),
+        trial("a_namespace_made_meanwhile_is_attached", a_namespace_made_meanwhile_is_attached),
+        trial("a_launch_that_fails_leaves_no_link", a_launch_that_fails_leaves_no_link),
+        trial("a_namespace_of_another_user_is_refused", a_namespace_of_another_user_is_refused),
         trial("without_a_network_there_is_lo_alone", without_a_network_there_is_lo_alone),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
 
 /// Runs a shell script in a container with this network; what it said, and the container.
-fn said(network: PreparedNetwork, script: &str) -> Result<(String, Launched), Failed> {
-    let busybox = Program::Descriptor(Arc::new(OwnedFd::from(File::open(BUSYBOX)?)));
-    let arguments = ["busybox", "sh", "-c", script].map(String::from).to_vec();
-    let mut specification = Specification::container(busybox, arguments);
-    specification.network = NetworkMode::Prepared(network);
+fn said(network: NetworkMode, script: &str) -> Result<(String, Launched), Failed> {
+    let mut specification = shell(network, script)?;
     let mut output = capture_output(&mut specification)?;
     let mut launched = launch(Plan::validate(specification)?)?;
     let line = output.line(DEADLINE)?;
     let exit = launched.process.wait(DEADLINE)?;
     if exit.code() == 0 { Ok((line, launched)) } else { Err(format!("{script}: {exit:?}, {line}").into()) }
+}
+
+fn shell(network: NetworkMode, script: &str) -> Result<Specification, Failed> {
+    let busybox = Program::Descriptor(Arc::new(OwnedFd::from(File::open(BUSYBOX)?)));
+    let arguments = ["busybox", "sh", "-c", script].map(String::from).to_vec();
+    let mut specification = Specification::container(busybox, arguments);
+    specification.network = network;
+    Ok(specification)
+}
+
+/// The gateway is the bridge itself: an answer means that packets go both ways from the first one on.
+const PING_AND_TELL: &str =
+    "busybox ping -c 1 -W 2 172.17.0.1 >/dev/null && busybox ip -4 -o addr show eth0 | busybox awk '{print $4}'";
+
+fn a_namespace_made_meanwhile_is_attached() -> Result<(), Failed> {
+    let firewall = Firewall::create("prepared")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    for _ in 0..4 {
+        let endpoint = network.endpoint()?;
+        let address = endpoint.address();
+        let mode = NetworkMode::AttachedAhead(endpoint, EmptyNamespace::create()?);
+        let (said, launched) = said(mode, PING_AND_TELL)?;
+        if said != format!("{address}/16") {
+            return Err(format!("it has {said} in place of {address}").into());
+        }
+        // Nothing that stayed here keeps the link once the container has ended.
+        let endpoint = launched.endpoint.ok_or("a place in the network was lost")?;
+        (Box::new(endpoint) as Box<dyn Resource>).release().map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn a_launch_that_fails_leaves_no_link() -> Result<(), Failed> {
+    let firewall = Firewall::create("prepared")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let mut specification = shell(NetworkMode::AttachedAhead(network.endpoint()?, EmptyNamespace::create()?), "")?;
+    specification.program = Program::Path("/there/is/none".into());
+    match Plan::validate(specification).and_then(launch) {
+        Err(Error::Child { step: Step::Execute, .. }) => {}
+        other => return Err(format!("{other:?}").into()),
+    }
+    // The link goes with the namespace, of which nobody has anything any more.
+    let mut netlink = Netlink::open_in(&Namespace::current()?)?;
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while netlink.links()?.iter().any(|link| link.name.starts_with('v')) {
+        if std::time::Instant::now() > deadline {
+            return Err("the link stays".into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn a_namespace_of_another_user_is_refused() -> Result<(), Failed> {
+    let firewall = Firewall::create("prepared")?;
+    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
+    let mut specification = shell(NetworkMode::AttachedAhead(network.endpoint()?, EmptyNamespace::create()?), "")?;
+    specification.namespaces.user = true;
+    match Plan::validate(specification) {
+        Err(error) if error.to_string().contains("user namespace") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn each_of_many_gets_a_network_of_its_own() -> Result<(), Failed> {
@@ -61,11 +123,7 @@ fn each_of_many_gets_a_network_of_its_own() -> Result<(), Failed> {
     stock.fill()?;
     let mut addresses = BTreeSet::new();
     for _ in 0..8 {
-        // The gateway is the bridge itself: an answer means that packets go both ways from the first one on.
-        let (address, launched) = said(
-            stock.take()?,
-            "busybox ping -c 1 -W 2 172.17.0.1 >/dev/null && busybox ip -4 -o addr show eth0 | busybox awk '{print $4}'",
-        )?;
+        let (address, launched) = said(NetworkMode::Prepared(stock.take()?), PING_AND_TELL)?;
         if !addresses.insert(address.clone()) {
             return Err(format!("{address} was given twice").into());
         }
@@ -94,8 +152,10 @@ fn a_network_that_nobody_took_leaves_nothing() -> Result<(), Failed> {
 
 fn without_a_network_there_is_lo_alone() -> Result<(), Failed> {
     let stock = Stock::new(1, PreparedNetwork::alone)?;
-    let (links, launched) =
-        said(stock.take()?, "busybox ip -o link | busybox awk '{printf \"%s\", $2} END {print \"\"}'")?;
+    let (links, launched) = said(
+        NetworkMode::Prepared(stock.take()?),
+        "busybox ip -o link | busybox awk '{printf \"%s\", $2} END {print \"\"}'",
+    )?;
     if links != "lo:" || launched.endpoint.is_some() {
         return Err(format!("there is {links}").into());
     }

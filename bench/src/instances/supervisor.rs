@@ -1,6 +1,6 @@
 //! The process that looks after one container: it launches it, keeps its log, carries streams, takes orders, and ends with it.
 //!
-//! It has one thread and waits in one place ([poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)). It is a copy of its
+//! Once it has launched, it has one thread and waits in one place ([poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)). It is a copy of its
 //! starter, which says the first [`Order`] over a socket; its working directory is the container's, its name `isobench-keeper`.
 
 mod ending;

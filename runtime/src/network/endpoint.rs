@@ -1,7 +1,9 @@
 //! A place in a network: a container's, with a veth pair, or a virtual machine's, with a tap.
 
 use super::inside::{self, Configuration, Interface, Ipv6};
-use super::{BridgeNetwork, Lease, Mac, Namespace, Netlink, NetworkError, PeerNamespace, Route, Tap, Veth};
+use super::{
+    BridgeNetwork, EmptyNamespace, Lease, Mac, Namespace, Netlink, NetworkError, PeerNamespace, Route, Tap, Veth,
+};
 use isobench_workload::{Aftermath, Released, Resource};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -76,6 +78,15 @@ impl Endpoint {
     /// Makes the veth pair: the host's end a port of the bridge and up, the container's end in its namespace.
     pub fn attach(&self, container: &PeerNamespace<'_>) -> Result<(), NetworkError> {
         self.make_veth(container, inside::INTERFACE_NAME, Some(inside::INTERFACE))
+    }
+
+    /// The same in a namespace where nobody is yet, and then all that is left to do: when this returns, the bridge carries
+    /// packets to and from it.
+    pub(crate) fn attach_ahead(&self, ahead: &EmptyNamespace) -> Result<(), NetworkError> {
+        self.attach(&PeerNamespace::Descriptor(ahead.namespace.as_fd()))?;
+        let applied = self.configuration.apply_by(ahead.socket.as_fd());
+        applied.map_err(|(step, errno)| NetworkError::system(step.name(), "in a network namespace", errno))?;
+        self.await_carrier()
     }
 
     fn make_veth(

@@ -10,6 +10,7 @@ use super::message::{self, Which};
 use super::netlink::{Answer, Answers, Batch};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -209,11 +210,17 @@ impl Configuration {
         // Protocol 0 is NETLINK_ROUTE.
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map_err(failed)?;
-        send(&socket, &self.bytes, SendFlags::empty()).map_err(failed)?;
+        self.apply_by(socket.as_fd())
+    }
+
+    /// Configures the namespace in which this `NETLINK_ROUTE` socket was opened. Safe in a signal handler.
+    pub(crate) fn apply_by(&self, socket: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
+        let failed = |errno| (Step::Socket, errno);
+        send(socket, &self.bytes, SendFlags::empty()).map_err(failed)?;
         // An error repeats the message that failed; the longest of ours has less than 100 bytes.
         let mut datagram = [0_u8; 512];
         loop {
-            let (length, _) = recv(&socket, &mut datagram, RecvFlags::DONTWAIT).map_err(failed)?;
+            let (length, _) = recv(socket, &mut datagram, RecvFlags::DONTWAIT).map_err(failed)?;
             match self.read(&datagram[..length]) {
                 Verdict::Pending => {}
                 Verdict::Done => return Ok(()),

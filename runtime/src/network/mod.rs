@@ -40,7 +40,7 @@ pub use firewall::{Admission, Firewall, PublishedPort, Reservation};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
 pub use lock_file::{Held, LockFile, Sharing};
-pub use namespace::Namespace;
+pub use namespace::{EmptyNamespace, Namespace};
 pub use netlink::Netlink;
 pub use nft::{Protocol, Redirection};
 pub use pool::{Lease, Pool};

@@ -4,8 +4,10 @@ use super::NetworkError;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use std::sync::Arc;
 use std::thread;
 
 /// A network namespace, kept alive by a descriptor. It has no name and no mount: when the last descriptor, process and
@@ -35,12 +37,15 @@ impl Namespace {
 
     /// A fresh one, empty but for a loopback link that is down.
     pub fn create() -> Result<Self, NetworkError> {
-        on_own_thread(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|source| {
-                NetworkError::system("create", "a network namespace", Errno::from_raw_os_error(source as i32))
-            })?;
-            Self::current()
-        })
+        on_own_thread(Self::of_a_thread)
+    }
+
+    /// One of the calling thread's own, in which it stays.
+    fn of_a_thread() -> Result<Self, NetworkError> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|source| {
+            NetworkError::system("create", "a network namespace", Errno::from_raw_os_error(source as i32))
+        })?;
+        Self::current()
     }
 
     /// Runs something inside: at once where the caller is there already, else on a thread of its own, which ends with it.
@@ -88,6 +93,40 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A fresh network namespace for a container that is yet to be launched
+/// ([`NetworkMode::AttachedAhead`](crate::NetworkMode::AttachedAhead)), with a socket that was opened in it.
+///
+/// Making it is a fifth of a launch on a bridge, and needs nothing that is known about the container: so it can be made on
+/// another processor while the launching process gets the rest ready.
+#[derive(Debug)]
+pub struct EmptyNamespace {
+    pub(crate) namespace: Arc<OwnedFd>,
+    /// Of `NETLINK_ROUTE`: through it the launching process configures the inside without going there.
+    pub(crate) socket: OwnedFd,
+}
+
+impl EmptyNamespace {
+    /// Makes one; the caller stays where it is.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left then.
+    pub fn create() -> Result<Self, NetworkError> {
+        on_own_thread(Self::create_and_stay)
+    }
+
+    /// Makes one and leaves the calling thread in it: for a thread that ends soon, which then needs no other beside it.
+    ///
+    /// # Errors
+    /// As [`EmptyNamespace::create`].
+    pub fn create_and_stay() -> Result<Self, NetworkError> {
+        let Namespace(descriptor) = Namespace::of_a_thread()?;
+        // Protocol 0 is NETLINK_ROUTE.
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .map_err(|source| NetworkError::system("open", "a netlink socket", source))?;
+        Ok(Self { namespace: Arc::new(descriptor), socket })
     }
 }
 
