@@ -181,7 +181,10 @@ pub struct Specification {
     pub start_order: Option<OwnedFd>,
     /// Descriptors that the program has beyond the standard streams, by the numbers that they have here.
     pub kept: Vec<OwnedFd>,
-    /// Whether the kernel kills it when the thread that launches it ends.
+    /// Whether the kernel kills it when the thread that launches it ends
+    /// ([PR_SET_PDEATHSIG(2const)](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)), be it by a kill of its
+    /// process. Without it the container lives on: dropping a [`Process`](isobench_workload::Process) kills it, a launcher that
+    /// is killed drops nothing. Its cgroup stays in either case, since only a process can remove one.
     pub dies_with_parent: bool,
 }
 

@@ -84,13 +84,14 @@ pub struct ContainerSandbox {
     network: SandboxNetwork,
     cgroups: Option<(Cgroups, Limits)>,
     spin: Option<u32>,
+    tied: bool,
     launched: u64,
 }
 
 impl ContainerSandbox {
     /// A sandbox of this name, whose workloads are run by the agent behind `program` (a sealed memfd).
     pub fn new(name: &str, program: Arc<OwnedFd>, network: SandboxNetwork) -> Self {
-        Self { name: name.into(), program, network, cgroups: None, spin: None, launched: 0 }
+        Self { name: name.into(), program, network, cgroups: None, spin: None, tied: false, launched: 0 }
     }
 
     /// Puts each container into a cgroup of its own with these limits.
@@ -103,6 +104,14 @@ impl ContainerSandbox {
     #[must_use]
     pub fn with_spin(self, microseconds: u32) -> Self {
         Self { spin: Some(microseconds), ..self }
+    }
+
+    /// Has the kernel kill each container when the thread that launched it ends, however it does
+    /// ([`Specification::dies_with_parent`]). Without it a container outlives a launcher that is killed, unless something else
+    /// takes it along, such as the pid namespace of a testbed.
+    pub fn tied(mut self) -> Self {
+        self.tied = true;
+        self
     }
 
     /// The network.
@@ -176,6 +185,7 @@ impl Sandbox for ContainerSandbox {
         let mut stages = Stages::default();
         stages.stamp(Stage::Started, clock::now());
         let mut specification = self.specification(workload);
+        specification.dies_with_parent = self.tied;
         let output = capture_output(&mut specification).map_err(self.step("prepare its output"))?;
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         if let Some((cgroups, limits)) = &self.cgroups {

@@ -58,6 +58,7 @@ impl Place {
         let network = SandboxNetwork::Bridge { network: self.network.clone(), publish: None };
         ContainerSandbox::new("container-bridge", Arc::clone(&self.agent), network)
             .limited(self.cgroups.clone(), Limits::default())
+            .tied()
     }
 
     /// Lives until so much time is over, and how many.
