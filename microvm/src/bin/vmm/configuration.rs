@@ -12,6 +12,7 @@ use isobench_microvm::jail::NetworkNamespace;
 use isobench_microvm::linux::BalloonKind;
 use isobench_microvm::memory::Pages;
 use isobench_microvm::sandbox::UNIKERNEL_SPIN;
+use isobench_workload::protocol::PORT;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Read;
@@ -40,211 +41,133 @@ pub(crate) enum Configuration {
     Restore(Box<Restore>),
 }
 
-/// The unikernel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Unikernel {
-    /// What it runs.
-    pub(crate) workload: Value<Workload>,
-    /// An attached tap.
-    pub(crate) tap_fd: Option<Value<Descriptor>>,
-    /// The card's Ethernet address.
-    pub(crate) mac: Option<Value<Mac>>,
-    /// Its IPv4 address.
-    pub(crate) address: Option<Value<Address<Ipv4Addr>>>,
-    /// Its router.
-    pub(crate) gateway: Option<Value<Ipv4Addr>>,
-    /// Size of its memory in bytes.
-    pub(crate) memory: Value<Size>,
-    /// How long it may run, in seconds.
-    pub(crate) deadline: Option<Value<Seconds>>,
-    /// How long both sides look for frames before they sleep, in microseconds.
-    pub(crate) spin: Value<Microseconds>,
-    /// Whether frames may be larger than packets on a wire.
-    pub(crate) segmentation: Value<Segmentation>,
-    /// Whether the monitor makes an empty network to live in, or was started in one.
-    pub(crate) network_namespace: Value<NetworkNamespace>,
-    /// The socket on which requests are taken.
-    pub(crate) control: Option<Value<FileName>>,
+/// Declares what one kind of guest is made of, each field with what it is unless told otherwise, and gives it the fields that all kinds have
+/// in common: its place on a link, how long it may run, and how its monitor lives. One structure holds them all, since a reader of two
+/// (serde's `flatten`) knows neither the line of a mistake nor a field that there is not.
+macro_rules! settings {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ty = $usual:expr,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        pub(crate) struct $name {
+            $($(#[$doc])* pub(crate) $field: $kind,)*
+            /// An attached tap.
+            pub(crate) tap_fd: Option<Value<Descriptor>>,
+            /// The card's Ethernet address.
+            pub(crate) mac: Option<Value<Mac>>,
+            /// Its IPv4 address.
+            pub(crate) address: Option<Value<Address<Ipv4Addr>>>,
+            /// Its router.
+            pub(crate) gateway: Option<Value<Ipv4Addr>>,
+            /// How long it may run, in seconds.
+            pub(crate) deadline: Option<Value<Seconds>>,
+            /// Whether the monitor makes an empty network to live in, or was started in one.
+            pub(crate) network_namespace: Value<NetworkNamespace>,
+            /// The socket on which requests are taken.
+            pub(crate) control: Option<Value<FileName>>,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    $($field: $usual,)*
+                    tap_fd: None,
+                    mac: None,
+                    address: None,
+                    gateway: None,
+                    deadline: None,
+                    network_namespace: Value(NetworkNamespace::Own),
+                    control: None,
+                }
+            }
+        }
+    };
 }
 
-impl Default for Unikernel {
-    fn default() -> Self {
-        let port = isobench_workload::protocol::PORT;
-        Self {
-            workload: Value(Workload { task: Task::Serve, port, touched: 0 }),
-            tap_fd: None,
-            mac: None,
-            address: None,
-            gateway: None,
-            memory: Value(Size(UNIKERNEL_MEMORY)),
-            deadline: None,
-            spin: Value(Microseconds(UNIKERNEL_SPIN)),
-            segmentation: Value(Segmentation(true)),
-            network_namespace: Value(NetworkNamespace::Own),
-            control: None,
-        }
+settings! {
+    /// The unikernel.
+    Unikernel {
+        /// What it runs.
+        workload: Value<Workload> = Value(Workload { task: Task::Serve, port: PORT, touched: 0 }),
+        /// Size of its memory in bytes.
+        memory: Value<Size> = Value(Size(UNIKERNEL_MEMORY)),
+        /// How long both sides look for frames before they sleep, in microseconds.
+        spin: Value<Microseconds> = Value(Microseconds(UNIKERNEL_SPIN)),
+        /// Whether frames may be larger than packets on a wire.
+        segmentation: Value<Segmentation> = Value(Segmentation(true)),
     }
 }
 
-/// Linux.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Linux {
-    /// A vmlinux or bzImage (needed).
-    pub(crate) kernel: Option<PathBuf>,
-    /// The agent; this or `agent-fd` is needed.
-    pub(crate) agent: Option<PathBuf>,
-    /// The same, open already.
-    pub(crate) agent_fd: Option<Value<Descriptor>>,
-    /// A cpio archive that is a part of the initramfs too.
-    pub(crate) archive_fd: Option<Value<Descriptor>>,
-    /// The agent's arguments.
-    pub(crate) argument: Vec<String>,
-    /// Added to the kernel's command line.
-    pub(crate) append: String,
-    /// How many processors it has.
-    pub(crate) cpus: Value<Processors>,
-    /// Size of its memory in bytes.
-    pub(crate) memory: Value<Size>,
-    /// What pages its memory is made of.
-    pub(crate) pages: Value<Pages>,
-    /// Whether all its memory is taken before it runs.
-    pub(crate) populate: Value<Switch>,
-    /// Raw disk images or block devices, each with `:ro` where it is only read.
-    pub(crate) disk: Vec<Value<DiskName>>,
-    /// Whether it has a device that gives random numbers.
-    pub(crate) rng: Value<Switch>,
-    /// A balloon, which also gives back unused memory by itself.
-    pub(crate) balloon: Value<Option<BalloonKind>>,
-    /// Whether the standard streams are those of the program that the agent runs.
-    pub(crate) session: Value<Switch>,
-    /// With a session: the socket on which further programs are taken.
-    pub(crate) exec: Option<Value<FileName>>,
-    /// An attached tap.
-    pub(crate) tap_fd: Option<Value<Descriptor>>,
-    /// The card's Ethernet address.
-    pub(crate) mac: Option<Value<Mac>>,
-    /// Its IPv4 address.
-    pub(crate) address: Option<Value<Address<Ipv4Addr>>>,
-    /// Its router.
-    pub(crate) gateway: Option<Value<Ipv4Addr>>,
-    /// Its IPv6 address.
-    pub(crate) address6: Option<Value<Address<Ipv6Addr>>>,
-    /// Its router for IPv6.
-    pub(crate) gateway6: Option<Value<Ipv6Addr>>,
-    /// Its largest packet, where it is not 1500 bytes.
-    pub(crate) mtu: Option<Value<Mtu>>,
-    /// How long it may run, in seconds.
-    pub(crate) deadline: Option<Value<Seconds>>,
-    /// How long the card looks for frames before it sleeps, in microseconds.
-    pub(crate) spin: Value<Microseconds>,
-    /// Whether the monitor makes an empty network to live in, or was started in one.
-    pub(crate) network_namespace: Value<NetworkNamespace>,
-    /// The socket on which requests are taken.
-    pub(crate) control: Option<Value<FileName>>,
-}
-
-impl Default for Linux {
-    fn default() -> Self {
-        Self {
-            kernel: None,
-            agent: None,
-            agent_fd: None,
-            archive_fd: None,
-            argument: Vec::new(),
-            append: String::new(),
-            cpus: Value(Processors(1)),
-            memory: Value(Size(LINUX_MEMORY)),
-            pages: Value(Pages::System),
-            populate: Value(Switch(false)),
-            disk: Vec::new(),
-            rng: Value(Switch(false)),
-            balloon: Value(None),
-            session: Value(Switch(false)),
-            exec: None,
-            tap_fd: None,
-            mac: None,
-            address: None,
-            gateway: None,
-            address6: None,
-            gateway6: None,
-            mtu: None,
-            deadline: None,
-            spin: Value(Microseconds(LINUX_SPIN)),
-            network_namespace: Value(NetworkNamespace::Own),
-            control: None,
-        }
+settings! {
+    /// Linux.
+    Linux {
+        /// A vmlinux or bzImage (needed).
+        kernel: Option<PathBuf> = None,
+        /// The agent; this or `agent-fd` is needed.
+        agent: Option<PathBuf> = None,
+        /// The same, open already.
+        agent_fd: Option<Value<Descriptor>> = None,
+        /// A cpio archive that is a part of the initramfs too.
+        archive_fd: Option<Value<Descriptor>> = None,
+        /// The agent's arguments.
+        argument: Vec<String> = Vec::new(),
+        /// Added to the kernel's command line.
+        append: String = String::new(),
+        /// How many processors it has.
+        cpus: Value<Processors> = Value(Processors(1)),
+        /// Size of its memory in bytes.
+        memory: Value<Size> = Value(Size(LINUX_MEMORY)),
+        /// What pages its memory is made of.
+        pages: Value<Pages> = Value(Pages::System),
+        /// Whether all its memory is taken before it runs.
+        populate: Value<Switch> = Value(Switch(false)),
+        /// Raw disk images or block devices, each with `:ro` where it is only read.
+        disk: Vec<Value<DiskName>> = Vec::new(),
+        /// Whether it has a device that gives random numbers.
+        rng: Value<Switch> = Value(Switch(false)),
+        /// A balloon, which also gives back unused memory by itself.
+        balloon: Value<Option<BalloonKind>> = Value(None),
+        /// Whether the standard streams are those of the program that the agent runs.
+        session: Value<Switch> = Value(Switch(false)),
+        /// With a session: the socket on which further programs are taken.
+        exec: Option<Value<FileName>> = None,
+        /// Its IPv6 address.
+        address6: Option<Value<Address<Ipv6Addr>>> = None,
+        /// Its router for IPv6.
+        gateway6: Option<Value<Ipv6Addr>> = None,
+        /// Its largest packet, where it is not 1500 bytes.
+        mtu: Option<Value<Mtu>> = None,
+        /// How long the card looks for frames before it sleeps, in microseconds.
+        spin: Value<Microseconds> = Value(Microseconds(LINUX_SPIN)),
     }
 }
 
-/// A guest from a snapshot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Restore {
-    /// The snapshot's memory (needed).
-    pub(crate) memory_file: Option<Value<FileName>>,
-    /// The snapshot's state (needed).
-    pub(crate) state_file: Option<Value<FileName>>,
-    /// An attached tap.
-    pub(crate) tap_fd: Option<Value<Descriptor>>,
-    /// The card's Ethernet address.
-    pub(crate) mac: Option<Value<Mac>>,
-    /// Its IPv4 address.
-    pub(crate) address: Option<Value<Address<Ipv4Addr>>>,
-    /// Its router.
-    pub(crate) gateway: Option<Value<Ipv4Addr>>,
-    /// Its IPv6 address.
-    pub(crate) address6: Option<Value<Address<Ipv6Addr>>>,
-    /// Its router for IPv6.
-    pub(crate) gateway6: Option<Value<Ipv6Addr>>,
-    /// Its largest packet, where it is not 1500 bytes.
-    pub(crate) mtu: Option<Value<Mtu>>,
-    /// Linux: the clone's host name, where it is to have another.
-    pub(crate) host_name: Option<Value<HostName>>,
-    /// Linux, with a session: texts of files in its /etc, as a JSON object by name.
-    pub(crate) files: Option<Value<FileName>>,
-    /// Linux: disks that the saved guest has, each with `:ro`.
-    pub(crate) disk: Vec<Value<DiskName>>,
-    /// Linux: whether the saved guest has a session, and so whose the exit status is.
-    pub(crate) session: Value<Switch>,
-    /// Linux, with a session: the socket on which further programs are taken.
-    pub(crate) exec: Option<Value<FileName>>,
-    /// How long it may run, in seconds.
-    pub(crate) deadline: Option<Value<Seconds>>,
-    /// How long the card looks for frames before it sleeps, in microseconds.
-    pub(crate) spin: Option<Value<Microseconds>>,
-    /// Whether the monitor makes an empty network to live in, or was started in one.
-    pub(crate) network_namespace: Value<NetworkNamespace>,
-    /// The socket on which requests are taken.
-    pub(crate) control: Option<Value<FileName>>,
-}
-
-impl Default for Restore {
-    fn default() -> Self {
-        Self {
-            memory_file: None,
-            state_file: None,
-            tap_fd: None,
-            mac: None,
-            address: None,
-            gateway: None,
-            address6: None,
-            gateway6: None,
-            mtu: None,
-            host_name: None,
-            files: None,
-            disk: Vec::new(),
-            session: Value(Switch(false)),
-            exec: None,
-            deadline: None,
-            spin: None,
-            network_namespace: Value(NetworkNamespace::Own),
-            control: None,
-        }
+settings! {
+    /// A guest from a snapshot.
+    Restore {
+        /// The snapshot's memory (needed).
+        memory_file: Option<Value<FileName>> = None,
+        /// The snapshot's state (needed).
+        state_file: Option<Value<FileName>> = None,
+        /// Its IPv6 address.
+        address6: Option<Value<Address<Ipv6Addr>>> = None,
+        /// Its router for IPv6.
+        gateway6: Option<Value<Ipv6Addr>> = None,
+        /// Its largest packet, where it is not 1500 bytes.
+        mtu: Option<Value<Mtu>> = None,
+        /// Linux: the clone's host name, where it is to have another.
+        host_name: Option<Value<HostName>> = None,
+        /// Linux, with a session: texts of files in its /etc, as a JSON object by name.
+        files: Option<Value<FileName>> = None,
+        /// Linux: disks that the saved guest has, each with `:ro`.
+        disk: Vec<Value<DiskName>> = Vec::new(),
+        /// Linux: whether the saved guest has a session, and so whose the exit status is.
+        session: Value<Switch> = Value(Switch(false)),
+        /// Linux, with a session: the socket on which further programs are taken.
+        exec: Option<Value<FileName>> = None,
+        /// How long the card looks for frames before it sleeps, in microseconds.
+        spin: Option<Value<Microseconds>> = None,
     }
 }
 
