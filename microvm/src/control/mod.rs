@@ -10,6 +10,7 @@
 //! | request | arguments | result |
 //! |---|---|---|
 //! | `describe` | | a [`Description`]: state, configuration, figures |
+//! | `guest` | | a [`Guest`]: what runs in it, as a snapshot would say; the digest of a Linux guest's kernel file is worked out when it is first asked for |
 //! | `create` | a configuration, as a configuration file holds it | `{}`: the guest can be started |
 //! | `start` | | `{}`, once the machine is made and its guest begins |
 //! | `pause` | | `{}`, once every processor stands still |
@@ -133,6 +134,11 @@ pub enum ControlError {
 /// Asks the machine whose control socket this is what it is and how it is doing.
 pub fn describe(socket: &Path) -> Result<Description, ControlError> {
     ask(socket, &Request::Describe)
+}
+
+/// Asks the machine what its guest is, as a snapshot of it would say.
+pub fn guest(socket: &Path) -> Result<Guest, ControlError> {
+    ask(socket, &Request::Guest)
 }
 
 /// Lets no processor of the machine go on.

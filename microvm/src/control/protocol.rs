@@ -17,6 +17,8 @@ const LONGEST_QUOTE: usize = 80;
 pub enum Request {
     /// What the machine is and how it is doing.
     Describe,
+    /// What the guest is, as a snapshot of it would say.
+    Guest,
     /// Take this configuration of a guest that is not started yet.
     Create(Value),
     /// Start the guest.
@@ -126,6 +128,7 @@ fn named(name: &str, mut arguments: Map<String, Value>) -> Result<Request, Failu
     let wrong = |message: String| Failure::new(FailureKind::Arguments, message);
     let request = match name {
         "describe" => Request::Describe,
+        "guest" => Request::Guest,
         "create" => Request::Create(Value::Object(std::mem::take(&mut arguments))),
         "start" => Request::Start,
         "pause" => Request::Pause,
@@ -169,6 +172,7 @@ fn quoted(value: &Value) -> String {
 pub fn request_line(request: &Request) -> String {
     let (name, arguments) = match request {
         Request::Describe => ("describe", Value::Null),
+        Request::Guest => ("guest", Value::Null),
         Request::Create(configuration) => ("create", configuration.clone()),
         Request::Start => ("start", Value::Null),
         Request::Pause => ("pause", Value::Null),
@@ -223,6 +227,7 @@ mod tests {
     fn every_request_is_read_as_it_is_written() {
         for request in [
             Request::Describe,
+            Request::Guest,
             Request::Create(json!({"unikernel": {"workload": "idle"}})),
             Request::Start,
             Request::Pause,

@@ -96,7 +96,7 @@ impl Server {
     ///
     /// # Errors
     /// Where there can be no such thread.
-    pub fn start(control: Control, mut asked: Asked) -> io::Result<Self> {
+    pub fn start(control: Control, asked: Asked) -> io::Result<Self> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let stopped = stop.try_clone()?;
         let began = clock::now();
@@ -108,10 +108,7 @@ impl Server {
                 if let Some(starting) = starting {
                     starting.answer(&Ok(json!({})));
                 }
-                if let Some(keeper) = &mut asked.keeper {
-                    keeper.name_kernel();
-                }
-                serve(clients, &stopped, &Running { configuration, asked, began });
+                serve(clients, &stopped, &mut Running { configuration, asked, began });
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -127,7 +124,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(mut clients: Clients, stop: &EventFd, running: &Running) {
+fn serve(mut clients: Clients, stop: &EventFd, running: &mut Running) {
     while let Ok(Some(received)) = clients.next(Some(system::borrow_event(stop))) {
         let (id, request) = match &received.line {
             Some(line) => protocol::read(line),
@@ -162,10 +159,11 @@ struct Running {
 }
 
 impl Running {
-    fn answer(&self, request: Request, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
+    fn answer(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
         let failed = |message: String| Failure::new(FailureKind::Failed, message);
         match request {
             Request::Describe => answered(&self.describe()),
+            Request::Guest => answered(self.keeper_mut("named")?.guest()),
             Request::Create(_) | Request::Start => {
                 Err(Failure::new(FailureKind::State, "the guest was started already"))
             }
@@ -187,7 +185,7 @@ impl Running {
                 Ok(json!({}))
             }
             Request::Snapshot { stay } => {
-                let keeper = self.keeper("saved")?;
+                let keeper = self.keeper_mut("saved")?;
                 let [memory, state] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
                     Failure::new(FailureKind::Arguments, "a snapshot needs two files to be written into")
                 })?;
@@ -204,6 +202,10 @@ impl Running {
 
     fn keeper(&self, done: &str) -> Result<&Keeper, Failure> {
         self.asked.keeper.as_ref().ok_or_else(|| unsupported(&format!("the machine cannot be {done}")))
+    }
+
+    fn keeper_mut(&mut self, done: &str) -> Result<&mut Keeper, Failure> {
+        self.asked.keeper.as_mut().ok_or_else(|| unsupported(&format!("the machine cannot be {done}")))
     }
 
     fn describe(&self) -> Description {

@@ -1,8 +1,11 @@
 //! A Linux kernel file: what it is, and loading it. A vmlinux (ELF) is entered directly; a bzImage unpacks itself first. Both
 //! have a 64-bit entry.
 
+use crate::snapshot::manifest::hexadecimal;
+use crate::snapshot::take::sha256;
 use linux_loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, Error as LoaderError, KernelLoader, elf::Error as ElfError};
+use rustix::fs::fstat;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -73,6 +76,56 @@ pub struct Kernel {
     path: PathBuf,
     bytes: Vec<u8>,
     format: Format,
+    file: Option<KernelFile>,
+}
+
+/// The file that a kernel was read from, held open so that its digest can be told when somebody wants to know: to work it out takes
+/// longer than much of a boot. A file of the same name that takes its place is another one; one that is written to is told by its times.
+#[derive(Debug)]
+pub struct KernelFile {
+    file: File,
+    as_read: Times,
+}
+
+/// A file's length, and when its content and its inode were last changed (inode(7)). The last of them nobody can set, but it is changed
+/// by the loss of a name as well. They move with the kernel's clock, so that a change within a tick of the reading (some milliseconds)
+/// may be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    length: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    names: u64,
+}
+
+impl KernelFile {
+    fn new(file: File) -> io::Result<Self> {
+        let as_read = Times::of(&file)?;
+        Ok(Self { file, as_read })
+    }
+
+    /// The SHA-256 of what was read, as `sha256sum` tells it; nothing where that cannot be told any more.
+    pub fn digest(&self) -> Option<String> {
+        let digest = sha256(&self.file, self.as_read.length.try_into().ok()?).ok()?;
+        let now = Times::of(&self.file).ok()?;
+        let unchanged = match now.names == self.as_read.names {
+            true => now == self.as_read,
+            false => (now.length, now.modified) == (self.as_read.length, self.as_read.modified),
+        };
+        unchanged.then(|| hexadecimal(&digest))
+    }
+}
+
+impl Times {
+    fn of(file: &File) -> io::Result<Self> {
+        let status = fstat(file)?;
+        Ok(Self {
+            length: status.st_size,
+            modified: (status.st_mtime as i64, status.st_mtime_nsec as i64),
+            changed: (status.st_ctime as i64, status.st_ctime_nsec as i64),
+            names: status.st_nlink as u64,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +148,15 @@ pub struct Loaded {
 impl Kernel {
     /// Reads a kernel file.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let file = File::open(path)?;
-            let mut bytes = Vec::with_capacity(file.metadata()?.len().min(LARGEST_FILE) as usize);
-            file.take(LARGEST_FILE).read_to_end(&mut bytes)?;
-            Ok(bytes)
+        let read = || -> io::Result<(Vec<u8>, KernelFile)> {
+            // What becomes of it while it is read is told by its times as well.
+            let file = KernelFile::new(File::open(path)?)?;
+            let mut bytes = Vec::with_capacity(file.as_read.length.clamp(0, LARGEST_FILE as i64) as usize);
+            (&file.file).take(LARGEST_FILE).read_to_end(&mut bytes)?;
+            Ok((bytes, file))
         };
-        let bytes = read().map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(path, bytes)
+        let (bytes, file) = read().map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        Ok(Self { file: Some(file), ..Self::from_bytes(path, bytes)? })
     }
 
     /// Takes a file's content; the path is for messages.
@@ -129,7 +183,7 @@ impl Kernel {
         } else {
             return Err(foreign("it is neither an ELF file nor a bzImage"));
         };
-        Ok(Self { path: path.to_owned(), bytes, format })
+        Ok(Self { path: path.to_owned(), bytes, format, file: None })
     }
 
     /// The file.
@@ -137,9 +191,9 @@ impl Kernel {
         &self.path
     }
 
-    /// The file's content, for whoever needs nothing else of it.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// The file itself, where it was read from one, for whoever needs nothing else of it.
+    pub fn into_file(self) -> Option<KernelFile> {
+        self.file
     }
 
     /// The file's content.
@@ -266,4 +320,32 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn a_kernel_is_named_by_what_was_read_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("kernel"), directory.path().join("other"));
+        let one = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
+        std::fs::write(&path, "one").unwrap();
+        let read = KernelFile::new(File::open(&path).unwrap()).unwrap();
+        assert_eq!(read.digest().as_deref(), Some(one));
+        // Another one takes its name.
+        std::fs::write(&other, "two").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(read.digest().as_deref(), Some(one));
+        // Something else is written into it.
+        let read = KernelFile::new(File::open(&path).unwrap()).unwrap();
+        assert!(read.digest().is_some());
+        std::fs::write(&path, "six").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(read.digest(), None);
+        std::fs::write(&path, "longer").unwrap();
+        assert_eq!(read.digest(), None);
+    }
 }

@@ -203,14 +203,14 @@ pub fn run(
         linux: Some(LinuxGuest {
             kernel: kernel_identity.and_then(|identity| identity.banner).unwrap_or_default(),
             kernel_bytes: kernel.bytes().len() as u64,
-            kernel_sha256: String::new(),
+            kernel_sha256: None,
             initramfs_bytes: initramfs.len() as u64,
             disks,
             entropy: config.entropy,
             balloon: config.balloon,
         }),
     };
-    let kernel = config.operation.control.is_some().then(|| kernel.into_bytes());
+    let kernel = config.operation.control.is_some().then(|| kernel.into_file()).flatten();
     drop((initramfs, modules));
     // 6. registers
     processor::write_tables(&memory, loaded.entry)?;

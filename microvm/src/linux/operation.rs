@@ -4,6 +4,7 @@ use super::LinuxError;
 use super::console::Shared;
 use super::crew::{self, Shift};
 use super::equipment::Equipment;
+use super::kernel::KernelFile;
 use super::session::Session;
 use crate::control::{Asked, Server};
 use crate::machine::Machine;
@@ -37,8 +38,8 @@ pub(super) struct Assembled<W> {
     pub(super) transcript: Shared<W>,
     /// What it is, for a snapshot.
     pub(super) guest: Guest,
-    /// The kernel file's content, where it was booted and is to be named in a snapshot.
-    pub(super) kernel: Option<Vec<u8>>,
+    /// The kernel file, where it was booted and is to be named in a snapshot.
+    pub(super) kernel: Option<KernelFile>,
     /// Why it cannot be saved, where it cannot.
     pub(super) refused: Option<&'static str>,
 }

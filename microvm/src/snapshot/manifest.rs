@@ -14,7 +14,7 @@ use std::path::Path;
 /// What all manifests say of themselves.
 pub const FORMAT: &str = "isobench-snapshot";
 /// The version of the format. Another one is refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The version of this program. The snapshot of another one is refused, since it holds the state of that program's devices.
 pub const PRODUCT: &str = env!("CARGO_PKG_VERSION");
 /// The longest manifest that is read, in bytes.

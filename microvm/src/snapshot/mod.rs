@@ -119,8 +119,9 @@ pub struct LinuxGuest {
     pub kernel: String,
     /// Size of that file in bytes.
     pub kernel_bytes: u64,
-    /// The SHA-256 of that file, as `sha256sum` tells it: several can say the same of themselves.
-    pub kernel_sha256: String,
+    /// The SHA-256 of that file, as `sha256sum` tells it: several can say the same of themselves. Nothing where the file was written to
+    /// after the guest was booted from it.
+    pub kernel_sha256: Option<String>,
     /// Size of the initramfs in bytes: the agent, modules, and a root where it has one.
     pub initramfs_bytes: u64,
     /// Its disks. None is ever written to.

@@ -84,7 +84,7 @@ fn identity(file: &File, digest: fn(&File, u64) -> io::Result<[u8; 32]>) -> io::
 }
 
 /// The digest of a whole file.
-pub(super) fn sha256(file: &File, length: u64) -> io::Result<[u8; 32]> {
+pub(crate) fn sha256(file: &File, length: u64) -> io::Result<[u8; 32]> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut offset = 0;

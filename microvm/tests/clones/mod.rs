@@ -37,7 +37,7 @@ fn clones(kernel: &Path, more: &[&str], processors: u8) -> Result<(tempfile::Tem
     let linux = guest.linux.clone().ok_or("no word of what the guest is made of")?;
     check(guest.processors == processors && linux.kernel.contains("6."), format!("{guest:?}"))?;
     let digest: String = Sha256::digest(fs::read(kernel)?).iter().map(|byte| format!("{byte:02x}")).collect();
-    check(linux.kernel_sha256 == digest, format!("{linux:?} instead of {digest}"))?;
+    check(linux.kernel_sha256 == Some(digest.clone()), format!("{linux:?} instead of {digest}"))?;
     let before = fs::read(snapshot.join(MEMORY))?;
     let mut clones = [6, 7].map(|number| Machine::restored(&snapshot, Some(number), &["--host-name", "other"]));
     for clone in &mut clones {

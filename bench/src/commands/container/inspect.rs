@@ -2,8 +2,12 @@
 
 use super::template;
 use crate::commands::{Status, output};
-use crate::instances::{Container, Guest, Kind, Store};
+use crate::instances::{Container, Guest, Kind, Store, monitor_socket};
+use isobench_microvm::control;
 use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -101,10 +105,25 @@ fn describe(container: &Container) -> Value {
         described["VirtualMachine"] = json!({
             "Guest": match &machine.guest { Guest::Unikernel(_) => "unikernel", Guest::Linux(_) => "linux" },
             "Kernel": match &machine.guest { Guest::Unikernel(_) => None, Guest::Linux(kernel) => Some(kernel) },
+            "KernelDigest": kernel_digest(container),
             "Memory": machine.memory, "Processors": machine.processors, "Link": state.link,
         });
     }
     described
+}
+
+/// The digest of the kernel file from which a virtual machine that runs was booted, or the guest that it is a clone of; its monitor has the file
+/// open, where another may have its name by now. Null for one that does not run, and where the file was written to.
+fn kernel_digest(machine: &Container) -> Option<String> {
+    if !machine.state.status.is_alive() {
+        return None;
+    }
+    // By a descriptor, since the path of a socket must be short.
+    let directory = File::open(machine.path()).ok()?;
+    let socket = monitor_socket(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
+    // One that has ended meanwhile has none either.
+    let digest = control::guest(&socket).ok()?.linux?.kernel_sha256?;
+    Some(format!("sha256:{digest}"))
 }
 
 /// As Docker: the host's addresses and ports by the container's port.
