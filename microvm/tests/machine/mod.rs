@@ -1,5 +1,7 @@
 //! The parts of a guest's machine, each seen from both sides: from within by this same program as /init.
 
+mod post_mortem;
+
 use super::{PATIENCE, VMM, agent, check, ending, text};
 use isobench_microvm::control;
 use isobench_workload::announcement;
@@ -215,12 +217,29 @@ pub(crate) fn memory_is_taken_at_once_where_asked_for(kernel: &Path) -> Result<(
 
 /// What a guest leaves unused goes back to the host without being asked for.
 pub(crate) fn unused_memory_is_reported(kernel: &Path) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("control");
     let mut command = inside(kernel, &["free"])?;
-    command.args(["--memory", "192M", "--balloon", "reporting"]);
+    command.args(["--memory", "192M", "--balloon", "reporting", "--control", text(&socket)]);
+    // It ends after this test has given up, and can be looked at until then.
+    command.args(["--deadline", "300"]);
     let mut running = Running::start(command)?;
     running.says("touched")?;
-    let most = running.memory("VmHWM")?;
-    await_true(|| Ok(running.memory("VmRSS")? + (32 << 20) <= most))
+    let (most, began) = (running.memory("VmHWM")?, Instant::now());
+    while running.memory("VmRSS")? + (32 << 20) > most {
+        if began.elapsed() > PATIENCE {
+            let resident = running.memory("VmRSS")?;
+            let seen = post_mortem::of_a_balloon(&socket, directory.path());
+            drop(running.process.kill());
+            let said: Vec<String> = running.lines.by_ref().map_while(Result::ok).collect();
+            let said = said.join("\n");
+            return Err(
+                format!("{resident} bytes of {most} resident after {PATIENCE:?}\n{seen}\nthe guest: {said}").into()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 pub(crate) fn sees_both_processors(kernel: &Path) -> Result<(), Failed> {
