@@ -88,6 +88,7 @@ const OWN_FAILURE: u8 = 125;
 fn main() -> ExitCode {
     let mut stages = Stages::default();
     stages.stamp(Stage::VmmEntered, clock::now());
+    system::share_heap();
     let mut words = std::env::args_os().skip(1);
     let first = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
     let mut session = first == "exec";
