@@ -358,6 +358,9 @@ fn two_clients_look_after_one_guest() -> Result<(), Failed> {
     let figure = |name: &str| figures[name].as_u64().unwrap_or_default();
     let all = ["since-start", "processor-time", "most-resident"].map(figure);
     check(all.iter().all(|figure| *figure > 0), figures.to_string())?;
+    let guest = second.does("guest", json!({}))?;
+    let named = guest["program"].as_str().is_some_and(|digest| digest.len() == 64);
+    check(guest["kind"] == "unikernel" && guest["workload"] == "idle" && named, guest.to_string())?;
     second.fails("balloon", json!({"target": 4096}), "unsupported", "has no balloon")?;
     first.fails("snapshot", json!({}), "arguments", "needs two files")?;
     // Whoever goes leaves the other and the guest alone.
