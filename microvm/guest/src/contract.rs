@@ -37,7 +37,7 @@ pub const PORT_PANIC: u16 = 0xf3;
 /// where that is [`u32::MAX`].
 pub const PORT_SLEEP: u16 = 0xf4;
 /// Port: as [`PORT_SLEEP`], and the monitor moves the card's frames itself, on the thread that runs the guest, until the guest
-/// sleeps: for a guest that moves much, since no other thread need be woken for it.
+/// sleeps: no other thread need be woken for them. It may end without a frame, and does when the monitor begins to.
 pub const PORT_EXCHANGE: u16 = 0xf8;
 
 /// Exceptions for which the guest has gates.

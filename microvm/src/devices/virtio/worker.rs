@@ -134,6 +134,11 @@ impl Shared {
                 continue;
             }
             let mut guard = self.net();
+            // Who has taken this thread's place meanwhile has seen to it that the guest looks at what was moved until then, and no
+            // more.
+            if self.taken_over.load(Ordering::SeqCst) {
+                continue;
+            }
             let Some(net) = guard.as_mut() else { return Ok(()) };
             let received = net.receive()?;
             if received.notify {
@@ -178,15 +183,16 @@ impl Shared {
 }
 
 /// Moves a card's frames on the thread that runs its guest, in place of the I/O thread, which sleeps meanwhile: for a guest that
-/// has much to move, and stops for it, that spares the wake-up of another thread and its way to another processor's cache.
+/// stops for it, that spares the wake-up of another thread and its way to another processor's cache.
 #[derive(Clone, Debug)]
 pub struct Exchange(Arc<Shared>);
 
 impl Exchange {
     /// Moves frames both ways, from now on in the I/O thread's place. Returns when the driver was given one, after `limit` at the
-    /// latest, or when a signal comes; `false` where nothing can be moved here, and the driver waits for the interrupt.
+    /// latest, or when a signal comes, and at once where it has just taken that place, since the driver may not have seen what was moved
+    /// last; `false` where nothing can be moved here, and the driver waits for the interrupt.
     pub fn exchange(&self, limit: Option<Duration>) -> bool {
-        self.0.taken_over.store(true, Ordering::SeqCst);
+        let just_taken_over = !self.0.taken_over.swap(true, Ordering::SeqCst);
         let began = Instant::now();
         loop {
             let mut guard = self.0.net();
@@ -194,7 +200,7 @@ impl Exchange {
             let moved = able.map(|net| Ok((net.transmit()?, net.receive()?, net.frames().clone())));
             drop(guard);
             let tap = match moved {
-                Some(Ok((_, received, _))) if received.frames > 0 => return true,
+                Some(Ok((_, received, _))) if received.frames > 0 || just_taken_over => return true,
                 Some(Ok((_, received, tap))) if !received.starved => tap,
                 Some(Err(error)) => {
                     let _: QueueError = error;

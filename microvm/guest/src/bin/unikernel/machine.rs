@@ -131,6 +131,10 @@ pub(crate) struct Machine<'a> {
     spin: u64,
     /// Whether the monitor moves frames in exchanges alone: from one until this has slept.
     exchanges: bool,
+    /// How many of the next waits are exchanges.
+    ahead: u32,
+    /// When the last exchange ended.
+    exchanged: u64,
     generation: Generation,
 }
 
@@ -139,11 +143,32 @@ pub(crate) struct Machine<'a> {
 /// which works beside it, and does not keep it from a processor by looking for what comes only when that thread has run.
 const MUCH: usize = 32 << 10;
 
+/// Where looking for a frame was in vain, so many waits are exchanges before it is tried again: most often whoever is to send the
+/// frame waits for this processor, and an exchange lets others go first. It also spares the wake-up of the card's thread.
+const EXCHANGES: u32 = 64;
+
+/// After so many microseconds of something else to do, frames are left to the card's thread again: they would wait for it.
+const LEFT_ALONE: u64 = 1000;
+
 impl<'a> Machine<'a> {
     pub(crate) fn new(card: NetworkCard<'a>, parameters: &BootParameters) -> Self {
         let counter_khz = parameters.counter_khz.max(1);
         let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
-        Self { card, counter_khz, spin, exchanges: false, generation: Generation::of(parameters) }
+        let generation = Generation::of(parameters);
+        Self { card, counter_khz, spin, exchanges: false, ahead: 0, exchanged: 0, generation }
+    }
+
+    fn exchange(&mut self, limit: Option<Duration>) {
+        self.exchanges = true;
+        self.ahead = self.ahead.saturating_sub(1);
+        exchange(limit);
+        self.exchanged = counter();
+    }
+
+    /// Sleeps, and leaves frames to the card's thread from then on.
+    fn sleep(&mut self, limit: Option<Duration>) {
+        self.exchanges = false;
+        sleep(limit);
     }
 }
 
@@ -163,13 +188,21 @@ impl Platform for Machine<'_> {
         self.card.flush(|offset, value| unsafe {
             ((contract::NETWORK_CARD + offset) as *mut u32).write_volatile(value);
         });
+        if self.exchanges && counter().wrapping_sub(self.exchanged) > LEFT_ALONE * self.counter_khz / 1000 {
+            self.sleep(Some(Duration::ZERO));
+        }
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
         let moved = self.card.take_moved();
-        if moved.received >= MUCH {
-            self.exchanges = true;
-            return exchange(limit);
+        if moved.sent >= MUCH {
+            self.ahead = 0;
+        } else if moved.received >= MUCH || self.spin == 0 {
+            self.ahead = EXCHANGES;
+        }
+        if self.ahead > 0 {
+            // There may have been no room to answer a frame that has come.
+            return self.exchange(if self.card.has_frame() { Some(Duration::ZERO) } else { limit });
         }
         // After an exchange nobody else moves frames before this has slept, however often it finds that it need not.
         let spin = if self.exchanges || moved.sent >= MUCH { 0 } else { self.spin };
@@ -181,9 +214,11 @@ impl Platform for Machine<'_> {
                 return;
             }
             if waited >= spin {
-                if !self.card.ask_to_be_told() {
-                    sleep(limit);
-                    self.exchanges = false;
+                if spin > 0 {
+                    self.ahead = EXCHANGES;
+                    self.exchange(limit);
+                } else if !self.card.ask_to_be_told() {
+                    self.sleep(limit);
                 }
                 return;
             }
