@@ -101,6 +101,7 @@ fn exits(command: &mut Command) -> anyhow::Result<f64> {
     bail!("{program} ended before the guest said anything: {}", told.trim())
 }
 
+/// A file of debugfs, which tells nobody that it has changed: whoever waits for a number has to look again.
 fn count() -> anyhow::Result<u64> {
     let text = fs::read_to_string(EXITS).with_context(|| format!("read {EXITS}"))?;
     text.trim().parse().with_context(|| format!("read a number in {EXITS}"))

@@ -29,7 +29,8 @@ const GIVEN_BACK: &str = "reservation.given-back";
 /// What a container writes to, in bytes: as much as the smaller of the machines has.
 const OF_A_CONTAINER: u64 = sandbox::MEMORY;
 
-/// How often a balloon is asked how far it is.
+/// How often a balloon is asked how far it is: a monitor answers, and says nothing by itself, as does the guest's driver, which
+/// fills it page by page.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Memory that a machine is given, and how much of it is written to once, in bytes. A Linux guest keeps half for itself: its

@@ -88,6 +88,9 @@ fn launch(sandbox: &mut dyn Sandbox, deadline: Duration, instances: &mut Vec<Ins
 }
 
 /// Waits until the shell has become the program that waits, and that one waits: until then its pages come and go.
+///
+/// By the clock: the kernel tells a tracer of an exec, who would change what is measured, and nobody of a process that begins to
+/// wait. What is measured is looked at afterwards.
 fn settle(instance: &Instance, deadline: Duration) -> anyhow::Result<()> {
     let path = format!("/proc/{}/stat", instance.inside_pid());
     let begun = Instant::now();

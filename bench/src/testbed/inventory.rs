@@ -36,8 +36,10 @@ impl Inventory {
     /// What is there beyond `before` once the kernel has had its time to clean up: it removes links, groups and mounts some time
     /// after their last process.
     ///
-    /// It looks again by the clock because the kernel tells of no event for half of what must be gone: links have one, mounts and
-    /// groups of version 1 have none. It happens where nothing is measured.
+    /// It looks again by the clock because the kernel tells of no event for all that must be gone. Links have one (rtnetlink(7)),
+    /// mounts have one (poll(2) on mountinfo) and a process has one (pidfd_open(2)), but a socket that listens has none, which
+    /// closes when the last work that holds it is done, and nor has a process that is not known before it is there. It happens
+    /// where nothing is measured.
     pub(crate) fn settled_beyond(before: &Self) -> anyhow::Result<Vec<String>> {
         let begun = Instant::now();
         loop {
