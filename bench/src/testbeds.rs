@@ -56,7 +56,7 @@ impl Testbeds {
                     engines.push(EngineTestbed { engine, testbed, _data: data });
                 }
                 Err(error) => {
-                    refused.push((engine, Some(format!("{} does not start: {error:#}", engine.name()))));
+                    refused.push((engine, Some(told(engine, &format!("{error:#}")))));
                     testbed::remove_groups(&part(settings, engine))?;
                 }
             }
@@ -132,6 +132,13 @@ fn begin(engine: Engine, settings: &Settings, journal: &Journal) -> anyhow::Resu
 /// The name of an engine's part of the run.
 fn part(settings: &Settings, engine: Engine) -> String {
     format!("{}.{}", settings.run, engine.name())
+}
+
+/// Why an engine is not measured: what it was refused, which names it, or what broke as it was started.
+fn told(engine: Engine, reason: &str) -> String {
+    let name = engine.name();
+    let names_it = reason.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+    if names_it { reason.to_owned() } else { format!("{name} does not start: {reason}") }
 }
 
 fn record(name: &str, unavailable: Option<String>) -> SandboxRecord {

@@ -24,7 +24,7 @@ type Test = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
     let obstacle = (!rustix::process::geteuid().is_root()).then_some("needs root to take something away");
-    let tests: [Test; 9] = [
+    let tests: [Test; 10] = [
         ("clone3_of_an_old_container_engine", clone3),
         ("no_tun_device", no_tun),
         ("tun_device_for_root_alone", tun_for_root),
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("no_user_namespaces_by_ubuntus_restriction", ubuntu),
         ("kvm_for_a_group_alone", kvm_for_a_group),
         ("no_delegated_control_group", no_control_group),
+        ("engine_of_an_ordinary_user", engine_of_an_ordinary_user),
         ("no_program_from_memory", no_program_from_memory),
     ];
     let trials = tests.map(|(name, test)| {
@@ -176,6 +177,28 @@ fn no_control_group() -> Outcome {
     expect(mended.contains("isobench run"), &mended)?;
     let gaps = place.run(&[], AS_NOBODY, vec![], &["process", "container-none"])?;
     expect(gaps.values().all(Option::is_none), &gaps)
+}
+
+/// Whatever is installed: here a program that does nothing is.
+fn engine_of_an_ordinary_user() -> Outcome {
+    let place = Place::new()?;
+    fs::create_dir(place.path("programs"))?;
+    let program = place.path("programs/podman");
+    fs::write(&program, "#!/bin/sh\nexit 1\n")?;
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
+    let with_program = format!("export PATH={}:$PATH", place.path("programs").display());
+    let as_nobody = format!("{with_program} && {AS_NOBODY}");
+    let (mended, sentence) = finding(&place.doctor(&[], &as_nobody, vec![])?, "engines", "limited")?;
+    expect(sentence.contains("podman") && sentence.contains("group 5"), &sentence)?;
+    expect(mended == "sudo isobench run", &mended)?;
+    // Root lacks nothing, so nothing is said of it.
+    let found = place.doctor(&[], &with_program, vec![])?;
+    expect(finding(&found, "engines", "limited").is_err(), &found)?;
+    // By control groups or, where the user has been given some, by the terminals' group.
+    let gaps = place.run(&[], &as_nobody, vec![], &["process", "podman-none"])?;
+    expect(gaps["process"].is_none(), &gaps)?;
+    let gap = gaps["podman-none"].as_deref().unwrap_or_default();
+    expect(gap.starts_with("podman ") && gap.ends_with(": run isobench as root"), &gaps)
 }
 
 fn no_program_from_memory() -> Outcome {

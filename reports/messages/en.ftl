@@ -455,6 +455,7 @@ parameter-name-default = on the default bridge
 remark-no-docker-daemon = dockerd, the daemon behind docker, is not installed: apt-get install docker.io
 remark-not-installed = { $program } is not installed: apt-get install { $package }
 remark-no-control-groups = { $program } makes control groups, which this user may not: run isobench as root
+remark-no-terminal-group = { $program } gives a container's terminals to group 5, which a user namespace of one user does not have ({ $error }): run isobench as root
 remark-no-guest-kernel = there is no guest kernel: get one by `isobench vm kernel fetch`, or give --kernel FILE
 remark-kvm-full = KVM runs every guest at full speed
 remark-kvm-emulated = KVM is emulated here (the processor shows no VT-x or AMD-V): kernel code of a guest runs { $factor } times slower than its user code, so the unikernel runs at full speed and a Linux guest does not run

@@ -454,6 +454,7 @@ parameter-name-default = 默认网桥上的名称
 remark-no-docker-daemon = 未安装 docker 的守护进程 dockerd：apt-get install docker.io
 remark-not-installed = 未安装 { $program }：apt-get install { $package }
 remark-no-control-groups = { $program } 要创建控制组，而该用户无权创建：请以 root 身份运行 isobench
+remark-no-terminal-group = { $program } 把容器的终端交给组 5，而只有一个用户的用户命名空间中没有该组（{ $error }）：请以 root 身份运行 isobench
 remark-no-guest-kernel = 没有客户机内核：请用 `isobench vm kernel fetch` 获取，或用 --kernel 指定文件
 remark-kvm-full = KVM 以全速运行各种客户机
 remark-kvm-emulated = 此处的 KVM 是模拟的（处理器没有 VT-x 或 AMD-V）：客户机内核代码比其用户代码慢 { $factor } 倍，因此 unikernel 可全速运行，而 Linux 客户机无法运行

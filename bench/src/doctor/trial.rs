@@ -2,6 +2,7 @@
 
 use super::{Finding, SUBCOMMAND, remedy};
 use crate::programs::Program;
+use crate::sandboxes::{Engine, terminals};
 use isobench_runtime::launch::bare;
 use isobench_runtime::network::{Firewall, Mac, Netlink, Offload, PeerNamespace, Tap, Veth};
 use isobench_workload::{Exit, Output, Process};
@@ -39,7 +40,12 @@ pub fn main() -> ExitCode {
 /// The findings on processes, namespaces and the network.
 pub(super) fn findings() -> Vec<Finding> {
     match run() {
-        Ok(attempts) => vec![processes(&attempts), namespaces(&attempts), network(&attempts)],
+        Ok(attempts) => {
+            let installed = Engine::ALL.into_iter().filter(|engine| engine.installed().is_ok()).map(Engine::name);
+            let mut findings = vec![processes(&attempts), namespaces(&attempts), network(&attempts)];
+            findings.extend(engines(&attempts, &installed.collect::<Vec<_>>()));
+            findings
+        }
         Err(error) => {
             let sentence = format!("could not be tried: {error:#}");
             let missing = |subject| Finding::missing(subject, sentence.clone(), None);
@@ -84,6 +90,9 @@ fn attempts() -> Vec<Attempt> {
     ] {
         attempt(what, leave(flag));
     }
+    if !user.is_root() {
+        attempt(TERMINALS, terminals().map_err(|errno| errno.to_string()));
+    }
     if attempt(NETWORK, leave(CloneFlags::CLONE_NEWNET)) {
         for (what, result) in links() {
             attempt(what, result);
@@ -98,6 +107,7 @@ fn attempts() -> Vec<Attempt> {
 const CLONE3: &str = "clone3";
 const USER: &str = "user";
 const NETWORK: &str = "network";
+const TERMINALS: &str = "terminals";
 
 /// Launches the agent as the baseline and every container of ours are launched.
 pub(crate) fn launch() -> Result<(), String> {
@@ -228,6 +238,17 @@ fn network(attempts: &[Attempt]) -> Finding {
     Finding::limited(SUBJECT, format!("refused are {}", reasons.join(", ")), remedy::network(&first.what))
 }
 
+/// What is said of the engines that are installed, where an ordinary user cannot run them.
+fn engines(attempts: &[Attempt], installed: &[&str]) -> Option<Finding> {
+    let refused = attempts.iter().find(|attempt| attempt.what == TERMINALS)?.refused.as_ref()?;
+    let sentence = format!(
+        "{} cannot be measured without root: they give a container's terminals to group 5, which a user namespace of one user \
+         does not have ({refused})",
+        installed.join(" and ")
+    );
+    (!installed.is_empty()).then(|| Finding::limited("engines", sentence, Some("sudo isobench run".into())))
+}
+
 /// What the simulated host is made of.
 const PARTS: [&str; 4] = ["bridge", "veth", "tap", "nftables"];
 
@@ -248,6 +269,17 @@ mod tests {
         let finding = network(&all[..2]);
         assert_eq!(finding.state, State::Good);
         assert_eq!(network(&[attempt(NETWORK, Some("Operation not permitted"))]).state, State::Missing);
+    }
+
+    #[test]
+    fn engines_that_an_ordinary_user_cannot_run_are_named() {
+        let refused = [attempt(TERMINALS, Some("Invalid argument"))];
+        let finding = engines(&refused, &["docker", "podman"]).unwrap();
+        assert_eq!((finding.state, finding.remedy.as_deref()), (State::Limited, Some("sudo isobench run")));
+        assert!(finding.sentence.starts_with("docker and podman cannot"), "{}", finding.sentence);
+        assert!(engines(&refused, &[]).is_none());
+        assert!(engines(&[attempt(TERMINALS, None)], &["podman"]).is_none());
+        assert!(engines(&[], &["podman"]).is_none());
     }
 
     #[test]

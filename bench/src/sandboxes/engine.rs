@@ -8,6 +8,7 @@
 //! the start of one program. *t0* lies just before the client is started, as for runc. The address and the process inside are
 //! read from the kernel and from the engine's own files when the ready line is there, so that no second client delays *ready*.
 
+pub(super) mod obstacle;
 mod sandbox;
 
 pub(crate) use sandbox::EngineSandbox;
@@ -17,7 +18,7 @@ use super::root_directory;
 use super::{Candidate, KINDS, Kind, NAMED_PORT, docker, podman};
 use crate::programs::Program;
 use crate::testbed::network::HostNetwork;
-use crate::testbed::{EngineSettings, Settings, cgroups, directory};
+use crate::testbed::{EngineSettings, Settings, directory};
 use anyhow::{Context, bail};
 use isobench_runtime::Mode;
 use isobench_runtime::network::Subnet;
@@ -146,8 +147,8 @@ impl RunningEngine {
         agent: &Program,
         host: &HostNetwork,
     ) -> anyhow::Result<Rc<Self>> {
-        if !cgroups::usable() {
-            bail!("it makes control groups, which this user may not: run isobench as root");
+        if let Some(obstacle) = obstacle::to(wanted.engine) {
+            bail!(obstacle);
         }
         // A slow disk or an emulated machine: twice as long as any one launch may take.
         let deadline = settings.deadline * 2;

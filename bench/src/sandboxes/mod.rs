@@ -22,6 +22,7 @@ mod virtual_machine;
 pub(crate) use container::NAMED_PORT;
 pub use engine::Engine;
 pub(crate) use engine::RunningEngine;
+pub(crate) use engine::obstacle::terminals;
 pub(crate) use networks::Networks;
 pub(crate) use spawn::spawn;
 pub use virtual_machine::attach;

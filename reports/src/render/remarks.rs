@@ -7,10 +7,11 @@ use crate::messages::{Language, Messages};
 use std::sync::LazyLock;
 
 /// The messages of fixed sentences with their arguments, the more particular of two first.
-const REMARKS: [(&str, &[&str]); 21] = [
+const REMARKS: [(&str, &[&str]); 22] = [
     ("remark-no-docker-daemon", &[]),
     ("remark-not-installed", &["program", "package"]),
     ("remark-no-control-groups", &["program"]),
+    ("remark-no-terminal-group", &["program", "error"]),
     ("remark-no-guest-kernel", &[]),
     ("remark-kvm-full", &[]),
     ("remark-kvm-emulated", &["factor"]),
