@@ -4,6 +4,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -35,12 +36,38 @@ fn main() -> ExitCode {
         Trial::test("bad_input_is_one_sentence", bad_input),
         Trial::test("two_at_once_make_one", two_at_once),
         Trial::test("a_killed_testbed_is_swept", killed),
+        Trial::test("what_a_script_has_open_is_not_kept", descriptors),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(otherwise().into()) }
+}
+
+/// A lock, for one, goes with the last copy of its descriptor.
+fn descriptors() -> Outcome {
+    let home = Home::new();
+    let path = home.path().join("held");
+    fs::write(&path, "")?;
+    let create = home.command(&["testbed", "create"]);
+    let mut script = Command::new("sh");
+    script.args(["-c", "exec 9<\"$1\"; shift; \"$@\"", "sh"]).arg(&path).arg(create.get_program());
+    script.args(create.get_args()).current_dir(home.path()).stdin(Stdio::null());
+    script.envs(create.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("ISOBENCH_TESTBED");
+    let output = script.output()?;
+    expect(output.status.success(), || format!("{output:?}"))?;
+    let (run, held) = (home.record("default")?["run"].clone(), fs::metadata(&path)?);
+    let outer = run.as_str().and_then(|run| run.split('-').next()).ok_or("the record names no process")?;
+    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
+    for process in std::iter::once(outer).chain(children.split_whitespace()) {
+        for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
+            let Ok(open) = fs::metadata(entry?.path()) else { continue };
+            let same = (open.dev(), open.ino()) == (held.dev(), held.ino());
+            expect(!same, || format!("process {process} of the testbed has the script's file open"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A home of this test's own, in which its testbeds are; they end with it.

@@ -17,6 +17,7 @@ use super::uplink::{Addresses, Uplink};
 use super::{SUBCOMMAND, namespaces};
 use crate::{home, journal};
 use anyhow::{Context, anyhow, bail};
+use isobench_runtime::launch::close_on_exec_from;
 use isobench_runtime::network::Namespace;
 use rustix::process::{Signal, pidfd_send_signal, setsid};
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
     // What a dead one left: its record would be replaced, but its control groups would stay.
     record::sweep(false);
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
+    // What a script has open, such as a file that it has locked, must not stay open as long as the testbed is kept.
+    close_on_exec_from(3).context("keep what is open here from the testbed")?;
     let child = Command::new("/proc/self/exe")
         .args([SUBCOMMAND, OUTER])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
