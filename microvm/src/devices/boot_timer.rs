@@ -42,6 +42,9 @@ impl<W: Write + Debug + Send> Device for BootTimer<W> {
                 // Who started us may have closed the pipe; the guest serves all the same.
                 let _ = self.output.write_all(announcement::format(&self.stages).as_bytes());
                 let _ = self.output.flush();
+                // Whoever has waited for that goes first: woken by this thread, it often waits for this thread's processor, on which the guest
+                // would look for frames that nobody can send yet.
+                std::thread::yield_now();
             }
         }
         Reaction::Continue
