@@ -12,6 +12,7 @@ use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use isobench_workload::work::{Job, Kind, Pages, Refusal, Report, Rounds, Task};
 use isobench_workload::{Instance, LaunchError, Probe, Sandbox, Stage, Workload, announcement};
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -142,19 +143,44 @@ fn ended(instance: Instance) -> Result<(), Failed> {
     instance.destroy().map(drop).map_err(|errors| format!("{errors:?}").into())
 }
 
+/// What was being done when it failed: a deadline that has passed says no more than `Resource temporarily unavailable`.
+fn at(what: impl Display) -> impl FnOnce(std::io::Error) -> Failed {
+    move |error| format!("{what}: {error}").into()
+}
+
 fn asked(operation: Operation, length: u64) -> Result<TcpStream, Failed> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((GUEST, PORT)), PATIENCE)?;
+    let asking = |what: &'static str| at(format!("{what} for {operation:?} of {length} bytes"));
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((GUEST, PORT)), PATIENCE).map_err(asking("connect"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
-    stream.write_all(&Request { operation, length }.encode())?;
+    stream.write_all(&Request { operation, length }.encode()).map_err(asking("ask"))?;
     Ok(stream)
 }
 
 fn answered(mut stream: &TcpStream) -> Result<u64, Failed> {
     let mut bytes = [0; Answer::SIZE];
-    stream.read_exact(&mut bytes)?;
+    stream.read_exact(&mut bytes).map_err(at("read an answer"))?;
     Ok(Answer::decode(&bytes)?.value)
+}
+
+/// All that comes until the other side closes.
+fn all(mut stream: &TcpStream, length: usize) -> Result<Vec<u8>, Failed> {
+    let mut received = Vec::new();
+    let read = stream.read_to_end(&mut received);
+    read.map_err(at(format!("read {length} bytes, of which {} have come", received.len())))?;
+    Ok(received)
+}
+
+/// Writes all, and tells how much of it could be written.
+fn put(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), Failed> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let count = stream.write(&bytes[written..]);
+        written += count.map_err(at(format!("write {} bytes, of which {written} are gone", bytes.len())))?;
+    }
+    Ok(())
 }
 
 /// Bytes that repeat only after a long while, so that a lost or doubled piece shows.
@@ -172,33 +198,35 @@ fn payloads(housing: Housing, traffic: fn(usize) -> Result<(), Failed>) -> Resul
 }
 
 fn source(length: usize) -> Result<(), Failed> {
-    let mut received = Vec::new();
-    asked(Operation::Source, length as u64)?.read_to_end(&mut received)?;
+    let received = all(&asked(Operation::Source, length as u64)?, length)?;
     check(received.len() == length, format!("{} bytes of {length}", received.len()))?;
     check(received.iter().all(|byte| *byte == 0x5a), "wrong bytes")
 }
 
 fn sink(length: usize) -> Result<(), Failed> {
     let bytes = pattern(length);
-    let mut stream = asked(Operation::Sink, length as u64)?;
-    stream.write_all(&bytes)?;
+    let stream = asked(Operation::Sink, length as u64)?;
+    put(&stream, &bytes)?;
     check(answered(&stream)? == length as u64, "a wrong count with a length")?;
-    let mut stream = asked(Operation::Sink, 0)?;
-    stream.write_all(&bytes)?;
+    let stream = asked(Operation::Sink, 0)?;
+    put(&stream, &bytes)?;
     stream.shutdown(std::net::Shutdown::Write)?;
     check(answered(&stream)? == length as u64, "a wrong count without a length")
 }
 
 fn echo(length: usize) -> Result<(), Failed> {
     let bytes = pattern(length);
-    let mut stream = asked(Operation::Echo, 0)?;
-    let mut writer = stream.try_clone()?;
+    let stream = asked(Operation::Echo, 0)?;
+    let writer = stream.try_clone()?;
     let sent = bytes.clone();
-    let writing =
-        std::thread::spawn(move || writer.write_all(&sent).and_then(|()| writer.shutdown(std::net::Shutdown::Write)));
-    let mut received = Vec::new();
-    stream.read_to_end(&mut received)?;
-    writing.join().map_err(|_| "the writer panicked")??;
+    let writing = std::thread::spawn(move || {
+        let put = put(&writer, &sent).map_err(|failed| failed.message().map(str::to_owned));
+        put.and_then(|()| writer.shutdown(std::net::Shutdown::Write).map_err(|error| Some(error.to_string())))
+    });
+    let received = all(&stream, length);
+    let written = writing.join().map_err(|_| "the writer panicked")?;
+    let received = received.map_err(|failed| format!("{}; the writer: {written:?}", failed.message().unwrap_or("")))?;
+    written.map_err(Option::unwrap_or_default)?;
     check(received == bytes, format!("other bytes came back ({} of {length})", received.len()))
 }
 
@@ -430,10 +458,10 @@ fn both_directions_go_on_at_once() -> Result<(), Failed> {
     }
     let at_once =
         traffic.map(|test| std::thread::spawn(move || test().map_err(|failed| failed.message().map(str::to_owned))));
-    for thread in at_once {
-        let end = thread.join().map_err(|_| "a thread of the test panicked")?;
-        end.map_err(|message| message.unwrap_or_default())?;
-    }
+    // All of them: where one is left behind, how the others fared tells more.
+    let ends: Vec<_> =
+        at_once.into_iter().map(|thread| thread.join().map_err(|_| "a thread of the test panicked")).collect();
+    check(ends.iter().all(|end| matches!(end, Ok(Ok(())))), format!("source, sink and echo at once: {ends:?}"))?;
     ended(instance)
 }
 
