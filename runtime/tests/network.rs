@@ -506,10 +506,16 @@ fn an_endpoint_is_released_once_its_link_has_gone() -> Outcome {
     let mut netlink = Netlink::open()?;
     assert_eq!(endpoint.describe(), format!("address 172.17.0.2 and link {link}"));
     assert_eq!(netlink.link(&link)?.and_then(|link| link.bridge), Some(network.bridge()));
+    // Nobody has sent it anything, and the host need not ask for it.
+    let known = || std::fs::read_to_string("/proc/thread-self/net/arp");
+    let entry = known()?.lines().find(|line| line.starts_with("172.17.0.2 ")).map(str::to_owned);
+    let entry = entry.ok_or("the host does not know the container's link-layer address")?;
+    assert!(entry.contains(&endpoint.mac().to_string()) && entry.ends_with("bridge0"), "{entry}");
     drop(container);
     Box::new(endpoint).release().map_err(|error| error.to_string())?;
     assert!(netlink.link(&link)?.is_none());
     assert_eq!(network.pool().leased()?, 0);
+    assert!(!known()?.contains("172.17.0.2 "), "an entry is left");
     Ok(())
 }
 

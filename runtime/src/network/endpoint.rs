@@ -107,7 +107,8 @@ impl Endpoint {
                 peer_index,
                 segments: network.settings.segments,
             };
-            network.lock().create_veth_of(&veth, container, network.settings.mtu).map(|()| name.to_owned())
+            let made = network.lock().create_veth_of(&veth, container, network.settings.mtu, Some(self.address()));
+            made.map(|()| name.to_owned())
         })?;
         self.link.get_or_init(|| name);
         Ok(())
@@ -195,6 +196,7 @@ impl Resource for Endpoint {
     fn release(self: Box<Self>) -> Released {
         if let Some(name) = self.link.get() {
             self.network.network().await_departure(name)?;
+            self.network.network().forget(self.address())?;
         }
         Ok(None)
     }

@@ -6,7 +6,7 @@
 use super::message::Which;
 use super::netlink::Batch;
 use super::{Mac, Namespace, Netlink, NetworkError, message, sysctl};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
@@ -133,15 +133,17 @@ impl Netlink {
 
     /// Creates a veth pair by one message. This end gets no IPv6 address of its own making.
     pub fn create_veth(&mut self, veth: &Veth<'_>, peer: &PeerNamespace<'_>) -> Result<(), NetworkError> {
-        self.create_veth_of(veth, peer, None)
+        self.create_veth_of(veth, peer, None, None)
     }
 
-    /// The same with a bound on the packets that this end sends.
+    /// The same with a bound on the packets that this end sends, and with an address for the peer's link-layer address, for which
+    /// the bridge's host then need not ask: it sends the first packet to it at once.
     pub(crate) fn create_veth_of(
         &mut self,
         veth: &Veth<'_>,
         peer: &PeerNamespace<'_>,
         mtu: Option<u32>,
+        address: Option<Ipv4Addr>,
     ) -> Result<(), NetworkError> {
         check_name(veth.name)?;
         check_name(veth.peer_name)?;
@@ -156,6 +158,10 @@ impl Netlink {
         }
         if veth.hairpin {
             batch.push(0, message::hairpin(veth.name));
+        }
+        if let (Some(bridge), Some(mac), Some(address)) = (veth.bridge, veth.peer_mac, address) {
+            // One that was killed may have left an entry for the address.
+            batch.push(NLM_F_CREATE | NLM_F_REPLACE, message::new_neighbour(bridge, address, mac));
         }
         self.transact(batch).map_err(|(_, source)| NetworkError::system("create veth", veth.name, source))
     }
@@ -218,6 +224,14 @@ impl Netlink {
         let object = format!("to {destination}/{prefix} by {gateway}");
         let message = message::new_route6(destination, prefix, gateway);
         self.request("add route", &object, NLM_F_CREATE | NLM_F_EXCL, message)
+    }
+
+    /// Forgets the link-layer address of a neighbour; one that is not known is none.
+    pub(crate) fn forget_neighbour(&mut self, index: u32, address: Ipv4Addr) -> Result<(), NetworkError> {
+        match self.request("forget neighbour", &address.to_string(), 0, message::delete_neighbour(index, address)) {
+            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 
     /// Deletes a link. It waits for an RCU barrier: not for a path that is measured.

@@ -154,7 +154,8 @@ pub(crate) fn new_route6(destination: Ipv6Addr, prefix: u8, gateway: Ipv6Addr) -
 
 /// Tells the link-layer address of a neighbour, which then need not be asked for. As one learned elsewhere (`NTF_EXT_LEARNED`,
 /// include/uapi/linux/neighbour.h) it does not count towards `net.ipv4.neigh.default.gc_thresh3`, which is one bound for the
-/// neighbours of all namespaces together: the gateways of 512 containers would take half of it. It ages as any other.
+/// neighbours of all namespaces together: the gateways of 512 containers would take half of it. It ages as any other, and stays
+/// until it is forgotten.
 pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Message {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -164,6 +165,15 @@ pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Message 
     message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     Message::NewNeighbour(message)
+}
+
+/// Forgets a neighbour.
+pub(crate) fn delete_neighbour(index: u32, address: Ipv4Addr) -> Message {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    Message::DelNeighbour(message)
 }
 
 /// Adds a route by a gateway; prefix 0 makes it the default route.
