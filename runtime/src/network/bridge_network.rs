@@ -334,14 +334,6 @@ impl Network {
         sysctl::write(netlink.namespace(), &setting("route_localnet"), "1")
     }
 
-    /// Forgets the link-layer address of a container that has gone. Where the bridge has gone as well, so has what it knew.
-    pub(crate) fn forget(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
-        match self.lock().forget_neighbour(self.bridge, address) {
-            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(()),
-            result => result,
-        }
-    }
-
     /// Waits until a link has gone.
     pub(crate) fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
         let lingering = || NetworkError::Lingering(name.into());

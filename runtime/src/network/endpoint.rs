@@ -195,8 +195,9 @@ impl Resource for Endpoint {
 
     fn release(self: Box<Self>) -> Released {
         if let Some(name) = self.link.get() {
-            self.network.network().await_departure(name)?;
-            self.network.network().forget(self.address())?;
+            let network = self.network.network();
+            network.await_departure(name)?;
+            network.lock().forget_neighbour(network.bridge, self.address())?;
         }
         Ok(None)
     }

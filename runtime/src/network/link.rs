@@ -226,10 +226,10 @@ impl Netlink {
         self.request("add route", &object, NLM_F_CREATE | NLM_F_EXCL, message)
     }
 
-    /// Forgets the link-layer address of a neighbour; one that is not known is none.
+    /// Forgets the link-layer address of a neighbour, which is forgotten already where it is not known or its link has gone.
     pub(crate) fn forget_neighbour(&mut self, index: u32, address: Ipv4Addr) -> Result<(), NetworkError> {
         match self.request("forget neighbour", &address.to_string(), 0, message::delete_neighbour(index, address)) {
-            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(()),
             result => result,
         }
     }

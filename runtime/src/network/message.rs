@@ -157,23 +157,24 @@ pub(crate) fn new_route6(destination: Ipv6Addr, prefix: u8, gateway: Ipv6Addr) -
 /// neighbours of all namespaces together: the gateways of 512 containers would take half of it. It ages as any other, and stays
 /// until it is forgotten.
 pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Message {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = index;
+    let mut message = neighbour(index, address);
     message.header.state = NeighbourState::Reachable;
     message.header.flags = NeighbourFlags::ExtLearned;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     Message::NewNeighbour(message)
 }
 
 /// Forgets a neighbour.
 pub(crate) fn delete_neighbour(index: u32, address: Ipv4Addr) -> Message {
+    Message::DelNeighbour(neighbour(index, address))
+}
+
+fn neighbour(index: u32, address: Ipv4Addr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = index;
     message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
-    Message::DelNeighbour(message)
+    message
 }
 
 /// Adds a route by a gateway; prefix 0 makes it the default route.
