@@ -30,8 +30,8 @@ impl OciRuntime {
     pub(super) fn find(name: &'static str, root: &Path, host: &Path) -> Result<(Self, Option<String>), String> {
         let program = find_program(name).ok_or_else(|| format!("{name} is not installed: apt-get install {name}"))?;
         let version = version(&program);
-        if !cgroups::usable() {
-            return Err(format!("{name} makes control groups, which this user may not: run isobench as root"));
+        if let Some(obstacle) = cgroups::obstacle_to(name) {
+            return Err(obstacle);
         }
         let prepared = || -> anyhow::Result<Self> {
             let mounts = if name == "crun" { without_unified()? } else { None };

@@ -222,6 +222,12 @@ pub(crate) fn usable() -> bool {
     hierarchies().is_ok_and(|hierarchies| !hierarchies.is_empty() && hierarchies.iter().all(trial))
 }
 
+/// Why a program that makes groups of its own cannot run here, with what mends it, if that is so.
+pub(crate) fn obstacle_to(program: &str) -> Option<String> {
+    let sentence = || format!("{program} makes control groups, which this user may not: run isobench as root");
+    (!usable()).then(sentence)
+}
+
 /// Every group below the mount points, as the testbed sees them; where it has no branch, nothing there is its own.
 pub(crate) fn list() -> anyhow::Result<Vec<String>> {
     let mut groups = Vec::new();

@@ -8,16 +8,13 @@ use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 /// One sentence on what this testbed refuses to an engine, with what mends it.
 pub(super) fn to(engine: Engine) -> Option<String> {
     let name = engine.name();
-    if !cgroups::usable() {
-        return Some(format!("{name} makes control groups, which this user may not: run isobench as root"));
-    }
     let sentence = |errno| {
         format!(
             "{name} gives a container's terminals to group 5, which a user namespace of one user does not have ({errno}): run \
              isobench as root"
         )
     };
-    terminals().err().map(sentence)
+    cgroups::obstacle_to(name).or_else(|| terminals().err().map(sentence))
 }
 
 /// Makes the file system for terminals as the runtimes of engines ask for it, whose group is the one that distributions call
