@@ -3,7 +3,7 @@
 use crate::cell::{Cell, Measure, Measurement};
 use crate::journal::{Journal, Kind};
 use crate::sandboxes::Engine;
-use crate::testbed::{self, EngineSettings, Inventory, Settings, Starting, Testbed};
+use crate::testbed::{self, EngineSettings, Forbidden, Inventory, Settings, Starting, Testbed};
 use anyhow::{Context, anyhow};
 use isobench_reports::record::{Machine, SandboxRecord};
 use isobench_workload::Family;
@@ -56,7 +56,7 @@ impl Testbeds {
                     engines.push(EngineTestbed { engine, testbed, _data: data });
                 }
                 Err(error) => {
-                    refused.push((engine, Some(told(engine, &format!("{error:#}")))));
+                    refused.push((engine, Some(told(engine, &error))));
                     testbed::remove_groups(&part(settings, engine))?;
                 }
             }
@@ -134,11 +134,12 @@ fn part(settings: &Settings, engine: Engine) -> String {
     format!("{}.{}", settings.run, engine.name())
 }
 
-/// Why an engine is not measured: what it was refused, which names it, or what broke as it was started.
-fn told(engine: Engine, reason: &str) -> String {
-    let name = engine.name();
-    let names_it = reason.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
-    if names_it { reason.to_owned() } else { format!("{name} does not start: {reason}") }
+/// Why an engine is not measured: what it was refused, a sentence that names it, or what broke as it was started.
+fn told(engine: Engine, error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Forbidden>() {
+        Some(forbidden) => forbidden.to_string(),
+        None => format!("{} does not start: {error:#}", engine.name()),
+    }
 }
 
 fn record(name: &str, unavailable: Option<String>) -> SandboxRecord {

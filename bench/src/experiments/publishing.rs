@@ -8,7 +8,7 @@ use crate::testbed::Inventory;
 use crate::testbed::network::{HOST, PUBLISHED};
 use anyhow::{Context, ensure};
 use isobench_reports::record::Value;
-use isobench_runtime::network::Namespace;
+use isobench_runtime::network::{Namespace, NetworkError};
 use isobench_workload::{Family, Finding, Instance, Probe, Sandbox, Stage, Workload, protocol::PORT};
 use std::net::{IpAddr, SocketAddr};
 
@@ -159,9 +159,18 @@ fn is_refused(ground: &Ground, sandbox: &mut dyn Sandbox, port: u16) -> anyhow::
     match serve(ground, sandbox) {
         Ok(instance) => instance.destroy().map(|_| false).map_err(ended),
         // The client of an engine says it on its standard error.
-        Err(error) if format!("{error:#} {}", complaints.since()).contains(&port.to_string()) => Ok(true),
+        Err(error) if is_taken(&error, port) || complaints.since().contains(&port.to_string()) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// Whether our own runtime says that the port is taken.
+fn is_taken(error: &anyhow::Error, asked: u16) -> bool {
+    let taken = |cause: &NetworkError| match cause {
+        NetworkError::PortPublished { port, .. } | NetworkError::PortInUse { port, .. } => *port == asked,
+        _ => false,
+    };
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(taken))
 }
 
 /// What programs complain of from a moment on: the testbed's standard error is a file (see the testbed's host).
@@ -196,4 +205,24 @@ fn from<const N: usize>(ground: &Ground, place: &Namespace, servers: [SocketAddr
     let seen: Finding = answer(ground.agent_in(place, &Workload::Probe(question))?, ground.settings.deadline)?;
     ensure!(seen.connects.len() == N, "the probe tried {} ways of {N}", seen.connects.len());
     Ok(std::array::from_fn(|index| seen.connects[index].is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isobench_runtime::network::Protocol;
+    use isobench_workload::LaunchError;
+
+    #[test]
+    fn a_port_that_is_taken_is_told_from_any_other_failure_of_a_launch() {
+        let failed = |source: NetworkError| {
+            let (sandbox, step) = ("container-bridge-7000".to_owned(), "publish its port".to_owned());
+            anyhow::Error::from(LaunchError::Step { sandbox, step, source: Box::new(source) })
+        };
+        let protocol = Protocol::Tcp;
+        assert!(is_taken(&failed(NetworkError::PortPublished { protocol, port: 7000 }), 7000));
+        assert!(is_taken(&failed(NetworkError::PortInUse { protocol, port: 7000 }), 7000));
+        assert!(!is_taken(&failed(NetworkError::PortInUse { protocol, port: 7001 }), 7000));
+        assert!(!is_taken(&failed(NetworkError::Silent("v7000".into())), 7000));
+    }
 }

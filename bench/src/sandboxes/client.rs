@@ -49,13 +49,30 @@ impl Client {
     /// Asks and waits for the answer: what it writes to its standard output.
     ///
     /// # Errors
-    /// Where it does not end in time, or ends with another status than 0: what it complained of.
+    /// Where it does not end in time; a [`Complaint`] where it ends with another status than 0.
     pub(super) fn ask(&self, arguments: &[&str], input: Option<File>) -> anyhow::Result<String> {
         let mut command = self.command();
         command.args(arguments);
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shown = format!("{name} {}", arguments.iter().take(2).copied().collect::<Vec<_>>().join(" "));
         answer(&mut command, &shown, input, self.deadline)
+    }
+}
+
+/// A program that was asked ended with another status than 0.
+#[derive(Debug, thiserror::Error)]
+#[error("`{asked}` ended with status {status}: {complaint}")]
+pub(super) struct Complaint {
+    asked: String,
+    status: i32,
+    /// What it wrote to its standard error, on one line.
+    complaint: String,
+}
+
+impl Complaint {
+    /// Whether it has these words, however they are spelled: an engine tells its errors apart by nothing else.
+    pub(super) fn has(&self, words: &str) -> bool {
+        self.complaint.to_lowercase().contains(words)
     }
 }
 
@@ -89,7 +106,7 @@ pub(super) fn answer(
         exit => {
             let complaint = text(complaints)?;
             let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
-            bail!("`{shown}` ended with status {}: {complaint}", exit.code())
+            Err(Complaint { asked: shown.to_owned(), status: exit.code(), complaint }.into())
         }
     }
 }
@@ -109,30 +126,34 @@ fn text(mut file: File) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> anyhow::Result<String> {
-        let client = Client::new("/bin/sh".into(), Path::new("/"), Duration::from_millis(300)).argument("-c");
-        client.ask(&[script], None)
+    fn shell(script: &str, deadline: Duration) -> anyhow::Result<String> {
+        Client::new("/bin/sh".into(), Path::new("/"), deadline).argument("-c").ask(&[script], None)
     }
+
+    const PLENTY: Duration = Duration::from_secs(60);
 
     #[test]
     fn an_answer_is_what_is_written() {
-        assert_eq!(shell("echo one; echo two >&2").expect("an answer"), "one\n");
-        assert_eq!(shell("echo $HOME $LANG").expect("an answer"), "/\n");
+        assert_eq!(shell("echo one; echo two >&2", PLENTY).expect("an answer"), "one\n");
+        assert_eq!(shell("echo $HOME $LANG", PLENTY).expect("an answer"), "/\n");
     }
 
     #[test]
     fn input_is_read_from_its_beginning() {
         let mut file = memory().expect("a file");
         std::io::Write::write_all(&mut file, b"three").expect("room");
-        let client = Client::new("/bin/cat".into(), Path::new("/"), Duration::from_secs(5));
+        let client = Client::new("/bin/cat".into(), Path::new("/"), PLENTY);
         assert_eq!(client.ask(&[], Some(file)).expect("an answer"), "three");
     }
 
     #[test]
     fn a_failure_and_a_hang_are_one_sentence() {
-        let error = shell("echo it is\nbroken >&2; exit 3").expect_err("a failure").to_string();
-        assert!(error.ends_with("ended with status 3: broken") || error.contains("status 3"), "{error}");
-        let error = shell("exec sleep 60").expect_err("a hang").to_string();
+        let error = shell("echo 'it is\nbroken' >&2; exit 3", PLENTY).expect_err("a failure").to_string();
+        assert!(error.ends_with("ended with status 3: it is broken"), "{error}");
+        let error = shell("echo No such thing >&2; exit 1", PLENTY).expect_err("a failure");
+        let complaint = error.downcast_ref::<Complaint>().expect("a complaint");
+        assert!(complaint.has("no such thing") && !complaint.has("status"), "{complaint}");
+        let error = shell("exec sleep 60", Duration::from_millis(300)).expect_err("a hang").to_string();
         assert!(error.ends_with("gave no answer within 300ms"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ use super::root_directory;
 use super::{Candidate, KINDS, Kind, NAMED_PORT, docker, podman};
 use crate::programs::Program;
 use crate::testbed::network::HostNetwork;
-use crate::testbed::{EngineSettings, Settings, directory};
+use crate::testbed::{EngineSettings, Forbidden, Settings, directory};
 use anyhow::{Context, bail};
 use isobench_runtime::Mode;
 use isobench_runtime::network::Subnet;
@@ -148,7 +148,7 @@ impl RunningEngine {
         host: &HostNetwork,
     ) -> anyhow::Result<Rc<Self>> {
         if let Some(obstacle) = obstacle::to(wanted.engine) {
-            bail!(obstacle);
+            return Err(Forbidden(obstacle).into());
         }
         // A slow disk or an emulated machine: twice as long as any one launch may take.
         let deadline = settings.deadline * 2;

@@ -6,6 +6,7 @@
 use super::affinity::Affinity;
 use super::cgroups::Branches;
 use super::channel::Channel;
+use super::failure::Failure;
 use super::{
     Order, Reply, SUBCOMMAND, Settings, Started, cgroups,
     inventory::Inventory,
@@ -60,7 +61,7 @@ fn leave(run: &str) -> anyhow::Result<ExitCode> {
             // Nobody inside can tell the parent.
             let mut channel = Channel::new(standard_input()?);
             channel.receive::<Order>()?;
-            channel.send(&Reply::Failed(format!("{error:#}")))?;
+            channel.send(&Reply::Failed(Failure::of(&error)))?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -123,7 +124,7 @@ fn serve(groups: &str) -> anyhow::Result<()> {
     let Order::Start(settings) = order else { bail!("the first order must be to start") };
     let mut host = match Branches::from_word(groups).and_then(|groups| Host::new(settings, &groups)) {
         Ok(host) => host,
-        Err(error) => return channel.send(&Reply::Failed(format!("{error:#}"))),
+        Err(error) => return channel.send(&Reply::Failed(Failure::of(&error))),
     };
     let sandboxes: Vec<SandboxRecord> = host.candidates.iter().map(Candidate::record).collect();
     let mut machine = machine::facts(host.rootless);
@@ -142,11 +143,11 @@ fn serve(groups: &str) -> anyhow::Result<()> {
             Order::Stop => break,
             Order::Start(_) => Err(anyhow::anyhow!("the testbed has started already")),
         };
-        channel.send(&reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}"))))?;
+        channel.send(&reply.unwrap_or_else(|error| Reply::Failed(Failure::of(&error))))?;
     }
     let ended = host.ground.networks.engine().map_or(Ok(()), |engine| engine.end());
     drop(host);
-    channel.send(&ended.map_or_else(|error| Reply::Failed(format!("{error:#}")), |()| Reply::Stopped))
+    channel.send(&ended.map_or_else(|error| Reply::Failed(Failure::of(&error)), |()| Reply::Stopped))
 }
 
 /// The simulated host and all that it can launch.

@@ -9,6 +9,7 @@ pub(super) mod second;
 
 use super::cgroups::Branches;
 use super::channel::Channel;
+use super::failure::Failure;
 use super::host::{die_with_parent, isolate, reap_orphans, standard_input};
 use super::network::{CLIENT, HOST};
 use super::record::{self, Host, Record};
@@ -61,7 +62,7 @@ enum Order {
 enum Reply {
     Made { rootless: bool, groups: Branches },
     Kept,
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Makes a testbed and keeps it, or gives the one of this name that is there already; whether it was made is told too.
@@ -152,7 +153,7 @@ fn wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
 
 fn answer(channel: &mut Channel) -> anyhow::Result<Reply> {
     match channel.receive().context("the testbed gave no answer")? {
-        Some(Reply::Failed(message)) => Err(anyhow!(message)),
+        Some(Reply::Failed(failure)) => Err(failure.into()),
         Some(reply) => Ok(reply),
         None => Err(anyhow!("the testbed ended unexpectedly")),
     }
@@ -185,7 +186,7 @@ pub(super) fn leave() -> anyhow::Result<ExitCode> {
         Err(error) => {
             let mut channel = Channel::new(standard_input()?);
             channel.receive::<Order>()?;
-            channel.send(&Reply::Failed(format!("{error:#}")))?;
+            channel.send(&Reply::Failed(Failure::of(&error)))?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -200,7 +201,7 @@ pub(super) fn serve(groups: &str) -> anyhow::Result<()> {
     let groups = Branches::from_word(groups)?;
     let kept = match furnish(&groups, &request) {
         Ok(kept) => kept,
-        Err(error) => return channel.send(&Reply::Failed(format!("{error:#}"))),
+        Err(error) => return channel.send(&Reply::Failed(Failure::of(&error))),
     };
     // From before the first child can end.
     let mut signals = Signals::new([SIGCHLD, SIGTERM]).context("watch for ended children")?;

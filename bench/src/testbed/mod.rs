@@ -9,6 +9,7 @@ pub(crate) mod affinity;
 pub(crate) mod cgroups;
 mod channel;
 pub mod enter;
+mod failure;
 pub mod host;
 mod inventory;
 pub(crate) mod kept;
@@ -32,6 +33,8 @@ use crate::journal;
 use crate::sandboxes::Engine;
 use anyhow::{Context, anyhow, bail};
 use channel::Channel;
+use failure::Failure;
+pub(crate) use failure::Forbidden;
 use isobench_reports::record::{Machine, SandboxRecord};
 use isobench_workload::{Exit, Process};
 use serde::{Deserialize, Serialize};
@@ -98,7 +101,7 @@ enum Reply {
     Measured(Vec<Measurement>),
     Inventory(Inventory),
     Stopped,
-    Failed(String),
+    Failed(Failure),
 }
 
 /// What a started testbed says of itself.
@@ -194,7 +197,7 @@ impl Testbed {
 
     fn hear(&mut self) -> anyhow::Result<Reply> {
         match self.channel.receive().context("the testbed gave no answer")? {
-            Some(Reply::Failed(message)) => Err(anyhow!(message)),
+            Some(Reply::Failed(failure)) => Err(failure.into()),
             Some(reply) => Ok(reply),
             None => Err(anyhow!("the testbed ended unexpectedly")),
         }

@@ -1,6 +1,7 @@
 //! One container of an engine: its launch by the engine's client, and what it leaves.
 
 use super::{CUSTOM, Engine, IMAGE, NAMED, RunningEngine, read};
+use crate::sandboxes::client::Complaint;
 use crate::sandboxes::root_directory::AGENT;
 use crate::sandboxes::spawn::spawn;
 use crate::sandboxes::{docker, podman};
@@ -125,12 +126,12 @@ impl Resource for Container {
         };
         let removed = match remove() {
             // The runtime below the engine was told to kill what ended by itself at that moment.
-            Err(error) if format!("{error:#}").to_lowercase().contains("no such process") => remove(),
+            Err(error) if complains(&error, &["no such process"]) => remove(),
             removed => removed,
         };
         // Where the client was ended before the engine had heard of the container, there is none.
         if let Err(error) = removed
-            && !is_unknown(&format!("{error:#}"))
+            && !complains(&error, &UNKNOWN)
         {
             return Err(error.into());
         }
@@ -152,10 +153,12 @@ impl Resource for Container {
     }
 }
 
-/// Whether an engine says that there is no such container.
-fn is_unknown(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["no such container", "no container with"].iter().any(|words| message.contains(words))
+/// What engines say where there is no such container.
+const UNKNOWN: [&str; 2] = ["no such container", "no container with"];
+
+/// Whether an engine complained in such words.
+fn complains(error: &anyhow::Error, words: &[&str]) -> bool {
+    error.downcast_ref::<Complaint>().is_some_and(|complaint| words.iter().any(|words| complaint.has(words)))
 }
 
 /// The first process inside a container, which the engine wrote down before it started it.
@@ -186,11 +189,18 @@ fn address(process: &OwnedFd) -> anyhow::Result<Option<Ipv4Addr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandboxes::client::Client;
+    use std::time::Duration;
 
     #[test]
     fn an_unknown_container_is_told_from_another_failure() {
-        assert!(is_unknown("Error: No such container: docker-bridge-1"));
-        assert!(is_unknown("Error: no container with ID or name \"x\" found: no such container"));
-        assert!(!is_unknown("Cannot connect to the Docker daemon"));
+        let unknown = |said: &str| {
+            let client = Client::new("/bin/sh".into(), Path::new("/"), Duration::from_secs(60));
+            let error = client.argument("-c").ask(&["echo \"$0\" >&2; exit 1", said], None).expect_err("a failure");
+            complains(&error, &UNKNOWN)
+        };
+        assert!(unknown("Error: No such container: docker-bridge-1"));
+        assert!(unknown("Error: no container with ID or name \"x\" found: no such container"));
+        assert!(!unknown("Cannot connect to the Docker daemon"));
     }
 }

@@ -3,6 +3,7 @@
 use super::{CLIENT_NAMESPACE, PATIENCE, Reply, answer, keep, reap};
 use crate::testbed::cgroups::Branches;
 use crate::testbed::channel::Channel;
+use crate::testbed::failure::Failure;
 use crate::testbed::host::{die_with_parent, standard_input};
 use crate::testbed::second_host::SecondHost;
 use crate::testbed::{SUBCOMMAND, cgroups, namespaces};
@@ -62,7 +63,7 @@ pub(in crate::testbed) fn leave(host: &str) -> anyhow::Result<ExitCode> {
     match left() {
         Ok(groups) => keep(&[INSIDE, host, &groups]),
         Err(error) => {
-            Channel::new(standard_input()?).send(&Reply::Failed(format!("{error:#}")))?;
+            Channel::new(standard_input()?).send(&Reply::Failed(Failure::of(&error)))?;
             Ok(ExitCode::FAILURE)
         }
     }
@@ -83,7 +84,7 @@ pub(in crate::testbed) fn serve(host: &str, groups: &str) -> anyhow::Result<()> 
     };
     channel.send(&match furnished() {
         Ok(()) => Reply::Kept,
-        Err(error) => Reply::Failed(format!("{error:#}")),
+        Err(error) => Reply::Failed(Failure::of(&error)),
     })?;
     drop(channel);
     reap(&mut signals);
