@@ -50,22 +50,24 @@ fn descriptors() -> Outcome {
     let home = Home::new();
     let path = home.path().join("held");
     fs::write(&path, "")?;
-    let create = home.command(&["testbed", "create"]);
+    let isobench = home.command(&[]);
     let mut script = Command::new("sh");
-    script.args(["-c", "exec 9<\"$1\"; shift; \"$@\"", "sh"]).arg(&path).arg(create.get_program());
-    script.args(create.get_args()).current_dir(home.path()).stdin(Stdio::null());
-    script.envs(create.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("ISOBENCH_TESTBED");
-    let output = script.output()?;
+    // The second command begins a name server.
+    let text = "exec 9<\"$1\" && \"$2\" testbed create && \"$2\" network create --subnet 10.99.0.0/24 named";
+    script.args(["-c", text, "sh"]).arg(&path).arg(isobench.get_program()).current_dir(home.path());
+    script.envs(isobench.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("ISOBENCH_TESTBED");
+    let output = script.stdin(Stdio::null()).output()?;
     expect(output.status.success(), || format!("{output:?}"))?;
-    let (run, held) = (home.record("default")?["run"].clone(), fs::metadata(&path)?);
-    let outer = run.as_str().and_then(|run| run.split('-').next()).ok_or("the record names no process")?;
-    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
-    for process in std::iter::once(outer).chain(children.split_whitespace()) {
-        for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
-            let Ok(open) = fs::metadata(entry?.path()) else { continue };
-            let same = (open.dev(), open.ino()) == (held.dev(), held.ino());
-            expect(!same, || format!("process {process} of the testbed has the script's file open"))?;
-        }
+    let held = fs::metadata(&path)?;
+    let has_it = |process: &Path| {
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let mut open = open.filter_map(|descriptor| fs::metadata(descriptor.path()).ok());
+        open.any(|file| (file.dev(), file.ino()) == (held.dev(), held.ino()))
+    };
+    for process in fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).filter(|path| has_it(path)) {
+        let command = fs::read(process.join("cmdline"))?;
+        let words = String::from_utf8_lossy(&command).replace('\0', " ");
+        return Err(format!("{} ({words}) has the script's file open", process.display()).into());
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::system::{close_on_exec_from, fork, fork_apart};
+pub use crate::system::{fork, fork_apart};
 
 /// A launched container: its process, and its place in a network, which is to be released after the process has ended.
 #[derive(Debug)]

@@ -236,10 +236,8 @@ pub(crate) fn join_session_keyring() -> Result<(), Errno> {
 
 /// Marks every descriptor from `first` up to be closed by exec
 /// ([close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html)).
-///
-/// # Errors
-/// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
-pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+/// That flag is there since Linux 5.11.
+pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     let arguments = [first as usize, u32::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize, 0, 0, 0];
     // SAFETY: only flags of this process's own descriptor table change.
     unsafe { system_call(libc::SYS_close_range, arguments) }.map(drop)

@@ -18,7 +18,7 @@ use super::uplink::{Addresses, Uplink};
 use super::{SUBCOMMAND, namespaces};
 use crate::{home, journal};
 use anyhow::{Context, anyhow, bail};
-use isobench_runtime::launch::close_on_exec_from;
+use isobench_microvm::system::close_inherited;
 use isobench_runtime::network::Namespace;
 use rustix::process::{Signal, pidfd_send_signal, setsid};
 use serde::{Deserialize, Serialize};
@@ -78,8 +78,6 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
     // What a dead one left: its record would be replaced, but its control groups would stay.
     record::sweep(false);
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
-    // What a script has open, such as a file that it has locked, must not stay open as long as the testbed is kept.
-    close_on_exec_from(3).context("keep what is open here from the testbed")?;
     let child = Command::new("/proc/self/exe")
         .args([SUBCOMMAND, OUTER])
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -172,6 +170,8 @@ fn only_child(process: u32) -> anyhow::Result<u32> {
 
 /// The outer process: leaves the machine's namespaces, makes process 1 of the testbed and waits for its end.
 pub(super) fn leave() -> anyhow::Result<ExitCode> {
+    // What a script has open, such as a file that it has locked, must not stay open as long as the testbed is kept.
+    close_inherited(&[]).context("close what the maker has open")?;
     // No terminal, no group of the maker's: Ctrl-C there is not meant for the testbed.
     setsid().context("begin a session")?;
     let left = || -> anyhow::Result<(journal::Journal, String)> {

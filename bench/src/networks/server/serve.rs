@@ -5,6 +5,7 @@ use super::forward::{self, Forwarder};
 use super::{DONE, SUBCOMMAND, lock_file, socket};
 use crate::networks::{Settings, Store};
 use anyhow::Context;
+use isobench_microvm::system::close_inherited;
 use isobench_runtime::network::LockFile;
 use isobench_runtime::network::lock_file::{Held, Sharing};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -58,6 +59,8 @@ fn say(line: &str) {
 }
 
 fn serve(state: &Path) -> anyhow::Result<()> {
+    // What the caller has open, such as a file that a script has locked, must not stay open as long as there are networks.
+    close_inherited(&[]).context("close what the caller has open")?;
     // No terminal's signals are meant for it.
     let _ = rustix::process::setsid();
     let lock = LockFile::create(&lock_file(state))?.begin()?;
