@@ -64,12 +64,9 @@ fn descriptors() -> Outcome {
         let mut open = open.filter_map(|descriptor| fs::metadata(descriptor.path()).ok());
         open.any(|file| (file.dev(), file.ino()) == (held.dev(), held.ino()))
     };
-    for process in fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).filter(|path| has_it(path)) {
-        let command = fs::read(process.join("cmdline"))?;
-        let words = String::from_utf8_lossy(&command).replace('\0', " ");
-        return Err(format!("{} ({words}) has the script's file open", process.display()).into());
-    }
-    Ok(())
+    let holder = fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).find(|process| has_it(process));
+    let command = holder.map(|process| fs::read(process.join("cmdline"))).transpose()?.unwrap_or_default();
+    expect(command.is_empty(), || format!("`{}` has the script's file open", command.escape_ascii()))
 }
 
 /// A home of this test's own, in which its testbeds are; they end with it.
