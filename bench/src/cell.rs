@@ -1,7 +1,6 @@
 //! One cell of a run: one experiment in one sandbox in one block. It is what the schedule hands to the testbed, and
 //! measurements are what comes back.
 
-use crate::testbed::Inventory;
 use isobench_reports::record::Outcome;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,17 +35,20 @@ pub struct Measurement {
     pub outcome: Outcome,
 }
 
+/// All that came of a cell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What it measured.
+    pub measurements: Vec<Measurement>,
+    /// What it left behind in the testbed, as `kind name`: a leak each.
+    pub left: Vec<String>,
+}
+
 /// Whatever can measure cells: the testbed, or a fake in tests of the schedule.
 pub trait Measure {
-    /// Measures one cell. Everything that it made is gone afterwards.
+    /// Measures one cell, and says what of it is not gone afterwards.
     ///
     /// # Errors
     /// Where the testbed itself is unusable. A sandbox that fails is no error here: its measurements say so.
-    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>>;
-
-    /// All that a cell could leave behind and that is there now. What a cell adds to it is a leak.
-    ///
-    /// # Errors
-    /// Where the testbed cannot be looked at.
-    fn inventory(&mut self) -> anyhow::Result<Inventory>;
+    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured>;
 }

@@ -120,7 +120,7 @@ impl Launches<'_> {
             warm_up: false,
             program: Some(vec!["/proc/self/exe".into(), SUBCOMMAND.into(), work.to_string()]),
         };
-        for measurement in self.measure.measure(&cell)? {
+        for measurement in self.measure.measure(&cell)?.measurements {
             match measurement.outcome {
                 Outcome::Value(Value::Integer(nanoseconds)) if measurement.metric == "start.ready" => {
                     return Ok(nanoseconds as f64);
@@ -136,8 +136,7 @@ impl Launches<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cell::Measurement;
-    use crate::testbed::Inventory;
+    use crate::cell::{Measured, Measurement};
 
     /// A machine whose launches vary by some tens of per cent around 1 ms, drift, and do what work they are given.
     struct Machine {
@@ -147,21 +146,18 @@ mod tests {
     }
 
     impl Measure for Machine {
-        fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+        fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured> {
             self.launches += 1;
             let work: u64 = cell.program.as_ref().and_then(|program| program.last()?.parse().ok()).unwrap_or(0);
             let noise = self.random.u64(0..300_000) + self.launches * 100;
             let nanoseconds = 1_000_000 + noise + if self.heeds_work { work } else { 0 };
-            Ok(vec![Measurement {
+            let measurement = Measurement {
                 instance: 0,
                 metric: "start.ready".into(),
                 parameters: Default::default(),
                 outcome: Outcome::Value(Value::Integer(nanoseconds)),
-            }])
-        }
-
-        fn inventory(&mut self) -> anyhow::Result<Inventory> {
-            Ok(Inventory::default())
+            };
+            Ok(Measured { measurements: vec![measurement], left: Vec::new() })
         }
     }
 

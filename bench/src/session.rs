@@ -1,6 +1,6 @@
 //! The loop that measures: cell after cell, until all are done, the time is out or somebody says stop.
 
-use crate::cell::{Cell, Measure, Measurement};
+use crate::cell::{Cell, Measure, Measured, Measurement};
 use crate::interrupt::Interrupt;
 use crate::machine;
 use crate::progress::Progress;
@@ -44,7 +44,6 @@ impl Session<'_> {
     /// # Errors
     /// Where the testbed is unusable or a sample cannot be written. A sandbox that fails is a sample.
     pub fn run(&mut self, cells: &[Cell], measure: &mut dyn Measure) -> anyhow::Result<Ending> {
-        let mut there = measure.inventory().context("look at the testbed before the first cell")?;
         let mut took: BTreeMap<&str, Duration> = BTreeMap::new();
         let mut told: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut block_began = Instant::now();
@@ -66,13 +65,11 @@ impl Session<'_> {
             }
             self.progress.begin(cell, self.end.map(|end| end.saturating_duration_since(Instant::now())));
             let (began, steal) = (Instant::now(), machine::steal());
-            let mut measured =
+            let Measured { measurements: mut measured, left } =
                 measure.measure(cell).with_context(|| format!("measure {} in {}", cell.experiment, cell.sandbox))?;
-            let after = measure.inventory().with_context(|| format!("look for what {} left", cell.sandbox))?;
-            for leak in after.beyond(&there).into_iter().take(MOST_LEAKS) {
+            for leak in left.into_iter().take(MOST_LEAKS) {
                 measured.push(harness(CELL_LEAK, Outcome::Error(format!("{} left {leak} behind", cell.sandbox))));
             }
-            there = after;
             if let Some(steal) = steal.zip(machine::steal()).map(|(before, after)| after.saturating_sub(before)) {
                 measured.push(harness(MACHINE_STEAL, Outcome::Value(Value::Integer(steal))));
             }
@@ -103,7 +100,6 @@ mod tests {
     use super::*;
     use crate::recorder::{CELL_DURATION, CellKey, key};
     use crate::schedule;
-    use crate::testbed::Inventory;
     use isobench_reports::metrics;
     use isobench_reports::reader::{self, SAMPLES_FILE};
     use isobench_reports::record::{Machine, Plan, Run, SCHEMA_VERSION, Sample, SandboxRecord};
@@ -118,16 +114,13 @@ mod tests {
         leak_at: Option<usize>,
         fail_at: Option<usize>,
         interrupt_at: Option<(usize, Interrupt)>,
-        links: Vec<String>,
     }
 
     impl Measure for Fake {
-        fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+        fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured> {
             self.cells += 1;
             std::thread::sleep(self.takes);
-            if self.leak_at == Some(self.cells) {
-                self.links.push("v7".into());
-            }
+            let left = (self.leak_at == Some(self.cells)).then(|| "link v7".to_owned()).into_iter().collect();
             if let Some((at, interrupt)) = &self.interrupt_at
                 && *at == self.cells
             {
@@ -138,11 +131,8 @@ mod tests {
                 false => Outcome::Value(Value::Integer(u64::from(cell.block) + 1)),
             };
             let stages = Outcome::Value(Value::Stages(Vec::new()));
-            Ok(vec![harness("start.ready", outcome), harness("start.stages", stages)])
-        }
-
-        fn inventory(&mut self) -> anyhow::Result<Inventory> {
-            Ok(Inventory { objects: [("link".to_owned(), self.links.clone())].into() })
+            let measurements = vec![harness("start.ready", outcome), harness("start.stages", stages)];
+            Ok(Measured { measurements, left })
         }
     }
 

@@ -1,9 +1,9 @@
 //! The testbeds of one run: that of our own sandboxes, and one for each engine whose sandboxes take part.
 
-use crate::cell::{Cell, Measure, Measurement};
+use crate::cell::{Cell, Measure, Measured};
 use crate::journal::{Journal, Kind};
 use crate::sandboxes::Engine;
-use crate::testbed::{self, EngineSettings, Forbidden, Inventory, Settings, Starting, Testbed};
+use crate::testbed::{self, EngineSettings, Forbidden, Settings, Starting, Testbed};
 use anyhow::{Context, anyhow};
 use isobench_reports::record::{Machine, SandboxRecord};
 use isobench_workload::Family;
@@ -105,18 +105,8 @@ impl Testbeds {
 }
 
 impl Measure for Testbeds {
-    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured> {
         self.of(&cell.sandbox)?.measure(cell)
-    }
-
-    /// That of all, each object of an engine's with the engine's name before it.
-    fn inventory(&mut self) -> anyhow::Result<Inventory> {
-        let mut all = self.own.inventory()?;
-        for EngineTestbed { engine, testbed, .. } in &mut self.engines {
-            let objects = testbed.inventory()?.objects;
-            all.objects.extend(objects.into_iter().map(|(kind, names)| (format!("{}: {kind}", engine.name()), names)));
-        }
-        Ok(all)
     }
 }
 

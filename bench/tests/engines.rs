@@ -3,7 +3,7 @@
 //!
 //! The testbed re-executes its own program, so this test program answers the hidden subcommand as `isobench` does.
 
-use isobench::cell::{Cell, Measure, Measurement};
+use isobench::cell::{Cell, Measure, Measured, Measurement};
 use isobench::experiments;
 use isobench::journal::{self, Journal};
 use isobench::sandboxes::Engine;
@@ -98,9 +98,8 @@ fn measure_one(testbeds: &mut Testbeds, experiment: &str, sandbox: &SandboxRecor
         warm_up: false,
         program: None,
     };
-    let before = testbeds.inventory()?;
     let begun = Instant::now();
-    let measurements = testbeds.measure(&cell)?;
+    let Measured { measurements, left } = testbeds.measure(&cell)?;
     println!("{experiment} in {}: {:?}", sandbox.name, begun.elapsed());
     let mut failures = Vec::new();
     for Measurement { metric, parameters, outcome, .. } in &measurements {
@@ -110,7 +109,6 @@ fn measure_one(testbeds: &mut Testbeds, experiment: &str, sandbox: &SandboxRecor
             Outcome::Value(value) => println!("  {metric} {parameters:?} {value:?}"),
         }
     }
-    let left = testbeds.inventory()?.beyond(&before);
     failures.extend(left.iter().map(|left| format!("{} left {left}", sandbox.name)));
     Ok(failures)
 }

@@ -2,7 +2,7 @@
 //!
 //! It re-executes its own program, so this test program answers the hidden subcommand as `isobench` does.
 
-use isobench::cell::{Cell, Measure, Measurement};
+use isobench::cell::{Cell, Measure, Measured, Measurement};
 use isobench::experiments::{self, Experiment};
 use isobench::testbed::{self, Settings, Testbed};
 use isobench_reports::record::{Outcome, Value};
@@ -71,11 +71,9 @@ fn each_cell(experiment: &Experiment) -> Result<(), Failed> {
         if !experiment.applies(&sandbox) {
             continue;
         }
-        let before = testbed.inventory()?;
         let begun = Instant::now();
-        let measurements = testbed.measure(&cell(experiment.name, &sandbox.name))?;
+        let Measured { measurements, left } = testbed.measure(&cell(experiment.name, &sandbox.name))?;
         println!("{} in {}: {:?}", experiment.name, sandbox.name, begun.elapsed());
-        let left = testbed.inventory()?.beyond(&before);
         for Measurement { metric, parameters, outcome, .. } in &measurements {
             match outcome {
                 Outcome::Error(error) => failures.push(format!("{}: {metric} {parameters:?}: {error}", sandbox.name)),
@@ -112,9 +110,12 @@ fn own_program() -> Result<(), Failed> {
     let sandboxes = testbed.sandboxes().to_vec();
     let taking_part = sandboxes.iter().filter(|sandbox| sandbox.unavailable.is_none() && startup.applies(sandbox));
     for sandbox in taking_part {
-        let measurements = testbed.measure(&Cell { program: program.clone(), ..cell("startup", &sandbox.name) })?;
-        let ready =
-            measurements.iter().find(|measurement| measurement.metric == "start.ready").ok_or("no start.ready")?;
+        let measured = testbed.measure(&Cell { program: program.clone(), ..cell("startup", &sandbox.name) })?;
+        let ready = measured
+            .measurements
+            .iter()
+            .find(|measurement| measurement.metric == "start.ready")
+            .ok_or("no start.ready")?;
         let refuses = matches!(sandbox.family, Family::Unikernel | Family::Linux)
             || sandbox.name == "unikernel-process"
             || sandbox.name.starts_with("qemu-")
@@ -139,7 +140,7 @@ fn as_a_user() -> ExitCode {
         let mut testbed = Testbed::start(&settings())?;
         anyhow::ensure!(testbed.machine().rootless, "it says that it is not rootless");
         for sandbox in ["process", "container-host", "container-container", "container-none", "container-bridge"] {
-            for measurement in testbed.measure(&cell("startup", sandbox))? {
+            for measurement in testbed.measure(&cell("startup", sandbox))?.measurements {
                 if let Outcome::Error(error) = measurement.outcome {
                     anyhow::bail!("{sandbox}: {error}");
                 }

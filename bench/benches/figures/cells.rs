@@ -274,8 +274,8 @@ impl Bed {
             program: None,
         };
         let testbeds = self.testbeds.as_mut().context("the testbeds have ended")?;
-        let measurements = testbeds.measure(&cell)?;
-        let found = measurements.iter().find(|measurement| {
+        let measured = testbeds.measure(&cell)?;
+        let found = measured.measurements.iter().find(|measurement| {
             measurement.metric == place.metric
                 && place
                     .parameters

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "overhead",
     text: "fixed amounts of work inside: integers, floating point, streams and dependent loads through memory, system calls, files",
-    quick_blocks: 10,
+    quick_blocks: 9,
     takes_program: false,
     metrics: &[COMPUTE, STREAM, CHASE, CALL, FILE, MEMORY, FILE_SYSTEM, SEEN],
     points,
@@ -85,7 +85,7 @@ const CACHE: u64 = 16 << 10;
 const SEED: u64 = 0x150b_e4c4;
 
 /// How long an order must take at least in a bare process, so that a round trip is lost in it, in nanoseconds.
-const LEAST: u64 = 50_000_000;
+const LEAST: u64 = 20_000_000;
 
 /// How often each order is given, each time a sample: what else a machine does falls on some of them.
 const TIMES: u32 = 3;
@@ -262,11 +262,11 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 }
 
 /// Whether twice the work is seen to take longer: neither is it left out, nor does the round trip hide it. What else the machine does
-/// can only make an order longer, so the shortest of three counts.
+/// can only make an order longer, so the shortest of several counts.
 fn sees_twice_the_work(item: &Item, server: SocketAddr, rounds: u64) -> anyhow::Result<bool> {
     let mut worker = begin(item, server, 0)?;
     let mut shortest = [u64::MAX; 2];
-    for _ in 0..3 {
+    for _ in 0..6 {
         for (shortest, rounds) in shortest.iter_mut().zip([rounds, 2 * rounds]) {
             *shortest = worker.work(rounds)?.nanoseconds.min(*shortest);
         }

@@ -131,7 +131,7 @@ fn with_publishing(ground: &Ground, kind: &Kind, sheet: &mut Sheet) -> anyhow::R
     let before = (Inventory::take()?, ground.networks.leased()?);
 
     let taken = is_refused(ground, publishing.as_mut(), PUBLISHED)?;
-    let mut left = Inventory::settled_beyond(&before.0)?;
+    let (_, mut left) = Inventory::settled(&before.0)?;
     if ground.networks.leased()? > before.1 {
         left.push("an address".into());
     }

@@ -13,7 +13,7 @@ use super::{
     kept, machine, namespaces,
     network::{HostNetwork, OwnNetworks},
 };
-use crate::cell::{Cell, Measurement};
+use crate::cell::{Cell, Measured};
 use crate::experiments::{self, Ground};
 use crate::programs::Program;
 use crate::sandboxes::{self, Candidate, Networks, RunningEngine};
@@ -139,7 +139,6 @@ fn serve(groups: &str) -> anyhow::Result<()> {
     while let Some(order) = channel.receive()? {
         let reply = match order {
             Order::Measure(cell) => host.measure(&cell).map(Reply::Measured),
-            Order::Inventory => Inventory::take().map(Reply::Inventory),
             Order::Stop => break,
             Order::Start(_) => Err(anyhow::anyhow!("the testbed has started already")),
         };
@@ -155,6 +154,8 @@ struct Host {
     rootless: bool,
     ground: Ground,
     candidates: Vec<Candidate>,
+    /// What there was after the last cell; nothing happens between cells.
+    there: Option<Inventory>,
     complaints: File,
 }
 
@@ -183,11 +184,12 @@ impl Host {
             rootless,
             ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose(), calibration: None },
             candidates,
+            there: None,
             complaints,
         })
     }
 
-    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured> {
         let experiment = experiments::named(&cell.experiment)
             .with_context(|| format!("there is no experiment named `{}`", cell.experiment))?;
         let candidate = self
@@ -195,11 +197,12 @@ impl Host {
             .iter_mut()
             .find(|candidate| candidate.kind.name == cell.sandbox)
             .with_context(|| format!("there is no sandbox named `{}`", cell.sandbox))?;
-        let before = Inventory::take()?;
+        let before = self.there.take().map_or_else(Inventory::take, Ok)?;
         rustix::fs::ftruncate(&self.complaints, 0).context("empty the standard error")?;
         let mut measurements = experiment.measure(&mut self.ground, candidate, cell);
         // The kernel removes the links of a network namespace some 40 ms after its last process, and the next cell must not pay.
-        Inventory::settled_beyond(&before)?;
+        let (there, left) = Inventory::settled(&before)?;
+        self.there = Some(there);
         if self.ground.networks.engine().is_some() {
             // An engine leaves in the kernel's memory where a container's connections were led (ours does not). A client that
             // comes from the same port of its own within ten seconds would be led to a container of an earlier cell.
@@ -213,7 +216,7 @@ impl Host {
                 }
             }
         }
-        Ok(measurements)
+        Ok(Measured { measurements, left })
     }
 }
 

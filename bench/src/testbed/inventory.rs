@@ -2,7 +2,6 @@
 
 use super::cgroups;
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,10 +10,10 @@ use std::time::{Duration, Instant};
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
 /// Kernel objects of the testbed by kind, each named so that a reader finds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inventory {
     /// Kind, then names.
-    pub objects: BTreeMap<String, Vec<String>>,
+    objects: BTreeMap<String, Vec<String>>,
 }
 
 impl Inventory {
@@ -33,27 +32,28 @@ impl Inventory {
         Ok(Self { objects })
     }
 
-    /// What is there beyond `before` once the kernel has had its time to clean up: it removes links, groups and mounts some time
-    /// after their last process.
+    /// What is there once the kernel has had its time to clean up, and what of it was not there `before`: it removes links, groups
+    /// and mounts some time after their last process.
     ///
     /// It looks again by the clock because the kernel tells of no event for all that must be gone. Links have one (rtnetlink(7)),
     /// mounts have one (poll(2) on mountinfo) and a process has one (pidfd_open(2)), but a socket that listens has none, which
     /// closes when the last work that holds it is done, and nor has a process that is not known before it is there. It happens
     /// where nothing is measured.
-    pub(crate) fn settled_beyond(before: &Self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn settled(before: &Self) -> anyhow::Result<(Self, Vec<String>)> {
         let begun = Instant::now();
         loop {
             super::host::reap_orphans();
-            let left = Self::take()?.beyond(before);
+            let now = Self::take()?;
+            let left = now.beyond(before);
             if left.is_empty() || begun.elapsed() > CLEAN_UP {
-                return Ok(left);
+                return Ok((now, left));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// What is in `self` and was not in `before`, as `kind name`.
-    pub fn beyond(&self, before: &Self) -> Vec<String> {
+    fn beyond(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
         for (kind, names) in &self.objects {
             let mut known = before.objects.get(kind).cloned().unwrap_or_default();

@@ -24,11 +24,11 @@ pub(crate) mod uplink;
 pub(crate) mod view;
 
 pub use cgroups::remove as remove_groups;
-pub use inventory::Inventory;
+pub(crate) use inventory::Inventory;
 pub use memory::host_memory;
 pub(crate) use namespaces::{directory, is_rootless, own};
 
-use crate::cell::{Cell, Measure, Measurement};
+use crate::cell::{Cell, Measure, Measured};
 use crate::journal;
 use crate::sandboxes::Engine;
 use anyhow::{Context, anyhow, bail};
@@ -90,7 +90,6 @@ impl Default for Settings {
 enum Order {
     Start(Settings),
     Measure(Cell),
-    Inventory,
     Stop,
 }
 
@@ -98,8 +97,7 @@ enum Order {
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
     Started(Box<Started>),
-    Measured(Vec<Measurement>),
-    Inventory(Inventory),
+    Measured(Measured),
     Stopped,
     Failed(Failure),
 }
@@ -224,16 +222,9 @@ impl Starting {
 }
 
 impl Measure for Testbed {
-    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Vec<Measurement>> {
+    fn measure(&mut self, cell: &Cell) -> anyhow::Result<Measured> {
         match self.ask(&Order::Measure(cell.clone()))? {
-            Reply::Measured(measurements) => Ok(measurements),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn inventory(&mut self) -> anyhow::Result<Inventory> {
-        match self.ask(&Order::Inventory)? {
-            Reply::Inventory(inventory) => Ok(inventory),
+            Reply::Measured(measured) => Ok(measured),
             other => Err(unexpected(&other)),
         }
     }
