@@ -816,10 +816,13 @@ fn killed_at_each_step() -> Outcome {
             child.kill()?;
         }
         // What was begun goes on without its caller, or has not come to be.
-        until("its removal", || {
+        let mut said = String::new();
+        let removed = until("its removal", || {
             let output = lab.run(&["rm", "-f", &name])?;
-            Ok(output.status.success() || String::from_utf8_lossy(&output.stderr).contains("no container"))
-        })?;
+            said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Ok(output.status.success() || said.contains("no container"))
+        });
+        removed.map_err(|_| Failed::from(format!("{name} cannot be removed: {said}")))?;
         child.wait()?;
         // A supervisor that was just being started may have come to it late.
         let _ = lab.run(&["rm", "-f", &name])?;

@@ -65,8 +65,9 @@ fn descriptors() -> Outcome {
         open.any(|file| (file.dev(), file.ino()) == (held.dev(), held.ino()))
     };
     let holder = fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).find(|process| has_it(process));
-    let command = holder.map(|process| fs::read(process.join("cmdline"))).transpose()?.unwrap_or_default();
-    expect(command.is_empty(), || format!("`{}` has the script's file open", command.escape_ascii()))
+    let Some(holder) = holder else { return Ok(()) };
+    let command = fs::read(holder.join("cmdline"))?;
+    Err(format!("{} (`{}`) has the script's file open", holder.display(), command.escape_ascii()).into())
 }
 
 /// A home of this test's own, in which its testbeds are; they end with it.

@@ -6,14 +6,13 @@
 #![forbid(unsafe_code)]
 
 use crate::plan::{NetworkPlan, Plan, ProgramPlan};
+use crate::shared::{Failure, Shared};
 use crate::{capabilities, parameters, root, system, terminal};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
-use rustix::thread::futex::{self, Timespec};
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// The steps inside, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,10 @@ pub enum Step {
     LimitResources,
     /// Open a terminal of its own.
     OpenTerminal,
+    /// Wait until the network carries packets.
+    AwaitNetwork,
+    /// Wait for the order to start.
+    AwaitStart,
     /// Drop capabilities and become the user.
     DropCapabilities,
     /// Refuse new privileges.
@@ -49,16 +52,12 @@ pub enum Step {
     TieToParent,
     /// Install the system call filter.
     FilterSystemCalls,
-    /// Wait until the network carries packets.
-    AwaitNetwork,
-    /// Wait for the order to start.
-    AwaitStart,
     /// Become the program.
     Execute,
 }
 
 impl Step {
-    const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::JoinCgroups,
         Self::MapUser,
         Self::JoinNamespaces,
@@ -70,12 +69,12 @@ impl Step {
         Self::RedirectStreams,
         Self::LimitResources,
         Self::OpenTerminal,
+        Self::AwaitNetwork,
+        Self::AwaitStart,
         Self::DropCapabilities,
         Self::RefusePrivileges,
         Self::TieToParent,
         Self::FilterSystemCalls,
-        Self::AwaitNetwork,
-        Self::AwaitStart,
         Self::Execute,
     ];
 }
@@ -94,138 +93,14 @@ impl std::fmt::Display for Step {
             Self::RedirectStreams => "redirect standard stream",
             Self::LimitResources => "limit resources",
             Self::OpenTerminal => "open a terminal",
+            Self::AwaitNetwork => "wait for the network",
+            Self::AwaitStart => "wait for the order to start",
             Self::DropCapabilities => "drop capabilities",
             Self::RefusePrivileges => "refuse new privileges",
             Self::TieToParent => "tie its life to its parent's",
             Self::FilterSystemCalls => "install the system call filter",
-            Self::AwaitNetwork => "wait for the network",
-            Self::AwaitStart => "wait for the order to start",
             Self::Execute => "execute",
         })
-    }
-}
-
-/// A step that failed, at which item of its list, and the system's word.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Failure {
-    pub(crate) step: Step,
-    pub(crate) item: usize,
-    pub(crate) errno: Errno,
-}
-
-/// The memory in which parent and child talk: a few words.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    /// [`Self::BUSY`], [`Self::CONFIGURED`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when
-    /// the child leaves (`CLONE_CHILD_CLEARTID`).
-    present: AtomicU32,
-    /// How far the parent is with the network: 0, [`Self::ATTACHED`], [`Self::SETTLED`], or [`Self::FAILED`].
-    network: AtomicU32,
-    step: AtomicU32,
-    item: AtomicU32,
-    errno: AtomicI32,
-}
-
-impl Shared {
-    const BUSY: u32 = 1;
-    const CONFIGURED: u32 = 2;
-    const WAITING: u32 = 3;
-
-    const ATTACHED: u32 = 1;
-    const SETTLED: u32 = 2;
-    const FAILED: u32 = 3;
-
-    /// How long the child waits for its parent: one that was killed never answers, and the child must not stay behind.
-    const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-
-    pub(crate) fn begin(&self) {
-        self.present.store(Self::BUSY, Ordering::Release);
-    }
-
-    pub(crate) fn departure_word(&self) -> *const AtomicU32 {
-        &self.present
-    }
-
-    /// Waits until the child has become the program or ended.
-    pub(crate) fn await_departure(&self) {
-        self.await_beyond(Self::WAITING);
-    }
-
-    /// Waits until the child waits for its order to start, or has left.
-    pub(crate) fn await_set_up(&self) {
-        self.await_beyond(Self::CONFIGURED);
-    }
-
-    /// Waits until the child has configured its network, or has left.
-    pub(crate) fn await_configuration(&self) {
-        self.await_beyond(Self::BUSY);
-    }
-
-    /// Waits until the child is further than a state, or has left.
-    fn await_beyond(&self, state: u32) {
-        // The kernel wakes without FUTEX_PRIVATE when the child leaves, so the wait must be without it too.
-        loop {
-            match self.present.load(Ordering::Acquire) {
-                present if (1..=state).contains(&present) => {
-                    let _ = futex::wait(&self.present, futex::Flags::empty(), present, None);
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// The child's word of how far it is.
-    fn reach(&self, state: u32) {
-        self.present.store(state, Ordering::Release);
-        let _ = futex::wake(&self.present, futex::Flags::empty(), 1);
-    }
-
-    /// The parent's word that the network is attached.
-    pub(crate) fn attached(&self) {
-        self.tell(Self::ATTACHED);
-    }
-
-    /// The parent's word that the network carries packets.
-    pub(crate) fn settled(&self) {
-        self.tell(Self::SETTLED);
-    }
-
-    /// The parent's word that there will be no network.
-    pub(crate) fn give_up(&self) {
-        self.tell(Self::FAILED);
-    }
-
-    fn tell(&self, state: u32) {
-        self.network.store(state, Ordering::Release);
-        let _ = futex::wake(&self.network, futex::Flags::empty(), 1);
-    }
-
-    fn await_network(&self, state: u32) -> Result<(), Errno> {
-        loop {
-            match self.network.load(Ordering::Acquire) {
-                Self::FAILED => return Err(Errno::CANCELED),
-                present if present < state => {
-                    let waited = futex::wait(&self.network, futex::Flags::empty(), present, Some(&Self::PATIENCE));
-                    if waited == Err(Errno::TIMEDOUT) {
-                        return Err(Errno::TIMEDOUT);
-                    }
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    pub(crate) fn fail(&self, failure: Failure) {
-        self.errno.store(failure.errno.raw_os_error(), Ordering::Relaxed);
-        self.item.store(failure.item as u32, Ordering::Relaxed);
-        self.step.store(failure.step as u32, Ordering::Release);
-    }
-
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        let number = self.step.load(Ordering::Acquire);
-        let step = *Step::ALL.get((number as usize).checked_sub(1)?)?;
-        let errno = Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed));
-        Some(Failure { step, item: self.item.load(Ordering::Relaxed) as usize, errno })
     }
 }
 
@@ -316,7 +191,7 @@ fn join_namespaces(plan: &Plan) -> StepResult {
 
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
     match &plan.network {
-        NetworkPlan::Attached(_) => shared.await_network(Shared::ATTACHED).map_err(|errno| (0, errno)),
+        NetworkPlan::Attached(_) => shared.await_attached().map_err(|errno| (0, errno)),
         NetworkPlan::Untouched | NetworkPlan::LoopbackOnly | NetworkPlan::AttachedAhead => Ok(()),
     }
 }
@@ -324,7 +199,7 @@ fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
 /// The bridge forwards only some time after the container's end is up; a program that ran before would lose its first packet
 /// and wait a second for the next one.
 fn await_network(plan: &Plan, shared: &Shared) -> StepResult {
-    if plan.awaits_host() { shared.await_network(Shared::SETTLED).map_err(|errno| (0, errno)) } else { Ok(()) }
+    if plan.awaits_host() { shared.await_settled().map_err(|errno| (0, errno)) } else { Ok(()) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {
@@ -346,7 +221,7 @@ fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
         }
         NetworkPlan::Attached(configuration) => {
             configuration.apply().map_err(|(step, errno)| (step as usize, errno))?;
-            shared.reach(Shared::CONFIGURED);
+            shared.configured();
             Ok(())
         }
     }
@@ -387,7 +262,7 @@ fn limit_resources(plan: &Plan) -> StepResult {
 /// Where creating and starting are two orders: tells the creator that all is set up, then waits for one byte.
 fn await_start(plan: &Plan, shared: &Shared) -> StepResult {
     let Some(order) = &plan.start_order else { return Ok(()) };
-    shared.reach(Shared::WAITING);
+    shared.set_up();
     let mut byte = [0_u8];
     loop {
         match rustix::io::read(order, &mut byte) {

@@ -3,7 +3,8 @@
 
 use crate::error::Error;
 use crate::launch::{Launched, launch};
-use crate::plan::{Namespaces, NetworkMode, Plan, Specification, c_string};
+use crate::plan::{Plan, c_string};
+use crate::specification::{Namespaces, NetworkMode, Specification};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::sync::Arc;

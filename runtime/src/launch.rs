@@ -1,11 +1,13 @@
 //! The launch: the first half of the recipe on the crate's front page.
 #![forbid(unsafe_code)]
 
-use crate::child::{Failure, Shared, Step};
+use crate::child::Step;
 use crate::error::Error;
 use crate::network::{Endpoint, PeerNamespace};
 use crate::parameters::Parameter;
-use crate::plan::{Plan, Program, ProgramPlan, Specification, Stream};
+use crate::plan::{Plan, ProgramPlan};
+use crate::shared::{Failure, Shared};
+use crate::specification::{Program, Specification, Stream};
 use crate::{system, terminal};
 use isobench_workload::{Output, Process};
 use rustix::fd::OwnedFd;

@@ -5,8 +5,9 @@ use crate::cgroup::{Cgroup, Cgroups, Limits};
 use crate::error::Error;
 use crate::launch::{Launched, capture_output, launch};
 use crate::network::{BridgeNetwork, Protocol};
-use crate::plan::{NetworkMode, Plan, Program, Root, Specification};
+use crate::plan::Plan;
 use crate::root::Mount;
+use crate::specification::{NetworkMode, Program, Root, Specification};
 use isobench_workload::{
     Family, Instance, LaunchError, Released, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
 };

@@ -4,8 +4,9 @@
 //! memory, so it must neither allocate nor take a lock nor touch thread-local storage, and libc's wrappers would write
 //! this thread's `errno`.
 
-use crate::child::{self, Shared};
+use crate::child;
 use crate::plan::Plan;
+use crate::shared::Shared;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};

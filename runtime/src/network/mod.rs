@@ -8,6 +8,7 @@
 //! | [`inside`] | what a container sets up in its own namespace, by one `send` | its namespace goes |
 //! | [`tap`] | tap of a virtual machine | dropped, by whoever has it last |
 //! | [`firewall`], [`nft`] | one nftables table: NAT, isolation, published ports | dropped |
+//! | [`published_port`] | a socket that holds the port, an element of a map | dropped |
 //! | [`pool`] | (none) the addresses of a subnet, leased | released |
 //! | [`lock_file`] | locks of bytes of a file: leases and ports that several processes share | dropped, or its process ends |
 //! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped, or removed where it is several processes' |
@@ -29,14 +30,16 @@ pub mod namespace;
 pub mod netlink;
 pub mod nft;
 pub mod pool;
+pub mod published_port;
 pub mod subnet;
 pub mod sysctl;
 pub mod tap;
+mod transaction;
 
 pub use bridge_network::BridgeNetwork;
 pub use conntrack::forget_connections;
 pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
-pub use firewall::{Admission, Firewall, PublishedPort, Reservation};
+pub use firewall::{Admission, Firewall};
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
 pub use lock_file::{Held, LockFile, Sharing};
@@ -44,6 +47,7 @@ pub use namespace::{EmptyNamespace, Namespace};
 pub use netlink::Netlink;
 pub use nft::{Protocol, Redirection};
 pub use pool::{Lease, Pool};
+pub use published_port::{PublishedPort, Reservation};
 pub use subnet::{Mac, Subnet, Subnet6};
 pub use tap::{Offload, Tap};
 

@@ -1,5 +1,6 @@
 //! The nftables ruleset, as messages ([nftables(8)](https://www.netfilter.org/projects/nftables/manpage.html); numbers from
-//! include/uapi/linux/netfilter/nf_tables.h). Everything here is pure; [`super::firewall`] sends it.
+//! include/uapi/linux/netfilter/nf_tables.h). Everything here is pure; [`super::firewall`] sends it. How rules are written is
+//! [`super::expression`]'s, how messages are is [`super::transaction`]'s.
 //!
 //! In nft's own language it is, for IPv4 and, where a network has IPv6, with `ip6` for that too:
 //! ```text
@@ -46,14 +47,9 @@ use super::expression::{
     translated, verdict,
 };
 use super::netlink::Batch;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, MetaKey, NfTablesMessage,
-    Register, RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList,
-    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
-};
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use super::transaction::{Transaction, octets};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::{InetHookNumber, MetaKey, Register};
 use std::net::{IpAddr, SocketAddr};
 
 /// A transport protocol whose ports can be published.
@@ -98,7 +94,7 @@ impl Family {
     }
 
     /// Bytes of an address.
-    const fn length(self) -> u32 {
+    pub(super) const fn address_length(self) -> u32 {
         match self {
             Self::Four => 4,
             Self::Six => 16,
@@ -106,7 +102,7 @@ impl Family {
     }
 
     /// nft's number for the type of its addresses, `ipv4_addr` or `ipv6_addr`.
-    const fn address_type(self) -> u32 {
+    pub(super) const fn address_type(self) -> u32 {
         match self {
             Self::Four => 7,
             Self::Six => 8,
@@ -119,11 +115,11 @@ impl Family {
             Self::Four => 12,
             Self::Six => 8,
         };
-        let offset = if destination { source + self.length() } else { source };
-        payload(1, offset, self.length(), Register::Reg1)
+        let offset = if destination { source + self.address_length() } else { source };
+        payload(1, offset, self.address_length(), Register::Reg1)
     }
 
-    fn header(self) -> NetfilterProtoFamily {
+    pub(super) fn header(self) -> NetfilterProtoFamily {
         match self {
             Self::Four => NetfilterProtoFamily::IPv4,
             Self::Six => NetfilterProtoFamily::IPv6,
@@ -175,18 +171,17 @@ pub(crate) fn ruleset(table: &str, families: &[Family], owned: bool) -> Batch {
     for family in families {
         transaction.family = *family;
         transaction.table(owned);
-        transaction.sets_and_maps();
-        transaction.chains();
+        sets_and_maps(&mut transaction);
+        chains(&mut transaction);
     }
     transaction.end()
 }
 
-/// Both tables go, with all that is in them.
+/// The table of a family goes, with all that is in it.
 pub(crate) fn remove(table: &str, family: Family) -> Batch {
     let mut transaction = Transaction::begin(table);
     transaction.family = family;
-    let attributes = vec![TableAttribute::Name(table.into())];
-    transaction.push(0, NfTablesMessage::DeleteTable(TableMessage { attributes }));
+    transaction.delete_table();
     transaction.end()
 }
 
@@ -215,7 +210,7 @@ pub(crate) fn publish(table: &str, ports: &[Redirection]) -> Batch {
     let mut transaction = Transaction::begin(table);
     for port in ports {
         let data = [octets(port.target.ip()).as_slice(), &padded(port.target.port())].concat();
-        transaction.redirection(port, Some(data));
+        redirection(&mut transaction, port, Some(data));
     }
     transaction.end()
 }
@@ -224,15 +219,19 @@ pub(crate) fn publish(table: &str, ports: &[Redirection]) -> Batch {
 pub(crate) fn unpublish(table: &str, ports: &[Redirection]) -> Batch {
     let mut transaction = Transaction::begin(table);
     for port in ports {
-        transaction.redirection(port, None);
+        redirection(&mut transaction, port, None);
     }
     transaction.end()
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().into(),
-        IpAddr::V6(address) => address.octets().into(),
+/// A published port, which comes with where it leads and goes without.
+fn redirection(transaction: &mut Transaction<'_>, port: &Redirection, data: Option<Vec<u8>>) {
+    transaction.family = Family::of(port.target.ip());
+    let key = port_key(port.protocol, port.port);
+    let add = data.is_some();
+    match port.host {
+        Some(host) => transaction.element(PUBLISHED_AT, [octets(host), key].concat(), data, add),
+        None => transaction.element(PUBLISHED, key, data, add),
     }
 }
 
@@ -253,206 +252,70 @@ const IFNAME: u32 = 41;
 const PROTOCOL: u32 = 12;
 const SERVICE: u32 = 13;
 
-/// Messages that are applied together or not at all.
-struct Transaction<'a> {
-    table: &'a str,
-    /// The table of which family the next messages are about.
-    family: Family,
-    batch: Batch,
-    sets: u32,
+fn sets_and_maps(transaction: &mut Transaction<'_>) {
+    transaction.set_of_names(NETWORKS, IFNAME, NAME as u32);
+    transaction.set_of_names(WITHIN, IFNAME << 6 | IFNAME, 2 * NAME as u32);
+    transaction.set_of_names(CLOSED, IFNAME, NAME as u32);
+    transaction.set_of_names(MASKED, IFNAME, NAME as u32);
+    transaction.set_of_addresses(SUBNETS);
+    let (address, length) = (transaction.family.address_type(), transaction.family.address_length());
+    let target = [address << 6 | SERVICE, length + 4];
+    transaction.map(PUBLISHED, [PROTOCOL << 6 | SERVICE, 8], target);
+    transaction.map(PUBLISHED_AT, [address << 12 | PROTOCOL << 6 | SERVICE, length + 8], target);
 }
 
-impl<'a> Transaction<'a> {
-    fn begin(table: &'a str) -> Self {
-        let mut batch = Batch::new();
-        batch.push(0, control(ControlMessage::BatchBegin));
-        Self { table, family: Family::Four, batch, sets: 0 }
+fn chains(transaction: &mut Transaction<'_>) {
+    let accept = || verdict(1);
+    let drop = || verdict(0);
+    let from = |set| vec![meta(MetaKey::Iifname, Register::Reg1), lookup(set, 0)];
+    let to = |set, flags| vec![meta(MetaKey::Oifname, Register::Reg1), lookup(set, flags)];
+    // NFT_LOOKUP_F_INV
+    const NOT: u32 = 1;
+    let family = transaction.family;
+
+    if family == Family::Four {
+        transaction.chain("guard", "filter", InetHookNumber::PreRouting, -300);
+        transaction.rule("guard", [from(NETWORKS), loopback(family.address(true)), vec![drop()]].concat());
     }
-
-    /// The batch; its last message but one is to be acknowledged, since the end mark is no message of nftables'.
-    fn end(mut self) -> Batch {
-        self.batch.acknowledge_last();
-        self.batch.push(0, control(ControlMessage::BatchEnd));
-        self.batch
-    }
-
-    fn push(&mut self, flags: u16, message: NfTablesMessage) {
-        let header = NetfilterHeader::new(self.family.header(), 0, 0);
-        self.batch.push(flags, NetfilterMessage::new(header, message));
-    }
-
-    /// The owner flag binds the table to our socket: nobody else can change it, and it goes when the socket does.
-    fn table(&mut self, owned: bool) {
-        let mut attributes = vec![TableAttribute::Name(self.table.into())];
-        attributes.extend(owned.then_some(TableAttribute::Flags(TableFlags::Owner)));
-        self.push(NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(TableMessage { attributes }));
-    }
-
-    /// A set of names. The user data tell the program nft, and nobody else, how to show them: key byte order (type 0, length
-    /// 4), host's (1).
-    fn set(&mut self, name: &str, key_type: u32, key_length: u32) {
-        let byte_order = SetAttribute::UserData([[0, 4].as_slice(), &1_u32.to_ne_bytes()].concat());
-        let key = vec![SetAttribute::KeyType(key_type), SetAttribute::KeyLen(key_length), byte_order];
-        self.new_set(name, SetFlags::empty(), key);
-    }
-
-    fn sets_and_maps(&mut self) {
-        self.set(NETWORKS, IFNAME, NAME as u32);
-        self.set(WITHIN, IFNAME << 6 | IFNAME, 2 * NAME as u32);
-        self.set(CLOSED, IFNAME, NAME as u32);
-        self.set(MASKED, IFNAME, NAME as u32);
-        let (kind, length) = (self.family.address_type(), self.family.length());
-        self.new_set(SUBNETS, SetFlags::Interval, vec![SetAttribute::KeyType(kind), SetAttribute::KeyLen(length)]);
-        self.map_of_ports(PUBLISHED, PROTOCOL << 6 | SERVICE, 8);
-        self.map_of_ports(PUBLISHED_AT, kind << 12 | PROTOCOL << 6 | SERVICE, length + 8);
-    }
-
-    /// A map to an address and a port.
-    fn map_of_ports(&mut self, name: &str, key_type: u32, key_length: u32) {
-        let attributes = vec![
-            SetAttribute::KeyType(key_type),
-            SetAttribute::KeyLen(key_length),
-            SetAttribute::DataType(self.family.address_type() << 6 | SERVICE),
-            SetAttribute::DataLen(self.family.length() + 4),
-        ];
-        self.new_set(name, SetFlags::Map, attributes);
-    }
-
-    fn chains(&mut self) {
-        let accept = || verdict(1);
-        let drop = || verdict(0);
-        let from = |set| vec![meta(MetaKey::Iifname, Register::Reg1), lookup(set, 0)];
-        let to = |set, flags| vec![meta(MetaKey::Oifname, Register::Reg1), lookup(set, flags)];
-        // NFT_LOOKUP_F_INV
-        const NOT: u32 = 1;
-        let family = self.family;
-
-        if family == Family::Four {
-            self.chain("guard", "filter", InetHookNumber::PreRouting, -300);
-            self.rule("guard", [from(NETWORKS), loopback(family.address(true)), vec![drop()]].concat());
-        }
-        for (chain, hook) in [("published_in", InetHookNumber::PreRouting), ("published_out", InetHookNumber::LocalOut)]
-        {
-            self.chain(chain, "nat", hook, -100);
-            for at in [true, false] {
-                self.rule(chain, [destined_to_this_machine(), translated(family, at)].concat());
-            }
-        }
-
-        self.chain("isolation", "filter", InetHookNumber::Forward, 0);
-        // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) and (IP_CT_RELATED)
-        self.rule("isolation", [tracked(CT_STATE, 2 | 4), vec![accept()]].concat());
-        let (link_in, link_out) = (meta(MetaKey::Iifname, Register::Reg1), meta(MetaKey::Oifname, Register::Reg2));
-        self.rule("isolation", vec![link_in, link_out, lookup(WITHIN, 0), accept()]);
-        self.rule("isolation", [from(CLOSED), vec![drop()]].concat());
-        // IPS_DST_NAT
-        self.rule("isolation", [tracked(CT_STATUS, 0x20), vec![accept()]].concat());
-        self.rule("isolation", [to(NETWORKS, 0), vec![drop()]].concat());
-
-        self.chain("masquerade_out", "nat", InetHookNumber::PostRouting, 100);
-        self.rule("masquerade_out", [from(MASKED), to(NETWORKS, NOT), vec![masquerade()]].concat());
-        // By address, not by link: where br_netfilter is on, such a packet stays in the bridge and has come by no link.
-        let inside = vec![family.address(false), lookup(SUBNETS, 0)];
-        let hairpin = [inside, to(NETWORKS, 0), tracked(CT_STATUS, 0x20), vec![masquerade()]].concat();
-        self.rule("masquerade_out", hairpin);
-        if family == Family::Four {
-            let local = [loopback(family.address(false)), to(NETWORKS, 0), vec![masquerade()]].concat();
-            self.rule("masquerade_out", local);
+    for (chain, hook) in [("published_in", InetHookNumber::PreRouting), ("published_out", InetHookNumber::LocalOut)] {
+        transaction.chain(chain, "nat", hook, -100);
+        for at in [true, false] {
+            transaction.rule(chain, [destined_to_this_machine(), translated(family, at)].concat());
         }
     }
 
-    fn new_set(&mut self, name: &str, flags: SetFlags, rest: Vec<SetAttribute>) {
-        self.sets += 1;
-        let mut attributes = vec![
-            SetAttribute::Table(self.table.into()),
-            SetAttribute::Name(name.into()),
-            SetAttribute::Flags(flags),
-            SetAttribute::Id(self.sets),
-        ];
-        attributes.extend(rest);
-        self.push(NLM_F_CREATE, NfTablesMessage::NewSet(SetMessage { attributes }));
-    }
+    transaction.chain("isolation", "filter", InetHookNumber::Forward, 0);
+    // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) and (IP_CT_RELATED)
+    transaction.rule("isolation", [tracked(CT_STATE, 2 | 4), vec![accept()]].concat());
+    let (link_in, link_out) = (meta(MetaKey::Iifname, Register::Reg1), meta(MetaKey::Oifname, Register::Reg2));
+    transaction.rule("isolation", vec![link_in, link_out, lookup(WITHIN, 0), accept()]);
+    transaction.rule("isolation", [from(CLOSED), vec![drop()]].concat());
+    // IPS_DST_NAT
+    transaction.rule("isolation", [tracked(CT_STATUS, 0x20), vec![accept()]].concat());
+    transaction.rule("isolation", [to(NETWORKS, 0), vec![drop()]].concat());
 
-    fn chain(&mut self, name: &str, kind: &str, hook: InetHookNumber, priority: i32) {
-        // NF_ACCEPT
-        const ACCEPT: u32 = 1;
-        let attributes = vec![
-            ChainAttribute::Table(self.table.into()),
-            ChainAttribute::Name(name.into()),
-            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority as u32)]),
-            ChainAttribute::Policy(ACCEPT),
-            ChainAttribute::Type(kind.into()),
-        ];
-        self.push(NLM_F_CREATE, NfTablesMessage::NewChain(ChainMessage { attributes }));
+    transaction.chain("masquerade_out", "nat", InetHookNumber::PostRouting, 100);
+    transaction.rule("masquerade_out", [from(MASKED), to(NETWORKS, NOT), vec![masquerade()]].concat());
+    // By address, not by link: where br_netfilter is on, such a packet stays in the bridge and has come by no link.
+    let inside = vec![family.address(false), lookup(SUBNETS, 0)];
+    let hairpin = [inside, to(NETWORKS, 0), tracked(CT_STATUS, 0x20), vec![masquerade()]].concat();
+    transaction.rule("masquerade_out", hairpin);
+    if family == Family::Four {
+        let local = [loopback(family.address(false)), to(NETWORKS, 0), vec![masquerade()]].concat();
+        transaction.rule("masquerade_out", local);
     }
-
-    fn rule(&mut self, chain: &str, expressions: Vec<Expression>) {
-        let attributes = vec![
-            RuleAttribute::Table(self.table.into()),
-            RuleAttribute::Chain(chain.into()),
-            RuleAttribute::Expressions(expressions),
-        ];
-        self.push(NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(RuleMessage { attributes }));
-    }
-
-    fn element(&mut self, set: &str, key: Vec<u8>, data: Option<Vec<u8>>, add: bool) {
-        let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(key))];
-        element.extend(data.map(|data| SetElementAttribute::Data(DataAttribute::Value(data))));
-        self.elements(set, vec![element], add);
-    }
-
-    /// A published port, which comes with where it leads and goes without.
-    fn redirection(&mut self, port: &Redirection, data: Option<Vec<u8>>) {
-        self.family = Family::of(port.target.ip());
-        let key = port_key(port.protocol, port.port);
-        let add = data.is_some();
-        match port.host {
-            Some(host) => self.element(PUBLISHED_AT, [octets(host), key].concat(), data, add),
-            None => self.element(PUBLISHED, key, data, add),
-        }
-    }
-
-    /// All addresses from `first` to `last`: an element where it begins, and one just behind its end unless that is the
-    /// last address of all.
-    fn interval(&mut self, set: &str, first: IpAddr, last: IpAddr, add: bool) {
-        let end = match last {
-            IpAddr::V4(last) => u32::from(last).checked_add(1).map(|end| IpAddr::V4(end.into())),
-            IpAddr::V6(last) => u128::from(last).checked_add(1).map(|end| IpAddr::V6(end.into())),
-        };
-        let mut elements = vec![vec![SetElementAttribute::Key(DataAttribute::Value(octets(first)))]];
-        if let Some(end) = end {
-            let end = SetElementAttribute::Key(DataAttribute::Value(octets(end)));
-            elements.push(vec![end, SetElementAttribute::Flags(SetElementFlags::IntervalEnd)]);
-        }
-        self.elements(set, elements, add);
-    }
-
-    fn elements(&mut self, set: &str, elements: Vec<Vec<SetElementAttribute>>, add: bool) {
-        let message = SetElementMessage {
-            attributes: vec![
-                SetElementList::Table(self.table.into()),
-                SetElementList::Set(set.into()),
-                SetElementList::Elements(elements.into_iter().map(ListAttribute::Element).collect()),
-            ],
-        };
-        if add {
-            self.push(NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewSetElement(message));
-        } else {
-            self.push(0, NfTablesMessage::DeleteSetElement(message));
-        }
-    }
-}
-
-fn control(message: ControlMessage) -> NetfilterMessage {
-    // The subsystem to which the batch belongs: NFNL_SUBSYS_NFTABLES.
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 10), message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use netlink_packet_core::{NLM_F_ACK, NetlinkMessage, NetlinkPayload};
-    use netlink_packet_netfilter::NetfilterMessageInner;
+    use netlink_packet_netfilter::nftables::{
+        ChainAttribute, DataAttribute, ListAttribute, NfTablesMessage, RuleAttribute, SetElementAttribute,
+        SetElementList,
+    };
+    use netlink_packet_netfilter::none::ControlMessage;
+    use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
     use proptest::prelude::*;
 
     /// Reads a batch back; sees that it is a whole transaction of which only the last change is acknowledged.

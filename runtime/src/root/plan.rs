@@ -3,7 +3,7 @@
 
 use super::{Mount, MountKind};
 use crate::error::Error;
-use crate::plan::Root;
+use crate::specification::Root;
 use rustix::mount::MountFlags;
 use std::ffi::{CStr, CString};
 use std::path::Path;

@@ -1,0 +1,153 @@
+//! The memory in which the launching process and the child talk until the child has become the program.
+#![forbid(unsafe_code)]
+
+use crate::child::Step;
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Timespec};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// A step that failed, at which item of its list, and the system's word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) item: usize,
+    pub(crate) errno: Errno,
+}
+
+/// The memory in which parent and child talk: a few words.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// [`Self::BUSY`], [`Self::CONFIGURED`] or [`Self::WAITING`] while the child is in this memory; the kernel clears it when
+    /// the child leaves (`CLONE_CHILD_CLEARTID`).
+    present: AtomicU32,
+    /// How far the parent is with the network: 0, [`Self::ATTACHED`], [`Self::SETTLED`], or [`Self::FAILED`].
+    network: AtomicU32,
+    step: AtomicU32,
+    item: AtomicU32,
+    errno: AtomicI32,
+}
+
+impl Shared {
+    const BUSY: u32 = 1;
+    const CONFIGURED: u32 = 2;
+    const WAITING: u32 = 3;
+
+    const ATTACHED: u32 = 1;
+    const SETTLED: u32 = 2;
+    const FAILED: u32 = 3;
+
+    /// How long the child waits for its parent: one that was killed never answers, and the child must not stay behind.
+    const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+    pub(crate) fn begin(&self) {
+        self.present.store(Self::BUSY, Ordering::Release);
+    }
+
+    pub(crate) fn departure_word(&self) -> *const AtomicU32 {
+        &self.present
+    }
+
+    /// Waits until the child has become the program or ended.
+    pub(crate) fn await_departure(&self) {
+        self.await_beyond(Self::WAITING);
+    }
+
+    /// Waits until the child waits for its order to start, or has left.
+    pub(crate) fn await_set_up(&self) {
+        self.await_beyond(Self::CONFIGURED);
+    }
+
+    /// Waits until the child has configured its network, or has left.
+    pub(crate) fn await_configuration(&self) {
+        self.await_beyond(Self::BUSY);
+    }
+
+    /// Waits until the child is further than a state, or has left.
+    fn await_beyond(&self, state: u32) {
+        // The kernel wakes without FUTEX_PRIVATE when the child leaves, so the wait must be without it too.
+        loop {
+            match self.present.load(Ordering::Acquire) {
+                present if (1..=state).contains(&present) => {
+                    let _ = futex::wait(&self.present, futex::Flags::empty(), present, None);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The child's word that it has configured its network.
+    pub(crate) fn configured(&self) {
+        self.reach(Self::CONFIGURED);
+    }
+
+    /// The child's word that it waits for its order to start.
+    pub(crate) fn set_up(&self) {
+        self.reach(Self::WAITING);
+    }
+
+    fn reach(&self, state: u32) {
+        self.present.store(state, Ordering::Release);
+        let _ = futex::wake(&self.present, futex::Flags::empty(), 1);
+    }
+
+    /// The parent's word that the network is attached.
+    pub(crate) fn attached(&self) {
+        self.tell(Self::ATTACHED);
+    }
+
+    /// The parent's word that the network carries packets.
+    pub(crate) fn settled(&self) {
+        self.tell(Self::SETTLED);
+    }
+
+    /// The parent's word that there will be no network.
+    pub(crate) fn give_up(&self) {
+        self.tell(Self::FAILED);
+    }
+
+    fn tell(&self, state: u32) {
+        self.network.store(state, Ordering::Release);
+        let _ = futex::wake(&self.network, futex::Flags::empty(), 1);
+    }
+
+    /// Waits until the network is attached.
+    ///
+    /// # Errors
+    /// `ECANCELED` where there will be none, `ETIMEDOUT` where the parent says nothing.
+    pub(crate) fn await_attached(&self) -> Result<(), Errno> {
+        self.await_network(Self::ATTACHED)
+    }
+
+    /// Waits until the network carries packets; errors as before.
+    pub(crate) fn await_settled(&self) -> Result<(), Errno> {
+        self.await_network(Self::SETTLED)
+    }
+
+    fn await_network(&self, state: u32) -> Result<(), Errno> {
+        loop {
+            match self.network.load(Ordering::Acquire) {
+                Self::FAILED => return Err(Errno::CANCELED),
+                present if present < state => {
+                    let waited = futex::wait(&self.network, futex::Flags::empty(), present, Some(&Self::PATIENCE));
+                    if waited == Err(Errno::TIMEDOUT) {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.errno.store(failure.errno.raw_os_error(), Ordering::Relaxed);
+        self.item.store(failure.item as u32, Ordering::Relaxed);
+        self.step.store(failure.step as u32, Ordering::Release);
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let number = self.step.load(Ordering::Acquire);
+        let step = *Step::ALL.get((number as usize).checked_sub(1)?)?;
+        let errno = Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed));
+        Some(Failure { step, item: self.item.load(Ordering::Relaxed) as usize, errno })
+    }
+}
