@@ -6,9 +6,8 @@
 #![forbid(unsafe_code)]
 
 use crate::plan::{NetworkPlan, Plan, ProgramPlan};
-use crate::shared::{Failure, Shared};
+use crate::shared::{Failure, Shared, has_ended};
 use crate::{capabilities, parameters, root, system, terminal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
@@ -191,7 +190,7 @@ fn join_namespaces(plan: &Plan) -> StepResult {
 
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
     match &plan.network {
-        NetworkPlan::Attached(_) => shared.await_attached().map_err(|errno| (0, errno)),
+        NetworkPlan::Attached(_) => shared.await_attached(plan.parent.as_ref()).map_err(|errno| (0, errno)),
         NetworkPlan::Untouched | NetworkPlan::LoopbackOnly | NetworkPlan::AttachedAhead => Ok(()),
     }
 }
@@ -199,7 +198,7 @@ fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
 /// The bridge forwards only some time after the container's end is up; a program that ran before would lose its first packet
 /// and wait a second for the next one.
 fn await_network(plan: &Plan, shared: &Shared) -> StepResult {
-    if plan.awaits_host() { shared.await_settled().map_err(|errno| (0, errno)) } else { Ok(()) }
+    if plan.awaits_host() { shared.await_settled(plan.parent.as_ref()).map_err(|errno| (0, errno)) } else { Ok(()) }
 }
 
 fn name_host(plan: &Plan) -> StepResult {
@@ -287,10 +286,9 @@ fn tie_to_parent(plan: &Plan) -> StepResult {
     let Some(parent) = &plan.parent else { return Ok(()) };
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|errno| (0, errno))?;
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(parent, PollFlags::IN)], Some(&at_once)) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err((1, Errno::SRCH)),
+    match has_ended(parent) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err((1, Errno::SRCH)),
         Err(errno) => Err((1, errno)),
     }
 }

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::child::Step;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Timespec};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -36,8 +38,10 @@ impl Shared {
     const SETTLED: u32 = 2;
     const FAILED: u32 = 3;
 
-    /// How long the child waits for its parent: one that was killed never answers, and the child must not stay behind.
-    const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+    /// How often, and how long each time, the child waits for its parent. One that was killed never answers, and the child must
+    /// not stay behind: until exec it has all descriptors of its parent's, and so its locks.
+    const WAITS: u32 = 100;
+    const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
     pub(crate) fn begin(&self) {
         self.present.store(Self::BUSY, Ordering::Release);
@@ -113,23 +117,36 @@ impl Shared {
     /// Waits until the network is attached.
     ///
     /// # Errors
-    /// `ECANCELED` where there will be none, `ETIMEDOUT` where the parent says nothing.
-    pub(crate) fn await_attached(&self) -> Result<(), Errno> {
-        self.await_network(Self::ATTACHED)
+    /// `ECANCELED` where there will be none, `ESRCH` where the parent has ended, as far as its pidfd tells, and `ETIMEDOUT` where
+    /// it says nothing.
+    pub(crate) fn await_attached(&self, parent: Option<&OwnedFd>) -> Result<(), Errno> {
+        self.await_network(Self::ATTACHED, parent)
     }
 
-    /// Waits until the network carries packets; errors as before.
-    pub(crate) fn await_settled(&self) -> Result<(), Errno> {
-        self.await_network(Self::SETTLED)
+    /// Waits until the network carries packets.
+    ///
+    /// # Errors
+    /// As [`Shared::await_attached`].
+    pub(crate) fn await_settled(&self, parent: Option<&OwnedFd>) -> Result<(), Errno> {
+        self.await_network(Self::SETTLED, parent)
     }
 
-    fn await_network(&self, state: u32) -> Result<(), Errno> {
+    fn await_network(&self, state: u32, parent: Option<&OwnedFd>) -> Result<(), Errno> {
+        let mut waits = 0;
         loop {
             match self.network.load(Ordering::Acquire) {
                 Self::FAILED => return Err(Errno::CANCELED),
                 present if present < state => {
-                    let waited = futex::wait(&self.network, futex::Flags::empty(), present, Some(&Self::PATIENCE));
-                    if waited == Err(Errno::TIMEDOUT) {
+                    if futex::wait(&self.network, futex::Flags::empty(), present, Some(&Self::WAIT))
+                        != Err(Errno::TIMEDOUT)
+                    {
+                        continue;
+                    }
+                    waits += 1;
+                    if parent.map_or(Ok(false), has_ended)? {
+                        return Err(Errno::SRCH);
+                    }
+                    if waits == Self::WAITS {
                         return Err(Errno::TIMEDOUT);
                     }
                 }
@@ -150,4 +167,10 @@ impl Shared {
         let errno = Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed));
         Some(Failure { step, item: self.item.load(Ordering::Relaxed) as usize, errno })
     }
+}
+
+/// Whether the process behind a pidfd has ended.
+pub(crate) fn has_ended(process: &OwnedFd) -> Result<bool, Errno> {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)).map(|ended| ended > 0)
 }
