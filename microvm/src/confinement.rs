@@ -8,6 +8,9 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
+/// The type of vhost's calls (`VHOST_VIRTIO` in linux/vhost.h).
+const VHOST: u32 = 0xaf;
+
 /// Why a thread could not be confined.
 #[derive(Debug, thiserror::Error)]
 #[error("confine a thread by seccomp")]
@@ -79,11 +82,9 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
     }
     match role {
         Role::Vcpu | Role::VcpuAndNetwork => {
-            // Calls on KVM's descriptors: those whose number has KVM's type in its second byte. And the one call on a tap
-            // that a card makes when its driver is ready.
-            let of_kvm = argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(KVMIO) << 8)?;
+            // Calls on the descriptors of KVM and of vhost, and the one call on a tap that a card makes when its driver is ready.
             let offload = argument(SeccompCmpOp::Eq, system::SET_TAP_OFFLOAD)?;
-            rules.insert(libc::SYS_ioctl, vec![of_kvm, offload]);
+            rules.insert(libc::SYS_ioctl, vec![calls_of(KVMIO)?, calls_of(VHOST)?, offload]);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
             if role == Role::VcpuAndNetwork {
@@ -106,6 +107,8 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         // It advises on memory, as every thread's allocator does.
         Role::Balloon => {}
         Role::Control => {
+            // A card whose frames the kernel moves is stopped for a snapshot.
+            rules.insert(libc::SYS_ioctl, vec![calls_of(VHOST)?]);
             let calls = [
                 libc::SYS_accept4,
                 libc::SYS_sendto,
@@ -129,6 +132,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
 }
 
 /// Allows a call by its second argument.
+/// Calls on a kind of descriptors (ioctl(2)): those whose number has its type in the second byte.
+fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
+    argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(kind) << 8)
+}
+
 fn argument(comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
     let condition =
         SeccompCondition::new(1, SeccompCmpArgLen::Dword, comparison, value).map_err(seccompiler::Error::Backend)?;

@@ -13,7 +13,7 @@ use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel::{Kernel, KernelError};
 use isobench_microvm::linux::sandbox::{LinuxSandbox, MEMORY};
-use isobench_microvm::linux::{LinuxError, boot_parameters};
+use isobench_microvm::linux::{Frames, LinuxError, boot_parameters};
 use isobench_microvm::memory;
 use isobench_microvm::sandbox::{AttachError, Attachment};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
+const VHOST: &str = "/dev/vhost-net";
 const HOST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
 /// In the rig everything is emulated twice.
@@ -108,9 +109,9 @@ fn main() -> ExitCode {
     let (ours, ours_smp, cloud) = (kernel("microvm/vmlinux"), kernel("microvm-smp/vmlinux"), kernel("cloud/vmlinuz"));
     let with_cloud = if ours.exists() { [&both[..], &whole].concat() } else { [&both[..], &guests, &whole].concat() };
     for (kernel, file, remedy, tests) in [
-        ("microvm", ours, "build", [&both[..], &guests, &ours_alone].concat()),
+        ("microvm", ours.clone(), "build", [&both[..], &guests, &ours_alone].concat()),
         ("microvm-smp", ours_smp, "build --smp", several.to_vec()),
-        ("cloud", cloud, "fetch", with_cloud),
+        ("cloud", cloud.clone(), "fetch", with_cloud),
     ] {
         let missing = (!file.exists()).then(|| format!("needs scripts/guest-kernel {remedy}"));
         let obstacle = machine.clone().or(missing);
@@ -120,6 +121,12 @@ fn main() -> ExitCode {
             trials.push(trial.with_ignored_flag(obstacle.is_some()).with_kind(obstacle.clone().unwrap_or_default()));
         }
     }
+    let missing = (!Path::new(VHOST).exists()).then(|| format!("needs {VHOST}: modprobe vhost_net"));
+    let file = if ours.exists() { ours } else { cloud };
+    let built = (!file.exists()).then(|| "needs scripts/guest-kernel build".to_owned());
+    let obstacle = machine.or(missing).or(built);
+    let trial = Trial::test("the_kernel_moves_its_frames", move || the_kernel_moves_its_frames(&file));
+    trials.push(trial.with_ignored_flag(obstacle.is_some()).with_kind(obstacle.unwrap_or_default()));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -154,13 +161,17 @@ fn attach() -> Result<Attachment, AttachError> {
 
 /// A guest on a bridge in a network namespace of this test's own.
 fn launched(kernel: &Path, workload: &Workload) -> Result<Instance, Failed> {
+    launched_with(Frames::Monitor, kernel, workload)
+}
+
+fn launched_with(frames: Frames, kernel: &Path, workload: &Workload) -> Result<Instance, Failed> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     ip("link set lo up")?;
     ip("link add bridge0 type bridge")?;
     ip("address add 172.17.0.1/16 dev bridge0")?;
     ip("link set bridge0 up")?;
-    let mut sandbox = LinuxSandbox::new(VMM.into(), kernel.into(), agent(), MEMORY, attach)?;
-    Ok(sandbox.launch(workload)?)
+    let sandbox = LinuxSandbox::new(VMM.into(), kernel.into(), agent(), MEMORY, attach)?;
+    Ok(sandbox.with_frames(frames).launch(workload)?)
 }
 
 fn destroyed(instance: Instance) -> Result<isobench_workload::Stages, Failed> {
@@ -195,17 +206,51 @@ fn serves_confined_and_leaves_nothing(kernel: &Path) -> Result<(), Failed> {
     monitor.has_namespaces(&["mnt", "pid", "ipc", "uts", "net"])?;
     monitor.has_an_empty_root()?;
     monitor.holds_only(&DESCRIPTORS)?;
-    for length in [1, 1460, 65_536, 2_000_000] {
-        source(length)?;
-        sink(length)?;
-        echo(length)?;
-    }
+    moves_bytes_both_ways()?;
     let links = || std::fs::read_to_string("/proc/thread-self/net/dev");
     check(links()?.contains("guest0"), "there is no tap to begin with")?;
     let pid = instance.process().pid();
     in_order(instance, &[Stage::AgentEntered, Stage::Listening, Stage::Announced, Stage::Answered, Stage::Ending])?;
     check(!links()?.contains("guest0"), "the tap is left")?;
     check(!PathBuf::from(format!("/proc/{pid}")).exists(), "the process is left")
+}
+
+/// What the kernel moves arrives both ways, as what the monitor moves does, and the monitor is no less confined.
+fn the_kernel_moves_its_frames(kernel: &Path) -> Result<(), Failed> {
+    let mut instance = launched_with(Frames::Kernel, kernel, &Workload::Serve { port: PORT })?;
+    instance.await_ready(PATIENCE)?;
+    let pid = instance.process().pid();
+    let monitor = Monitor::new(pid);
+    monitor.has_no_rights()?;
+    monitor.holds_only(&[&DESCRIPTORS[..], &[VHOST]].concat())?;
+    let worker = format!("vhost-{pid}");
+    check(is_there(&worker)?, format!("there is no worker {worker}"))?;
+    moves_bytes_both_ways()?;
+    destroyed(instance)?;
+    check(!is_there(&worker)?, format!("{worker} is left"))?;
+    drives_traffic(Frames::Kernel, kernel)
+}
+
+/// Whether there is a thread of this name, the kernel's own (up to Linux 6.3) or one of a process.
+fn is_there(name: &str) -> Result<bool, Failed> {
+    let named = |path: PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|found| found.trim_end() == name);
+    for process in std::fs::read_dir("/proc")? {
+        // A process that ends meanwhile has no threads.
+        let Ok(threads) = std::fs::read_dir(process?.path().join("task")) else { continue };
+        if threads.flatten().any(|thread| named(thread.path())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn moves_bytes_both_ways() -> Result<(), Failed> {
+    for length in [1, 1460, 65_536, 2_000_000] {
+        source(length)?;
+        sink(length)?;
+        echo(length)?;
+    }
+    Ok(())
 }
 
 fn asked(operation: Operation, length: u64) -> Result<TcpStream, Failed> {
@@ -250,13 +295,17 @@ fn echo(length: usize) -> Result<(), Failed> {
 }
 
 fn drives_traffic_to_a_process_on_the_bridge(kernel: &Path) -> Result<(), Failed> {
+    drives_traffic(Frames::Monitor, kernel)
+}
+
+fn drives_traffic(frames: Frames, kernel: &Path) -> Result<(), Failed> {
     let drive = Drive {
         server: SocketAddr::from((HOST, PORT)),
         traffic: Traffic::RoundTrips { bytes: 1460 },
         warm_up: 0,
         milliseconds: 200,
     };
-    let mut instance = launched(kernel, &Workload::Drive(drive))?;
+    let mut instance = launched_with(frames, kernel, &Workload::Drive(drive))?;
     // In this test's namespace; it ends with the test program.
     let sockets = server::Sockets::bind(SocketAddr::from((HOST, PORT)))?;
     std::thread::spawn(move || sockets.serve());

@@ -26,6 +26,7 @@ pub(crate) use engine::obstacle::terminals;
 pub(crate) use networks::Networks;
 pub(crate) use spawn::spawn;
 pub use virtual_machine::attach;
+pub(crate) use virtual_machine::frames;
 
 use crate::doctor;
 use crate::experiments::Ground;

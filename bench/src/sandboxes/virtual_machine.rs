@@ -3,10 +3,13 @@
 use crate::programs::Program;
 use crate::testbed::directory;
 use crate::testbed::network::OwnNetworks;
+use isobench_microvm::linux::Frames;
 use isobench_microvm::linux::sandbox::LinuxSandbox;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbox, Savable, UnikernelSandbox};
 use isobench_runtime::network::BridgeNetwork;
 use isobench_runtime::network::tap::Offload;
+use rustix::fs::{Access, access};
+use rustix::system::uname;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -44,10 +47,25 @@ pub(super) fn linux(
     // The monitor opens the agent itself, so that the path must lead there from another process.
     let agent = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), agent.file().as_raw_fd()));
     let network = networks.bridge.clone();
-    Ok(LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, memory, move || {
+    let sandbox = LinuxSandbox::new(vmm.path(), kernel.to_owned(), agent, memory, move || {
         let _held = &held;
         attach(&network)
-    })?)
+    })?;
+    Ok(sandbox.with_frames(frames()))
+}
+
+/// Who moves a Linux guest's frames: the kernel (vhost-net) where this user may have it do that and its work is charged to the monitor,
+/// so that it is in the CPU time that is measured. That is so from Linux 6.4 on, where its worker is a thread of the monitor's
+/// (`vhost_task`); before, it is one of the kernel's own.
+pub(crate) fn frames() -> Frames {
+    let permitted = access("/dev/vhost-net", Access::READ_OK | Access::WRITE_OK).is_ok();
+    if permitted && charges_its_owner(&uname().release().to_string_lossy()) { Frames::Kernel } else { Frames::Monitor }
+}
+
+/// Whether a kernel of this release has vhost's workers as threads of their owner.
+fn charges_its_owner(release: &str) -> bool {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map_while(|part| part.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version: (u32, u32)| version >= (6, 4))
 }
 
 /// A place for one machine on the network. It is given up when the tap has gone with the last process that holds it.
@@ -63,4 +81,19 @@ pub fn attach(network: &BridgeNetwork) -> Result<Attachment, AttachError> {
         gateway: Some(settings.gateway),
         resources: vec![Box::new(endpoint)],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vhost_is_charged_to_its_owner_from_linux_6_4_on() {
+        for release in ["6.4.0", "6.12.57+deb13-amd64", "6.8.0-31-generic", "7.0-rc1"] {
+            assert!(charges_its_owner(release), "{release}");
+        }
+        for release in ["6.1.0-56-cloud-amd64", "5.15.0", "6", "", "x"] {
+            assert!(!charges_its_owner(release), "{release}");
+        }
+    }
 }

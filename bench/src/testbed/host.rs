@@ -18,6 +18,7 @@ use crate::experiments::{self, Ground};
 use crate::programs::Program;
 use crate::sandboxes::{self, Candidate, Networks, RunningEngine};
 use anyhow::{Context, bail};
+use isobench_microvm::linux::Frames;
 use isobench_reports::record::{Outcome, SandboxRecord};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
@@ -132,6 +133,10 @@ fn serve(groups: &str) -> anyhow::Result<()> {
     machine.facts.insert("agent-copied-once-ns".into(), host.ground.agent.copied().as_nanos().to_string());
     let filtered = if host.ground.network.filters_bridged_packets() { "filtered" } else { "not filtered" };
     machine.facts.insert("bridged-packets".into(), filtered.into());
+    if sandboxes.iter().any(|sandbox| sandbox.name == "vm-linux" && sandbox.unavailable.is_none()) {
+        let mover = if sandboxes::frames() == Frames::Kernel { "the kernel (vhost-net)" } else { "the monitor" };
+        machine.facts.insert("vm-linux-frames-moved-by".into(), mover.into());
+    }
     if let Some(engine) = host.ground.networks.engine() {
         machine.facts.extend(engine.facts());
     }

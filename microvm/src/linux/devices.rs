@@ -37,20 +37,24 @@ impl<'m> Places<'m> {
         Self { vm, registers, taken: Vec::new() }
     }
 
-    /// Adds a device. Its interrupt raises the line, and the guest's notifications reach the device's thread without stopping the
-    /// vCPU.
+    /// Adds a device. Its interrupt raises the line, and the guest's notifications reach whoever works off its queues without stopping
+    /// the vCPU: by one event for all queues, or by one for each.
     pub(super) fn add(
         &mut self,
         device: impl Device + 'static,
         interrupt: &EventFd,
-        kick: &EventFd,
+        kicks: &[EventFd],
     ) -> Result<(), LinuxError> {
         let failed =
             |operation| move |source: kvm_ioctls::Error| LinuxError::System { operation, source: source.into() };
         let place = place(self.taken.len()).ok_or(LinuxError::TooManyDevices)?;
         self.vm.register_irqfd(interrupt, place.line).map_err(failed("register an interrupt"))?;
         let notify = IoEventAddress::Mmio(place.registers + register::QUEUE_NOTIFY);
-        self.vm.register_ioevent(kick, &notify, NoDatamatch).map_err(failed("register a notification"))?;
+        match kicks {
+            [kick] => self.vm.register_ioevent(kick, &notify, NoDatamatch),
+            kicks => (0_u32..).zip(kicks).try_for_each(|(queue, kick)| self.vm.register_ioevent(kick, &notify, queue)),
+        }
+        .map_err(failed("register a notification"))?;
         self.registers.insert(place.registers..place.registers + mmio::WINDOW, Box::new(device))?;
         self.taken.push(place);
         Ok(())

@@ -14,18 +14,22 @@ use crate::devices::virtio::device::QueueDevice;
 use crate::devices::virtio::disk::Disk;
 use crate::devices::virtio::entropy::{self, Entropy};
 use crate::devices::virtio::tap::Tap;
+use crate::devices::virtio::vhost::{Vhost, VhostCard};
 use crate::machine::Machine;
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
 
 /// Which devices a guest has beside the console.
 #[derive(Debug)]
 pub(super) struct Wanted<'s> {
     /// A network card on this tap, with its Ethernet address.
     pub(super) card: Option<(OwnedFd, [u8; 6])>,
-    /// Whether only frames from that address leave it.
+    /// Who moves its frames in the monitor's place.
+    pub(super) vhost: Option<Vhost>,
+    /// Whether only frames from that address leave it, which the monitor alone can see to.
     pub(super) checked: bool,
     /// How long its thread looks for frames before it sleeps.
     pub(super) spin: Duration,
@@ -57,11 +61,19 @@ pub(super) fn install<W: Write + Debug + Send + 'static>(
     let serial = u64::from(layout::SERIAL_PORT);
     ports.insert(serial..serial + 8, Box::new(console))?;
     let mut places = Places::new(machine.vm(), &mut registers);
-    if let Some((tap, mac)) = wanted.card {
-        let card = Card::new(Tap::new(tap)?, mac, memory.clone(), wanted.spin).map_err(LinuxError::Devices)?;
-        let card = if wanted.checked { card.with_source(mac) } else { card };
-        let (interrupt, kick) = (card.interrupt().clone(), card.kick().try_clone().map_err(LinuxError::Devices)?);
-        places.add(card, interrupt.event(), &kick)?;
+    match (wanted.card, wanted.vhost) {
+        (Some((tap, mac)), Some(vhost)) => {
+            let card = VhostCard::new(Tap::new(tap)?, mac, memory.clone(), vhost)?;
+            let (interrupt, kicks) = (card.interrupt().clone(), clones(card.kicks())?);
+            places.add(card, interrupt.event(), &kicks)?;
+        }
+        (Some((tap, mac)), None) => {
+            let card = Card::new(Tap::new(tap)?, mac, memory.clone(), wanted.spin).map_err(LinuxError::Devices)?;
+            let card = if wanted.checked { card.with_source(mac) } else { card };
+            let (interrupt, kicks) = (card.interrupt().clone(), clones(std::slice::from_ref(card.kick()))?);
+            places.add(card, interrupt.event(), &kicks)?;
+        }
+        (None, _) => {}
     }
     for (number, disk) in wanted.disks.into_iter().enumerate() {
         let block = Block::new(disk, &format!("isobench-disk-{number}"));
@@ -88,6 +100,11 @@ pub(super) fn install<W: Write + Debug + Send + 'static>(
 /// Adds a device whose queues a thread attends to.
 fn add(places: &mut Places<'_>, device: io::Result<QueueDevice>) -> Result<(), LinuxError> {
     let device = device.map_err(LinuxError::Devices)?;
-    let (interrupt, kick) = (device.interrupt().clone(), device.kick().try_clone().map_err(LinuxError::Devices)?);
-    places.add(device, interrupt.event(), &kick)
+    let (interrupt, kicks) = (device.interrupt().clone(), clones(std::slice::from_ref(device.kick()))?);
+    places.add(device, interrupt.event(), &kicks)
+}
+
+/// Further descriptors of the same events.
+fn clones(events: &[EventFd]) -> Result<Vec<EventFd>, LinuxError> {
+    events.iter().map(|event| event.try_clone().map_err(LinuxError::Devices)).collect()
 }

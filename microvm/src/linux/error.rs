@@ -5,6 +5,7 @@ use super::modules::ModulesError;
 use super::{boot_parameters, layout};
 use crate::bus::Overlap;
 use crate::confinement::ConfinementError;
+use crate::devices::virtio::card::CardError;
 use crate::devices::virtio::tap::TapError;
 use crate::machine::MachineError;
 use crate::memory::MemoryError;
@@ -56,6 +57,9 @@ pub enum LinuxError {
         /// The kernel file.
         kernel: PathBuf,
     },
+    /// The network card.
+    #[error(transparent)]
+    Card(#[from] CardError),
     /// The tap.
     #[error(transparent)]
     Tap(#[from] TapError),

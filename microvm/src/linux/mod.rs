@@ -31,7 +31,9 @@ pub use isobench_workload::guest::Network;
 pub use operation::Ending;
 pub use restore::{Restoration, restore};
 
+use crate::devices::virtio::card::CardError;
 use crate::devices::virtio::disk::Disk;
+use crate::devices::virtio::vhost::Vhost;
 use crate::machine::Machine;
 use crate::memory::{self, MemoryError, Pages};
 use crate::operation::Operation;
@@ -74,6 +76,8 @@ pub struct Config {
     pub append: String,
     /// Its network card's tap, attached already, and its addresses.
     pub network: Option<(OwnedFd, Network)>,
+    /// Who moves the card's frames.
+    pub frames: Frames,
     /// Its disks, which it calls vda, vdb and so on.
     pub disks: Vec<Disk>,
     /// A further archive for the initramfs, such as a root; a multiple of 4 bytes.
@@ -97,6 +101,19 @@ pub struct Config {
     pub populated: bool,
     /// How it is run.
     pub operation: Operation,
+}
+
+/// Who moves the frames of a network card between its queues and its tap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Frames {
+    /// The kernel where this user may have it do that, else the monitor.
+    #[default]
+    Either,
+    /// The kernel, by [vhost](crate::devices::virtio::vhost).
+    Kernel,
+    /// A thread of the monitor's.
+    Monitor,
 }
 
 /// What a balloon does besides what it is asked for. Of memory in large pages the host has one back when all of it was given back, so
@@ -151,6 +168,11 @@ pub fn run(
         true => Vec::new(),
         false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
     };
+    let vhost = match (&config.network, config.frames) {
+        (None, _) | (_, Frames::Monitor) => None,
+        (Some(_), Frames::Either) => Vhost::open(&memory).ok(),
+        (Some(_), Frames::Kernel) => Some(Vhost::open(&memory).map_err(CardError::from)?),
+    };
     if let Some(jail) = &config.operation.jail {
         // A disk may be of any size.
         jail.enter(None);
@@ -172,7 +194,7 @@ pub fn run(
     let written = config.disks.iter().any(|disk| !disk.is_read_only());
     let (entropy, balloon, spin) = (config.entropy, config.balloon, config.operation.spin);
     let wanted =
-        Wanted { card, checked: false, spin, disks: config.disks, entropy, balloon, session: session.as_ref() };
+        Wanted { card, vhost, checked: false, spin, disks: config.disks, entropy, balloon, session: session.as_ref() };
     let line = interrupt_line(machine.vm(), layout::SERIAL_LINE)?;
     let mut equipment = equipment::install(&machine, Console::new(line, transcript.clone()), wanted)?;
     ports::attach(&mut equipment.ports, transcript.clone())?;

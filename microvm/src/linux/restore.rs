@@ -101,6 +101,7 @@ pub fn restore(
     let console = Console::new(line, transcript.clone());
     let wanted = Wanted {
         card: network.map(|(tap, network)| (tap, network.mac)),
+        vhost: None,
         checked: true,
         spin: restoration.operation.spin,
         disks,

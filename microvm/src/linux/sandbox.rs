@@ -1,7 +1,7 @@
 //! Linux in a virtual machine as a sandbox.
 
-use super::BalloonKind;
 use super::kernel::{Kernel, KernelError};
+use super::{BalloonKind, Frames};
 use crate::enclosure::{Enclosure, Monitor};
 use crate::memory::Pages;
 use crate::sandbox::{AttachError, Attachment, Savable, enclosure, launch_clone, start};
@@ -47,6 +47,7 @@ pub struct LinuxSandbox<F> {
     populated: bool,
     entropy: bool,
     balloon: Option<BalloonKind>,
+    frames: Frames,
     control: Option<PathBuf>,
     attach: F,
     launched: u64,
@@ -84,6 +85,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             populated: false,
             entropy: false,
             balloon: None,
+            frames: Frames::Either,
             control: None,
             attach,
             launched: 0,
@@ -119,6 +121,12 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     #[must_use]
     pub fn with_balloon(self, kind: BalloonKind) -> Self {
         Self { balloon: Some(kind), ..self }
+    }
+
+    /// The same, with its card's frames moved by somebody in particular.
+    #[must_use]
+    pub fn with_frames(self, frames: Frames) -> Self {
+        Self { frames, ..self }
     }
 
     /// The same, with a [control](crate::control) socket at this path, which goes with the instance; for one launch at a time. A
@@ -219,6 +227,11 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
         }
         if let Some(kind) = self.balloon {
             command.args(["--balloon", if kind == BalloonKind::Reporting { "reporting" } else { "plain" }]);
+        }
+        match self.frames {
+            Frames::Either => {}
+            Frames::Kernel => _ = command.args(["--vhost", "on"]),
+            Frames::Monitor => _ = command.args(["--vhost", "off"]),
         }
         let mut attachment = attachment;
         if let Some(socket) = control {

@@ -9,7 +9,7 @@ use crate::values::{
 use crate::words;
 use isobench_guest::contract::Task;
 use isobench_microvm::jail::NetworkNamespace;
-use isobench_microvm::linux::BalloonKind;
+use isobench_microvm::linux::{BalloonKind, Frames};
 use isobench_microvm::memory::Pages;
 use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use isobench_workload::protocol::PORT;
@@ -128,6 +128,8 @@ settings! {
         rng: Value<Switch> = Value(Switch(false)),
         /// A balloon, which also gives back unused memory by itself.
         balloon: Value<Option<BalloonKind>> = Value(None),
+        /// Whether the kernel moves the card's frames (vhost-net).
+        vhost: Value<Frames> = Value(Frames::Either),
         /// Whether the standard streams are those of the program that the agent runs.
         session: Value<Switch> = Value(Switch(false)),
         /// With a session: the socket on which further programs are taken.
@@ -282,7 +284,7 @@ mod tests {
     const LINES: [&str; 4] = [
         "unikernel --workload serve:7001 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --memory 32M --deadline 1.5 --spin 0 --segmentation wire --control /tmp/control",
         "unikernel --workload memory:12M",
-        "linux --kernel vmlinux --agent agent --agent-fd 9 --archive-fd 10 --argument serve --argument 7000 --append loglevel=7 --cpus 4 --memory 1G --pages huge --populate on --disk a.img --disk fd:7:ro --rng on --balloon reporting --session yes --exec fd:5 --tap-fd 3 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --address6 fd00::5/64 --gateway6 fd00::1 --mtu 1400 --deadline 60 --spin 20 --network-namespace given --control fd:8",
+        "linux --kernel vmlinux --agent agent --agent-fd 9 --archive-fd 10 --argument serve --argument 7000 --append loglevel=7 --cpus 4 --memory 1G --pages huge --populate on --disk a.img --disk fd:7:ro --rng on --balloon reporting --vhost off --session yes --exec fd:5 --tap-fd 3 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --address6 fd00::5/64 --gateway6 fd00::1 --mtu 1400 --deadline 60 --spin 20 --network-namespace given --control fd:8",
         "restore --memory-file fd:4 --state-file state.json --host-name other --files fd:6 --disk a.img:ro --session no --spin 7",
     ];
 

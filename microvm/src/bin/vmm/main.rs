@@ -61,6 +61,7 @@ isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the age
   --populate on|off                whether all its memory is taken before it runs (default off)
   --rng on|off                     whether it has a device that gives random numbers (default off)
   --balloon plain|reporting|off    a balloon, which also gives back unused memory by itself (default off)
+  --vhost auto|on|off              whether the kernel moves the card's frames by /dev/vhost-net (default auto: where it can)
 isobench-vmm exec [OPTIONS]        runs a further program in a Linux guest; its streams and exit status are this process's
   --socket PATH|fd:NUMBER          the socket that the machine was given by --exec (needed)
   --command PATH|fd:NUMBER         what to run, as JSON: command, environment, directory, user, group, groups, host_name,

@@ -3,7 +3,7 @@
 
 use isobench_guest::contract::Task;
 use isobench_microvm::jail::NetworkNamespace;
-use isobench_microvm::linux::BalloonKind;
+use isobench_microvm::linux::{BalloonKind, Frames};
 use isobench_microvm::memory::Pages;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -451,5 +451,7 @@ choice!(Segmentation, "offload or wire", "offload" => Self(true) = Self(true), "
 choice!(NetworkNamespace, "own or given", "own" => Self::Own = Self::Own, "given" => Self::Given = Self::Given);
 choice!(Pages, "system, small or huge",
     "system" => Self::System = Self::System, "small" => Self::Small = Self::Small, "huge" => Self::Huge = Self::Huge);
+choice!(Frames, "auto, on or off",
+    "auto" => Self::Either = Self::Either, "on" => Self::Kernel = Self::Kernel, "off" => Self::Monitor = Self::Monitor);
 choice!(Option<BalloonKind>, "plain, reporting or off", "plain" => Some(BalloonKind::Plain) = Some(BalloonKind::Plain),
     "reporting" => Some(BalloonKind::Reporting) = Some(BalloonKind::Reporting), "off" => None = None);

@@ -5,6 +5,7 @@ use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{self, Effect, Identity, Transport, status};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::tap::{Offload, Tap, TapError};
+use crate::devices::virtio::vhost::VhostError;
 use crate::devices::virtio::worker::{Exchange, Worker};
 use crate::snapshot::devices::{DeviceState, RingState, StateError, VirtioState};
 use std::io;
@@ -53,14 +54,8 @@ impl Card {
         let interrupt = Interrupt::new()?;
         let kick = EventFd::new(EFD_NONBLOCK)?;
         let worker = Worker::start(kick.try_clone()?, interrupt.clone(), spin)?;
-        let identity = Identity {
-            device: VIRTIO_ID_NET,
-            features: FEATURES,
-            configuration: mac.to_vec(),
-            queues: vec![QUEUE_SIZE, QUEUE_SIZE],
-        };
         Ok(Self {
-            transport: Transport::new(identity, interrupt.clone()),
+            transport: Transport::new(identity(mac), interrupt.clone()),
             memory,
             interrupt,
             kick,
@@ -94,15 +89,9 @@ impl Card {
     }
 
     fn activate(&mut self, queues: Vec<Queue>) -> Result<(), CardError> {
-        let accepted = |bit: u32| self.transport.accepted(1 << bit);
-        let offload = Offload {
-            checksum: accepted(virtio_net::VIRTIO_NET_F_GUEST_CSUM),
-            segmentation4: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO4),
-            segmentation6: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO6),
-        };
-        let merged = accepted(virtio_net::VIRTIO_NET_F_MRG_RXBUF);
+        let merged = self.transport.accepted(1 << virtio_net::VIRTIO_NET_F_MRG_RXBUF);
         let tap = self.tap.take().ok_or(CardError::NoTap)?;
-        tap.set_offload(offload)?;
+        tap.set_offload(offload(&self.transport))?;
         let mut queues = queues.into_iter();
         let (Some(receive), Some(transmit)) = (queues.next(), queues.next()) else { return Err(CardError::NoTap) };
         let net = Net::new(tap, self.memory.clone(), receive, transmit, merged);
@@ -111,13 +100,41 @@ impl Card {
     }
 }
 
-/// Why a card could not be started.
+/// What a network card with this Ethernet address says of itself.
+pub(super) fn identity(mac: [u8; 6]) -> Identity {
+    Identity {
+        device: VIRTIO_ID_NET,
+        features: FEATURES,
+        configuration: mac.to_vec(),
+        queues: vec![QUEUE_SIZE, QUEUE_SIZE],
+    }
+}
+
+/// Which unfinished frames a driver has said that it takes.
+pub(super) fn offload(transport: &Transport) -> Offload {
+    let accepted = |bit: u32| transport.accepted(1 << bit);
+    Offload {
+        checksum: accepted(virtio_net::VIRTIO_NET_F_GUEST_CSUM),
+        segmentation4: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO4),
+        segmentation6: accepted(virtio_net::VIRTIO_NET_F_GUEST_TSO6),
+    }
+}
+
+/// Why a card could not be made or started.
 #[derive(Debug, thiserror::Error)]
-enum CardError {
+pub enum CardError {
+    /// The worker that had the tap has not given it back.
     #[error("the tap was lost when the card was last stopped")]
     NoTap,
+    /// A call on the tap.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// A call on the kernel's side of the card.
+    #[error(transparent)]
+    Vhost(#[from] VhostError),
+    /// No further event or descriptor can be had.
+    #[error("make an event of a network card")]
+    Event(#[source] io::Error),
 }
 
 impl Device for Card {

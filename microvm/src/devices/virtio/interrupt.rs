@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The used-buffer bit of `InterruptStatus` (VIRTIO 1.2, 4.2.2).
-const USED_BUFFER: u32 = 1;
+pub(super) const USED_BUFFER: u32 = 1;
 /// The configuration-change bit of `InterruptStatus` (VIRTIO 1.2, 4.2.2).
 const CONFIGURATION_CHANGE: u32 = 2;
 

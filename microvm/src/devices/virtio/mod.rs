@@ -1,4 +1,5 @@
-//! Virtio devices (VIRTIO 1.2): register transport; network queue handler, tap, and the card that joins them; and the devices whose
+//! Virtio devices (VIRTIO 1.2): register transport; network queue handler, tap, and the card that joins them; the
+//! card whose frames the kernel moves; and the devices whose
 //! queues a thread attends to.
 
 pub mod attendant;
@@ -15,4 +16,5 @@ pub mod interrupt;
 pub mod mmio;
 pub mod net;
 pub mod tap;
+pub mod vhost;
 pub(crate) mod worker;
