@@ -15,11 +15,17 @@ const PROCESSES: &str = "/proc/thread-self/ns/pid";
 pub(crate) struct Monitor<'e> {
     pub(crate) command: Command,
     pub(crate) enclosure: Option<&'e Enclosure>,
+    /// Whether it is killed when the calling thread ends.
+    pub(crate) tied: bool,
 }
 
 impl Monitor<'_> {
     /// Starts it, and tells it what it has.
     pub(crate) fn spawn(&mut self) -> io::Result<Child> {
+        if self.tied {
+            // It asks for that itself: a step between fork and exec would cost the launch more, since std then copies the process.
+            self.command.args(["--dies-with-parent", "on"]);
+        }
         match self.enclosure {
             Some(enclosure) => enclosure.spawn(self.command.args(["--network-namespace", "given"])),
             None => self.command.spawn(),

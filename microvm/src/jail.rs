@@ -23,8 +23,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    DumpableBehavior, chdir, getpid, getppid, kill_process, parent_process_death_signal, pivot_root,
+    DumpableBehavior, Signal, chdir, getpid, getppid, kill_process, parent_process_death_signal, pivot_root,
     set_dumpable_behavior, set_parent_process_death_signal,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
@@ -112,6 +113,23 @@ fn empty_root() -> io::Result<()> {
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(chdir("/")?)
+}
+
+/// Has the kernel kill the calling process when the thread that started it ends
+/// ([PR_SET_PDEATHSIG](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)); [`Jail::enter`] keeps it so.
+///
+/// # Errors
+/// Where the kernel refuses, or whoever reads the standard output has ended before: in a pid namespace of its own nothing else tells
+/// a process whether its parent is still there.
+pub fn die_with_parent() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let output = std::io::stdout();
+    let mut reader = [PollFd::new(&output, PollFlags::empty())];
+    poll(&mut reader, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    if reader[0].revents().contains(PollFlags::ERR) {
+        return Err(io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads the standard output any more"));
+    }
+    Ok(())
 }
 
 /// Keeps the signal that comes when the launcher ends, which the kernel forgets when an identity is changed

@@ -66,6 +66,7 @@ pub struct UnikernelSandbox<F> {
     networked: bool,
     wire: bool,
     spin: bool,
+    tied: bool,
     launched: u64,
     enclosure: OnceCell<Option<Enclosure>>,
 }
@@ -88,6 +89,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
             networked: true,
             wire: false,
             spin: true,
+            tied: false,
             launched: 0,
             enclosure: OnceCell::new(),
         }
@@ -105,6 +107,13 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
     #[must_use]
     pub fn without_spin(self) -> Self {
         Self { spin: false, ..self }
+    }
+
+    /// Has the kernel kill each virtual machine when the thread that launched it ends, however it does. Without it a monitor outlives
+    /// a launcher that is killed, unless something else takes it along, such as the pid namespace of a testbed.
+    #[must_use]
+    pub fn tied(self) -> Self {
+        Self { tied: true, ..self }
     }
 
     /// The same without a network: no tap is attached, and what serves is refused. A virtual machine is then the sandbox
@@ -143,12 +152,12 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> UnikernelSandbox<F> {
             command.arg("--control").arg(socket);
         }
         // The plain process is no monitor, and is not shut in.
-        let enclosure = match self.housing {
-            Housing::VirtualMachine { .. } => enclosure(&self.enclosure),
-            Housing::Process => None,
+        let (enclosure, tied) = match self.housing {
+            Housing::VirtualMachine { .. } => (enclosure(&self.enclosure), self.tied),
+            Housing::Process => (None, false),
         };
         self.launched += 1;
-        start(self.name(), self.launched, Monitor { command, enclosure }, attachment, workload, stages)
+        start(self.name(), self.launched, Monitor { command, enclosure, tied }, attachment, workload, stages)
     }
 }
 
@@ -185,7 +194,8 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Savable for UnikernelSandbox
 
     fn launch_clone(&mut self, words: &[String], number: u64, workload: &Workload) -> Result<Instance, LaunchError> {
         let (name, command) = (self.restored_name(), Command::new(&self.program));
-        launch_clone(name, number, command, &self.enclosure, &mut self.attach, (words, workload))
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: self.tied };
+        launch_clone(name, number, monitor, &mut self.attach, (words, workload))
     }
 }
 

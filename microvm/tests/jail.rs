@@ -34,6 +34,8 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Has this program confine itself and then do what a monitor may not.
 const TRESPASS: &str = "trespass";
+/// Has this program launch a monitor that is tied to it.
+const LAUNCH: &str = "launch";
 /// Any user who is not root, with nothing.
 const SOMEBODY: u32 = 54_321;
 
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
     {
         return trespass(role);
     }
+    if words.get(1).is_some_and(|word| word == LAUNCH) {
+        return launch_tied().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
     let root = (!nix::unistd::geteuid().is_root()).then(|| "needs root to look into another process".to_owned());
     let users = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
     let looked_at = kvm.clone().or_else(|| root.clone());
     let unshare = Command::new("unshare").arg("-V").output().is_err().then(|| "needs the program unshare".to_owned());
     let setpriv = Command::new("setpriv").arg("-V").output().is_err().then(|| "needs the program setpriv".to_owned());
-    let tests: [(&str, Test, Option<String>); 7] = [
+    let tests: [(&str, Test, Option<String>); 8] = [
         ("v17_a_forbidden_call_kills_the_process", a_forbidden_call_kills, None),
         ("v18_a_serving_monitor_is_jailed", a_serving_monitor_is_jailed, looked_at.clone().or_else(no_network)),
         ("v18_started_by_root_it_is_jailed", started_by_root_it_is_jailed, looked_at.clone()),
@@ -63,7 +68,8 @@ fn main() -> ExitCode {
             started_by_a_users_root_it_is_jailed,
             looked_at.clone().or(closed).or(unshare),
         ),
-        ("it_ends_with_its_launcher", it_ends_with_its_launcher, looked_at.or(setpriv)),
+        ("it_ends_with_its_launcher", it_ends_with_its_launcher, looked_at.clone().or(setpriv)),
+        ("a_tied_one_ends_with_its_launcher", a_tied_one_ends_with_its_launcher, looked_at),
         ("what_is_refused_is_told_once", what_is_refused_is_told_once, kvm.or(root)),
     ];
     let trials = tests.map(|(name, test, obstacle)| {
@@ -232,7 +238,12 @@ fn make_kvm(path: &Path) -> Result<(), Failed> {
 fn it_ends_with_its_launcher() -> Result<(), Failed> {
     // A change of identity makes the kernel forget the signal that was asked for.
     let script = "setpriv --pdeathsig KILL \"$0\" unikernel --workload idle --deadline 600 & echo pid $!; wait";
-    let mut launcher = Command::new("sh").args(["-c", script, VMM]).stdout(Stdio::piped()).spawn()?;
+    ends_with(Command::new("sh").args(["-c", script, VMM]))
+}
+
+/// Kills a launcher that has told its monitor's number and that it is ready; the monitor is gone then.
+fn ends_with(launcher: &mut Command) -> Result<(), Failed> {
+    let mut launcher = launcher.stdout(Stdio::piped()).spawn()?;
     let mut output = BufReader::new(launcher.stdout.take().ok_or("no pipe")?);
     // Its number and its ready line, in any order.
     let mut lines = [String::new(), String::new()];
@@ -251,6 +262,22 @@ fn it_ends_with_its_launcher() -> Result<(), Failed> {
         pidfd_send_signal(&monitor, Signal::KILL)?;
     }
     check(gone == 1, "it outlives its launcher")
+}
+
+/// What launches by the library, in a process of its own: says the number of its monitor and that it is ready, and waits to be killed.
+fn launch_tied() -> Result<(), Failed> {
+    let mut sandbox = UnikernelSandbox::new(Housing::VirtualMachine { memory: MEMORY }, PathBuf::from(VMM), attach);
+    sandbox = sandbox.without_network().tied();
+    let mut instance = sandbox.launch(&Workload::Idle)?;
+    instance.await_ready(PATIENCE)?;
+    println!("pid {}\n{}", instance.process().pid(), announcement::READY);
+    std::thread::park();
+    Ok(())
+}
+
+/// Its parent is in another pid namespace.
+fn a_tied_one_ends_with_its_launcher() -> Result<(), Failed> {
+    ends_with(Command::new(std::env::current_exe()?).arg(LAUNCH))
 }
 
 fn what_is_refused_is_told_once() -> Result<(), Failed> {

@@ -51,7 +51,7 @@ impl Place {
     fn unikernel(&self) -> impl Sandbox {
         let housing = Housing::VirtualMachine { memory: MEMORY };
         let network = self.network.clone();
-        UnikernelSandbox::new(housing, self.monitor.path(), move || attach(&network))
+        UnikernelSandbox::new(housing, self.monitor.path(), move || attach(&network)).tied()
     }
 
     fn container(&self) -> impl Sandbox {

@@ -190,7 +190,8 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Savable for LinuxSandbox<F> 
         let (name, mut command) = (self.restored_name(), Command::new(&self.program));
         command.args(words);
         self.disks.iter().for_each(|disk| _ = command.arg("--disk").arg(disk.words()));
-        launch_clone(name, number, command, &self.enclosure, &mut self.attach, (&[], workload))
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: false };
+        launch_clone(name, number, monitor, &mut self.attach, (&[], workload))
     }
 }
 
@@ -242,7 +243,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             command.args(["--argument", &argument]);
         }
         self.launched += 1;
-        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure) };
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: false };
         start(self.name(), self.launched, monitor, Some(attachment), workload, stages)
     }
 }

@@ -1,15 +1,13 @@
 //! A virtual machine as a sandbox whose launch is the restoring of a snapshot.
 
-use super::{AttachError, Attachment, enclosure, start};
-use crate::enclosure::{Enclosure, Monitor};
+use super::{AttachError, Attachment, start};
+use crate::enclosure::Monitor;
 use crate::snapshot::open::Snapshot;
 use crate::snapshot::take::{Afterwards, take};
 use isobench_workload::{Family, Instance, LaunchError, Sandbox, Stage, Stages, Workload, clock};
-use std::cell::OnceCell;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// How long the guest that is saved may take until it is ready.
@@ -110,12 +108,11 @@ impl<S: Savable> Sandbox for RestoredSandbox<S> {
 pub(crate) fn launch_clone(
     sandbox: &str,
     number: u64,
-    mut command: Command,
-    cell: &OnceCell<Option<Enclosure>>,
+    mut monitor: Monitor<'_>,
     attach: &mut impl FnMut() -> Result<Attachment, AttachError>,
     (words, workload): (&[String], &Workload),
 ) -> Result<Instance, LaunchError> {
-    command.args(words);
+    monitor.command.args(words);
     let mut stages = Stages::default();
     stages.stamp(Stage::Started, clock::now());
     let attachment = attach().map_err(|source| LaunchError::Step {
@@ -123,5 +120,5 @@ pub(crate) fn launch_clone(
         step: "attach a tap".into(),
         source,
     })?;
-    start(sandbox, number, Monitor { command, enclosure: enclosure(cell) }, Some(attachment), workload, stages)
+    start(sandbox, number, monitor, Some(attachment), workload, stages)
 }

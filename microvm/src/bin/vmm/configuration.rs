@@ -66,6 +66,8 @@ macro_rules! settings {
             pub(crate) network_namespace: Value<NetworkNamespace>,
             /// The socket on which requests are taken.
             pub(crate) control: Option<Value<FileName>>,
+            /// Whether it is killed when the thread that started it ends.
+            pub(crate) dies_with_parent: Value<Switch>,
         }
 
         impl Default for $name {
@@ -79,6 +81,7 @@ macro_rules! settings {
                     deadline: None,
                     network_namespace: Value(NetworkNamespace::Own),
                     control: None,
+                    dies_with_parent: Value(Switch(false)),
                 }
             }
         }
@@ -243,6 +246,15 @@ impl Configuration {
         control.as_ref().map(|Value(name)| name)
     }
 
+    /// Whether its monitor is killed when the thread that started it ends.
+    pub(crate) fn dies_with_parent(&self) -> bool {
+        match self {
+            Self::Unikernel(unikernel) => unikernel.dies_with_parent.0.0,
+            Self::Linux(linux) => linux.dies_with_parent.0.0,
+            Self::Restore(restore) => restore.dies_with_parent.0.0,
+        }
+    }
+
     /// The numbers of the descriptors that it names.
     pub(crate) fn descriptors(&self) -> Vec<u32> {
         let (numbers, names, disks): (Vec<_>, Vec<_>, &[Value<DiskName>]) = match self {
@@ -282,7 +294,7 @@ mod tests {
     }
 
     const LINES: [&str; 4] = [
-        "unikernel --workload serve:7001 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --memory 32M --deadline 1.5 --spin 0 --segmentation wire --control /tmp/control",
+        "unikernel --workload serve:7001 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --memory 32M --deadline 1.5 --spin 0 --segmentation wire --control /tmp/control --dies-with-parent on",
         "unikernel --workload memory:12M",
         "linux --kernel vmlinux --agent agent --agent-fd 9 --archive-fd 10 --argument serve --argument 7000 --append loglevel=7 --cpus 4 --memory 1G --pages huge --populate on --disk a.img --disk fd:7:ro --rng on --balloon reporting --vhost off --session yes --exec fd:5 --tap-fd 3 --mac 02:00:00:00:00:05 --address 172.17.0.5/16 --gateway 172.17.0.1 --address6 fd00::5/64 --gateway6 fd00::1 --mtu 1400 --deadline 60 --spin 20 --network-namespace given --control fd:8",
         "restore --memory-file fd:4 --state-file state.json --host-name other --files fd:6 --disk a.img:ro --session no --spin 7",

@@ -49,6 +49,9 @@ pub(crate) enum ArgumentError {
         #[source]
         source: io::Error,
     },
+    /// The kernel refuses to tie it to its parent.
+    #[error("tie the monitor's end to its parent's")]
+    Parent(#[source] io::Error),
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -6,7 +6,7 @@ use crate::open::{Descriptors, read_agent, read_archive, read_files};
 use crate::values::{Address, FileName, HostName, Mac, Microseconds, Mtu, Seconds, Value};
 use isobench_guest::contract::{self, Task};
 use isobench_microvm::control::Control;
-use isobench_microvm::jail::{Jail, NetworkNamespace};
+use isobench_microvm::jail::{self, Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, Ending, Network};
 use isobench_microvm::operation::Operation;
 use isobench_microvm::outcome::Outcome;
@@ -33,8 +33,11 @@ pub(crate) enum Guest {
 }
 
 impl Guest {
-    /// Opens what a configuration names.
+    /// Opens what a configuration names, first of all tied to the parent where it says so.
     pub(crate) fn open(configuration: &Configuration, descriptors: &mut Descriptors) -> Result<Self, ArgumentError> {
+        if configuration.dies_with_parent() {
+            jail::die_with_parent().map_err(ArgumentError::Parent)?;
+        }
         let mut guest = match configuration {
             Configuration::Unikernel(settings) => open_unikernel(settings, descriptors)?,
             Configuration::Linux(settings) => open_linux(settings, descriptors)?,

@@ -42,6 +42,7 @@ isobench-vmm process [OPTIONS]     runs the unikernel's server as this process, 
   --segmentation offload|wire      whether frames may be larger than packets on a wire (default offload)
   --network-namespace own|given    whether it makes an empty network to live in, or was started in one (default own)
   --control PATH|fd:NUMBER         takes requests on this socket, which is made at the path and left there, or listens already
+  --dies-with-parent on|off        whether it is killed when the thread that started it ends (default off)
 isobench-vmm linux [OPTIONS]       runs Linux in a virtual machine, with the agent as /init; the options above, less
                                    --workload and with a default of 128M for --memory, and
   --kernel FILE                    a vmlinux or bzImage (needed)
@@ -67,7 +68,7 @@ isobench-vmm exec [OPTIONS]        runs a further program in a Linux guest; its 
   --command PATH|fd:NUMBER         what to run, as JSON: command, environment, directory, user, group, groups, host_name,
                                    terminal, root (needed)
 isobench-vmm restore [OPTIONS]     goes on with a guest from a snapshot, as a clone with the addresses that it is given; the options of
-                                   the network, --deadline, --spin and --control as above, and
+                                   the network, --deadline, --spin, --control and --dies-with-parent as above, and
   --memory-file FILE|fd:NUMBER     the snapshot's memory (needed)
   --state-file FILE|fd:NUMBER      the snapshot's state (needed); both verified by whoever gives them
   --host-name NAME                 Linux: the clone's host name, where it is to have another
