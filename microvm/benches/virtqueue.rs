@@ -1,19 +1,18 @@
 //! Packets a second through the network card's queue handler, both ways, without a tap and without a guest.
 
+#[path = "../tests/ring/mod.rs"]
+#[allow(dead_code, reason = "the tests of hostile drivers need more of it")]
+mod ring;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use isobench_microvm::devices::virtio::net::{FrameIo, HEADER, Net};
 use isobench_microvm::memory;
+use ring::{Descriptor, Ring, WRITE};
 use std::hint::black_box;
 use std::io;
-use std::sync::atomic::Ordering;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
 const SIZE: u16 = 256;
-const DESCRIPTORS: u64 = 0x1000;
-const AVAILABLE: u64 = 0x3000;
-const USED: u64 = 0x5000;
-const RING: u64 = 0x10000;
 const BUFFERS: u64 = 0x10_0000;
 const BUFFER: u64 = 0x1000;
 const FRAME: usize = HEADER + 1514;
@@ -34,49 +33,44 @@ impl FrameIo for Endless {
     }
 }
 
-/// A queue at `base` whose descriptors each are one buffer.
-fn queue(memory: &GuestMemoryMmap, base: u64, flags: u16) -> Queue {
-    for index in 0..u64::from(SIZE) {
-        let at = GuestAddress(base + DESCRIPTORS + index * 16);
-        memory.write_obj(BUFFERS + index * BUFFER, at).unwrap();
-        memory.write_obj(if flags == 0 { FRAME as u32 } else { BUFFER as u32 }, GuestAddress(at.0 + 8)).unwrap();
-        memory.write_obj(flags, GuestAddress(at.0 + 12)).unwrap();
-        memory.write_obj(index as u16, GuestAddress(base + AVAILABLE + 4 + index * 2)).unwrap();
+/// A ring whose descriptors each are one buffer, of which the device writes to some.
+fn ring(memory: &GuestMemoryMmap, number: u64, flags: u16) -> Ring<'_> {
+    let ring = Ring { size: SIZE, ..Ring::new(memory, number) };
+    let length = if flags == 0 { FRAME as u32 } else { BUFFER as u32 };
+    for index in 0..SIZE {
+        let address = BUFFERS + u64::from(index) * BUFFER;
+        ring.describe(index.into(), Descriptor { address, length, flags, next: 0 });
     }
-    let mut queue = Queue::new(SIZE).unwrap();
-    queue.set_desc_table_address(Some((base + DESCRIPTORS) as u32), Some(0));
-    queue.set_avail_ring_address(Some((base + AVAILABLE) as u32), Some(0));
-    queue.set_used_ring_address(Some((base + USED) as u32), Some(0));
-    queue.set_event_idx(true);
-    queue.set_ready(true);
-    queue
+    ring.offer(&Vec::from_iter(0..SIZE));
+    ring.offered(0);
+    ring
 }
 
 fn packets(criterion: &mut Criterion) {
     let memory = memory::create(4 << 20).unwrap();
     let mut group = criterion.benchmark_group("virtqueue");
     group.throughput(Throughput::Elements(u64::from(BATCH)));
-    let offer = |base: u64, index: &mut u16| {
+    let offer = |ring: &Ring<'_>, index: &mut u16| {
         *index = index.wrapping_add(BATCH);
-        memory.store(*index, GuestAddress(base + AVAILABLE + 2), Ordering::Release).unwrap();
+        ring.offered(*index);
     };
-    let (receive, transmit) = (queue(&memory, 0, 2), queue(&memory, RING, 0));
-    let mut net = Net::new(Endless(0), memory.clone(), receive, transmit, false);
-    let mut available = 0;
+    let net = |frames| {
+        let rings = (ring(&memory, 0, WRITE), ring(&memory, 1, 0));
+        let net = Net::new(Endless(frames), memory.clone(), rings.0.queue(), rings.1.queue(), false);
+        (net, rings, 0)
+    };
+    let (mut card, (_, transmit), mut available) = net(0);
     group.bench_function("transmit", |bencher| {
         bencher.iter(|| {
-            offer(RING, &mut available);
-            assert_eq!(net.transmit().unwrap().frames, usize::from(BATCH));
+            offer(&transmit, &mut available);
+            assert_eq!(card.transmit().unwrap().frames, usize::from(BATCH));
         });
     });
-    let (receive, transmit) = (queue(&memory, 0, 2), queue(&memory, RING, 0));
-    let mut net = Net::new(Endless(usize::MAX), memory.clone(), receive, transmit, false);
-    let mut available = 0;
-    memory.store(0_u16, GuestAddress(AVAILABLE + 2), Ordering::Release).unwrap();
+    let (mut card, (receive, _), mut available) = net(usize::MAX);
     group.bench_function("receive", |bencher| {
         bencher.iter(|| {
-            offer(0, &mut available);
-            assert_eq!(net.receive().unwrap().frames, usize::from(BATCH));
+            offer(&receive, &mut available);
+            assert_eq!(card.receive().unwrap().frames, usize::from(BATCH));
         });
     });
     group.finish();

@@ -2,69 +2,41 @@
 //! anything but guest memory.
 
 mod frames;
+mod ring;
 
 use frames::Frames;
 use isobench_microvm::devices::virtio::net::{FrameIo, HEADER, LARGEST, Net, Progress, QueueError};
 use isobench_microvm::memory;
 use proptest::prelude::*;
+use ring::{BUFFER, DESCRIPTORS, Descriptor, MEMORY, NEXT, Ring, SIZE, WRITE, any_queue};
 use std::io;
-use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 
-const MEMORY: u64 = 2 << 20;
-const SIZE: u16 = 16;
-const DESCRIPTORS: u64 = 0x1000;
-const AVAILABLE: u64 = 0x2000;
-const USED: u64 = 0x3000;
-/// The receive queue lies this far above the transmit queue.
-const RECEIVE: u64 = 0x10000;
-const BUFFER: u64 = 0x40000;
-
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-#[derive(Clone, Copy, Debug)]
-struct Descriptor {
-    address: u64,
-    length: u32,
-    flags: u16,
-    next: u16,
+/// The transmit queue's driver.
+fn transmit(memory: &GuestMemoryMmap) -> Ring<'_> {
+    Ring::new(memory, 0)
 }
 
-fn descriptor(memory: &GuestMemoryMmap, base: u64, index: u64, descriptor: Descriptor) {
-    let at = base + DESCRIPTORS + index * 16;
-    memory.write_obj(descriptor.address, GuestAddress(at)).unwrap();
-    memory.write_obj(descriptor.length, GuestAddress(at + 8)).unwrap();
-    memory.write_obj(descriptor.flags, GuestAddress(at + 12)).unwrap();
-    memory.write_obj(descriptor.next, GuestAddress(at + 14)).unwrap();
+/// The receive queue's.
+fn receive(memory: &GuestMemoryMmap) -> Ring<'_> {
+    Ring::new(memory, 1)
 }
 
-fn offer(memory: &GuestMemoryMmap, base: u64, heads: &[u16]) {
-    for (index, head) in heads.iter().enumerate() {
-        memory.write_obj(*head, GuestAddress(base + AVAILABLE + 4 + index as u64 * 2)).unwrap();
-    }
-    memory.write_obj(heads.len() as u16, GuestAddress(base + AVAILABLE + 2)).unwrap();
-}
-
-fn used(memory: &GuestMemoryMmap, base: u64) -> Vec<(u32, u32)> {
-    let count: u16 = memory.read_obj(GuestAddress(base + USED + 2)).unwrap();
-    let at = |index: u16, offset| GuestAddress(base + USED + 4 + u64::from(index % SIZE) * 8 + offset);
-    (0..count).map(|index| (memory.read_obj(at(index, 0)).unwrap(), memory.read_obj(at(index, 4)).unwrap())).collect()
-}
-
-fn queue(base: u64) -> Queue {
-    let mut queue = Queue::new(SIZE).unwrap();
-    queue.set_desc_table_address(Some((base + DESCRIPTORS) as u32), Some(0));
-    queue.set_avail_ring_address(Some((base + AVAILABLE) as u32), Some(0));
-    queue.set_used_ring_address(Some((base + USED) as u32), Some(0));
-    queue.set_event_idx(true);
-    queue.set_ready(true);
-    queue
+/// Whoever writes descriptors into an indirect table at this address.
+fn indirect_table(memory: &GuestMemoryMmap, address: u64) -> Ring<'_> {
+    Ring { base: address - DESCRIPTORS, ..Ring::new(memory, 0) }
 }
 
 fn net(memory: &GuestMemoryMmap, merged: bool, give: Vec<Vec<u8>>) -> Net<Frames> {
-    Net::new(Frames { give, taken: Vec::new() }, memory.clone(), queue(RECEIVE), queue(0), merged)
+    Net::new(
+        Frames { give, taken: Vec::new() },
+        memory.clone(),
+        receive(memory).queue(),
+        transmit(memory).queue(),
+        merged,
+    )
 }
 
 fn frame(length: usize) -> Vec<u8> {
@@ -78,14 +50,14 @@ fn a_frame_in_several_descriptors_is_sent_whole() {
     let memory = memory::create(MEMORY).unwrap();
     let bytes = frame(100);
     memory.write_slice(&bytes, GuestAddress(BUFFER)).unwrap();
-    descriptor(&memory, 0, 0, Descriptor { address: BUFFER, length: 12, flags: NEXT, next: 3 });
-    descriptor(&memory, 0, 3, Descriptor { address: BUFFER + 12, length: 0, flags: NEXT, next: 1 });
-    descriptor(&memory, 0, 1, Descriptor { address: BUFFER + 12, length: 100, flags: 0, next: 0 });
-    offer(&memory, 0, &[0]);
+    transmit(&memory).describe(0, Descriptor { address: BUFFER, length: 12, flags: NEXT, next: 3 });
+    transmit(&memory).describe(3, Descriptor { address: BUFFER + 12, length: 0, flags: NEXT, next: 1 });
+    transmit(&memory).describe(1, Descriptor { address: BUFFER + 12, length: 100, flags: 0, next: 0 });
+    transmit(&memory).offer(&[0]);
     let mut net = net(&memory, false, Vec::new());
     assert_eq!(net.transmit().unwrap(), Progress { frames: 1, notify: true, starved: true });
     assert_eq!(net.frames().taken, [bytes]);
-    assert_eq!((used(&memory, 0), net.dropped()), (vec![(0, 0)], 0));
+    assert_eq!((transmit(&memory).used(), net.dropped()), (vec![(0, 0)], 0));
 }
 
 #[test]
@@ -93,11 +65,11 @@ fn frames_of_another_ethernet_address_are_dropped_where_there_is_to_be_one() {
     let memory = memory::create(MEMORY).unwrap();
     memory.write_slice(&frame(100), GuestAddress(BUFFER)).unwrap();
     // However the frame is cut; the last one ends within the address.
-    descriptor(&memory, 0, 0, Descriptor { address: BUFFER, length: 112, flags: 0, next: 0 });
-    descriptor(&memory, 0, 1, Descriptor { address: BUFFER, length: HEADER as u32 + 8, flags: NEXT, next: 2 });
-    descriptor(&memory, 0, 2, Descriptor { address: BUFFER + HEADER as u64 + 8, length: 92, flags: 0, next: 0 });
-    descriptor(&memory, 0, 3, Descriptor { address: BUFFER, length: HEADER as u32 + 8, flags: 0, next: 0 });
-    offer(&memory, 0, &[0, 1, 3]);
+    let header = HEADER as u32 + 8;
+    transmit(&memory).chain(0, &[(BUFFER, 112, false)]);
+    transmit(&memory).chain(1, &[(BUFFER, header, false), (BUFFER + u64::from(header), 92, false)]);
+    transmit(&memory).chain(3, &[(BUFFER, header, false)]);
+    transmit(&memory).offer(&[0, 1, 3]);
     for (source, sent) in [([6, 7, 8, 9, 10, 11], 2), ([6, 7, 8, 9, 10, 12], 0)] {
         let mut net = net(&memory, false, Vec::new()).with_source(Some(source));
         assert_eq!(net.transmit().unwrap().frames, 3);
@@ -108,11 +80,11 @@ fn frames_of_another_ethernet_address_are_dropped_where_there_is_to_be_one() {
 #[test]
 fn a_frame_is_received_with_its_length_and_number_of_buffers() {
     let memory = memory::create(MEMORY).unwrap();
-    descriptor(&memory, RECEIVE, 2, Descriptor { address: BUFFER, length: 2000, flags: WRITE, next: 0 });
-    offer(&memory, RECEIVE, &[2]);
+    receive(&memory).chain(2, &[(BUFFER, 2000, true)]);
+    receive(&memory).offer(&[2]);
     let mut net = net(&memory, false, vec![frame(100)]);
     assert_eq!(net.receive().unwrap().frames, 1);
-    assert_eq!(used(&memory, RECEIVE), [(2, 112)]);
+    assert_eq!(receive(&memory).used(), [(2, 112)]);
     let mut received = vec![0; 112];
     memory.read_slice(&mut received, GuestAddress(BUFFER)).unwrap();
     assert_eq!(received[10..12], [1, 0]);
@@ -124,14 +96,14 @@ fn a_large_frame_is_merged_and_the_other_buffers_stay() {
     let memory = memory::create(MEMORY).unwrap();
     for index in 0..8 {
         let address = BUFFER + index * 0x4000;
-        descriptor(&memory, RECEIVE, index, Descriptor { address, length: 0x4000, flags: WRITE, next: 0 });
+        receive(&memory).describe(index, Descriptor { address, length: 0x4000, flags: WRITE, next: 0 });
     }
-    offer(&memory, RECEIVE, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    receive(&memory).offer(&[0, 1, 2, 3, 4, 5, 6, 7]);
     let mut net = net(&memory, true, vec![frame(10), frame(40_000)]);
     let progress = net.receive().unwrap();
     // After the large frame took three buffers, five are left, which the largest frame would fit; after the small one four.
     assert_eq!((progress.frames, progress.starved), (2, true));
-    assert_eq!(used(&memory, RECEIVE), [(0, 0x4000), (1, 0x4000), (2, 40_012 - 0x8000), (3, 22)]);
+    assert_eq!(receive(&memory).used(), [(0, 0x4000), (1, 0x4000), (2, 40_012 - 0x8000), (3, 22)]);
     assert_eq!(memory.read_obj::<u16>(GuestAddress(BUFFER + 10)).unwrap(), 3);
 }
 
@@ -155,14 +127,14 @@ fn malformed_frames_are_lost_alone() {
     let count = bad.len() as u16;
     for (index, wrong) in (0..).zip(bad) {
         let wrong = if wrong.flags == NEXT { Descriptor { next: index as u16, ..wrong } } else { wrong };
-        descriptor(&memory, 0, index, wrong);
+        transmit(&memory).describe(index, wrong);
     }
-    descriptor(&memory, 0, count.into(), good);
+    transmit(&memory).describe(count.into(), good);
     let heads: Vec<u16> = (0..=count).collect();
-    offer(&memory, 0, &heads);
+    transmit(&memory).offer(&heads);
     let mut net = net(&memory, false, Vec::new());
     assert_eq!(net.transmit().unwrap().frames, heads.len());
-    assert_eq!(used(&memory, 0).len(), heads.len());
+    assert_eq!(transmit(&memory).used().len(), heads.len());
     // The loop is cut off after as many descriptors as the queue has, which makes it a frame of 16 times 100 bytes.
     let lengths: Vec<usize> = net.frames().taken.iter().map(Vec::len).collect();
     assert_eq!(lengths, [1600, 100]);
@@ -172,48 +144,21 @@ fn malformed_frames_are_lost_alone() {
 #[test]
 fn a_head_or_index_out_of_range_stops_the_queue() {
     let memory = memory::create(MEMORY).unwrap();
-    offer(&memory, 0, &[SIZE]);
+    transmit(&memory).offer(&[SIZE]);
     assert!(matches!(net(&memory, false, Vec::new()).transmit(), Err(QueueError::Ring { queue: "transmit", .. })));
-    memory.write_obj(SIZE + 1, GuestAddress(AVAILABLE + 2)).unwrap();
+    transmit(&memory).offered(SIZE + 1);
     assert!(matches!(net(&memory, false, Vec::new()).transmit(), Err(QueueError::Ring { queue: "transmit", .. })));
-    descriptor(&memory, RECEIVE, 0, Descriptor { address: BUFFER, length: 100, flags: WRITE, next: 0 });
-    offer(&memory, RECEIVE, &[0]);
+    receive(&memory).describe(0, Descriptor { address: BUFFER, length: 100, flags: WRITE, next: 0 });
+    receive(&memory).offer(&[0]);
     assert!(matches!(net(&memory, false, vec![frame(1)]).receive(), Err(QueueError::Buffer(100))));
-}
-
-fn any_descriptor() -> impl Strategy<Value = Descriptor> {
-    let address = prop_oneof![BUFFER..BUFFER + 0x10000, 0..MEMORY * 2, any::<u64>()];
-    let length = prop_oneof![0_u32..3000, 60_000_u32..70_000, any::<u32>()];
-    let flags = prop_oneof![0_u16..8, any::<u16>()];
-    (address, length, flags, prop_oneof![0..SIZE, any::<u16>()]).prop_map(|(address, length, flags, next)| Descriptor {
-        address,
-        length,
-        flags,
-        next,
-    })
-}
-
-/// A whole queue of anything, with indices that are mostly sane so that descriptors are reached.
-fn any_queue() -> impl Strategy<Value = (Vec<Descriptor>, Vec<u16>, u16)> {
-    let heads = proptest::collection::vec(prop_oneof![9 => 0..SIZE, 1 => any::<u16>()], SIZE as usize);
-    let index = prop_oneof![9 => 0..=SIZE, 1 => any::<u16>()];
-    (proptest::collection::vec(any_descriptor(), SIZE as usize), heads, index)
-}
-
-fn write_queue(memory: &GuestMemoryMmap, base: u64, (descriptors, heads, index): &(Vec<Descriptor>, Vec<u16>, u16)) {
-    for (number, written) in (0..).zip(descriptors) {
-        descriptor(memory, base, number, *written);
-    }
-    offer(memory, base, heads);
-    memory.write_obj(*index, GuestAddress(base + AVAILABLE + 2)).unwrap();
 }
 
 proptest! {
     #[test]
-    fn any_queue_is_survived(transmit in any_queue(), receive in any_queue(), merged: bool, lengths in proptest::collection::vec(0..65_000_usize, 0..20)) {
+    fn any_queue_is_survived(to_send in any_queue(), to_receive in any_queue(), merged: bool, lengths in proptest::collection::vec(0..65_000_usize, 0..20)) {
         let memory = memory::create(MEMORY).unwrap();
-        write_queue(&memory, 0, &transmit);
-        write_queue(&memory, RECEIVE, &receive);
+        transmit(&memory).write(&to_send);
+        receive(&memory).write(&to_receive);
         let mut net = net(&memory, merged, lengths.into_iter().map(frame).collect());
         // The rings may overwrite themselves, so that more than a queue's worth is done; a batch is bounded all the same.
         for _ in 0..4 {
@@ -236,13 +181,13 @@ const GOOD: (u16, u32) = (SIZE - 1, 100);
 /// lengths of the frames that were sent before it.
 fn sent_before_good(memory: &GuestMemoryMmap, bad: &[Descriptor]) -> Vec<usize> {
     for (index, each) in (0..).zip(bad) {
-        descriptor(memory, 0, index, *each);
+        transmit(memory).describe(index, *each);
     }
-    descriptor(memory, 0, GOOD.0.into(), Descriptor { address: BUFFER, length: GOOD.1, flags: 0, next: 0 });
-    offer(memory, 0, &[0, GOOD.0]);
+    transmit(memory).describe(GOOD.0.into(), Descriptor { address: BUFFER, length: GOOD.1, flags: 0, next: 0 });
+    transmit(memory).offer(&[0, GOOD.0]);
     let mut net = net(memory, false, Vec::new());
     assert_eq!(net.transmit().unwrap().frames, 2);
-    assert_eq!(used(memory, 0), [(0, 0), (u32::from(GOOD.0), 0)]);
+    assert_eq!(transmit(memory).used(), [(0, 0), (u32::from(GOOD.0), 0)]);
     let mut lengths: Vec<usize> = net.frames().taken.iter().map(Vec::len).collect();
     assert_eq!(lengths.pop(), Some(GOOD.1 as usize));
     assert_eq!(net.dropped() as usize, 1 - lengths.len());
@@ -280,7 +225,7 @@ fn v03_a_chain_longer_than_the_queue_is_lost() {
     let table = BUFFER + 0x10000;
     for index in 0..300 {
         let part = Descriptor { flags: NEXT, next: index as u16 + 1, ..PART };
-        descriptor(&memory, table - DESCRIPTORS, index, part);
+        indirect_table(&memory, table).describe(index, part);
     }
     let whole = Descriptor { address: table, length: 300 * 16, flags: INDIRECT, next: 0 };
     assert_eq!(sent_before_good(&memory, &[whole]), NONE);
@@ -310,7 +255,7 @@ fn v06_a_sum_beyond_32_bits_is_lost() {
     let memory = memory::create(MEMORY).unwrap();
     let table = BUFFER + 0x10000;
     for index in 0..256 {
-        descriptor(&memory, table - DESCRIPTORS, index, whole(index as u16 + 1, if index < 255 { NEXT } else { 0 }));
+        indirect_table(&memory, table).describe(index, whole(index as u16 + 1, if index < 255 { NEXT } else { 0 }));
     }
     assert_eq!(
         sent_before_good(&memory, &[Descriptor { address: table, length: 256 * 16, flags: INDIRECT, next: 0 }]),
@@ -326,8 +271,8 @@ fn v07_the_wrong_direction_is_lost_or_stops_the_queue() {
     assert_eq!(sent(&[Descriptor { flags: NEXT, next: 1, ..PART }, Descriptor { flags: WRITE, ..PART }]), NONE);
     // A frame can't be put where the device may not write, and what comes later can't go before it.
     let memory = memory::create(MEMORY).unwrap();
-    descriptor(&memory, RECEIVE, 0, Descriptor { length: 2000, flags: 0, ..PART });
-    offer(&memory, RECEIVE, &[0]);
+    receive(&memory).describe(0, Descriptor { length: 2000, flags: 0, ..PART });
+    receive(&memory).offer(&[0]);
     assert!(matches!(net(&memory, false, vec![frame(100)]).receive(), Err(QueueError::Buffer(0))));
 }
 
@@ -336,8 +281,8 @@ fn v08_a_missing_header_is_lost_or_stops_the_queue() {
     for length in [1, HEADER as u32 - 1, HEADER as u32] {
         assert_eq!(sent(&[Descriptor { length, ..PART }]), NONE, "{length} bytes");
         let memory = memory::create(MEMORY).unwrap();
-        descriptor(&memory, RECEIVE, 0, Descriptor { length, flags: WRITE, ..PART });
-        offer(&memory, RECEIVE, &[0]);
+        receive(&memory).describe(0, Descriptor { length, flags: WRITE, ..PART });
+        receive(&memory).offer(&[0]);
         let received = net(&memory, true, vec![frame(100)]).receive();
         assert!(matches!(received, Err(QueueError::Buffer(short)) if short == length as usize), "{received:?}");
     }
@@ -355,11 +300,11 @@ fn v09_indirect_tables_that_are_nested_odd_or_huge_are_lost() {
     }
     // More entries than 16 bits count, of which the first ends the chain: bounded either way.
     let memory = memory::create(MEMORY).unwrap();
-    descriptor(&memory, table - DESCRIPTORS, 0, PART);
+    indirect_table(&memory, table).describe(0, PART);
     assert!(sent_before_good(&memory, &[indirect(16 * 70_000)]).len() <= 1);
     // A table in a table, which leads back to itself.
     let memory = memory::create(MEMORY).unwrap();
-    descriptor(&memory, table - DESCRIPTORS, 0, indirect(16));
+    indirect_table(&memory, table).describe(0, indirect(16));
     assert_eq!(sent_before_good(&memory, &[indirect(16)]), NONE);
 }
 
@@ -368,20 +313,20 @@ fn v10_an_available_index_that_jumps_stops_the_queue() {
     let broken = |result| matches!(result, Err(QueueError::Ring { queue: "transmit", .. }));
     for index in [SIZE + 1, 0x8000, u16::MAX] {
         let memory = memory::create(MEMORY).unwrap();
-        memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
+        transmit(&memory).offered(index);
         assert!(broken(net(&memory, false, Vec::new()).transmit()), "{index}");
     }
     // Back, after two were taken.
     let memory = memory::create(MEMORY).unwrap();
-    descriptor(&memory, 0, 0, PART);
-    offer(&memory, 0, &[0, 0]);
+    transmit(&memory).describe(0, PART);
+    transmit(&memory).offer(&[0, 0]);
     let mut served = net(&memory, false, Vec::new());
     assert_eq!(served.transmit().unwrap().frames, 2);
-    memory.write_obj(1_u16, GuestAddress(AVAILABLE + 2)).unwrap();
+    transmit(&memory).offered(1);
     assert!(broken(served.transmit()));
     // Heads that are none.
     let memory = memory::create(MEMORY).unwrap();
-    offer(&memory, 0, &[u16::MAX; SIZE as usize]);
+    transmit(&memory).offer(&[u16::MAX; SIZE as usize]);
     assert!(broken(net(&memory, false, Vec::new()).transmit()));
 }
 
@@ -414,13 +359,14 @@ fn v15_frames_that_are_too_large_or_refused_by_the_host_are_lost_alone() {
     memory.write_slice(&bad, GuestAddress(BUFFER + 0x1000)).unwrap();
     let lengths = [LARGEST as u32 + 1, LARGEST as u32, 100];
     for (index, length) in (0..).zip(lengths) {
-        descriptor(&memory, 0, index, Descriptor { length, ..PART });
+        transmit(&memory).describe(index, Descriptor { length, ..PART });
     }
-    descriptor(&memory, 0, 3, Descriptor { address: BUFFER + 0x1000, length: bad.len() as u32, ..PART });
-    offer(&memory, 0, &[0, 3, 1, 3, 2]);
-    let mut net = Net::new(Strict::default(), memory.clone(), queue(RECEIVE), queue(0), false);
+    transmit(&memory).describe(3, Descriptor { address: BUFFER + 0x1000, length: bad.len() as u32, ..PART });
+    transmit(&memory).offer(&[0, 3, 1, 3, 2]);
+    let mut net =
+        Net::new(Strict::default(), memory.clone(), receive(&memory).queue(), transmit(&memory).queue(), false);
     assert_eq!(net.transmit().unwrap().frames, 5);
-    assert_eq!(used(&memory, 0).iter().map(|(head, _)| *head).collect::<Vec<_>>(), [0, 3, 1, 3, 2]);
+    assert_eq!(transmit(&memory).used().iter().map(|(head, _)| *head).collect::<Vec<_>>(), [0, 3, 1, 3, 2]);
     assert_eq!(net.frames().0.taken.iter().map(Vec::len).collect::<Vec<_>>(), [LARGEST, 100]);
     assert_eq!(net.dropped(), 3);
 }
@@ -436,14 +382,14 @@ fn v16_memory_that_changes_meanwhile_is_survived() {
             let mut turn = 0_u64;
             while !stop.load(Ordering::Relaxed) {
                 turn += 1;
-                for base in [0, RECEIVE] {
+                for ring in [transmit(&memory), receive(&memory)] {
                     let address = if turn.is_multiple_of(3) { u64::MAX - turn % 64 } else { BUFFER + turn % 4096 };
                     let length = if turn.is_multiple_of(5) { u32::MAX } else { 2000 };
                     let flags = (turn % 8) as u16;
                     let written = Descriptor { address, length, flags, next: (turn % 20) as u16 };
-                    descriptor(&memory, base, turn % u64::from(SIZE), written);
-                    offer(&memory, base, &[(turn % u64::from(SIZE)) as u16; 4]);
-                    memory.write_obj((turn % 17) as u16, GuestAddress(base + AVAILABLE + 2)).unwrap();
+                    ring.describe(turn % u64::from(SIZE), written);
+                    ring.offer(&[(turn % u64::from(SIZE)) as u16; 4]);
+                    ring.offered((turn % 17) as u16);
                 }
             }
         });

@@ -29,16 +29,18 @@ pub(crate) struct Descriptor {
 pub(crate) struct Ring<'m> {
     pub(crate) memory: &'m GuestMemoryMmap,
     pub(crate) base: u64,
+    /// How many descriptors it has, at most 256.
+    pub(crate) size: u16,
 }
 
 impl<'m> Ring<'m> {
     pub(crate) fn new(memory: &'m GuestMemoryMmap, number: u64) -> Self {
-        Self { memory, base: number * APART }
+        Self { memory, base: number * APART, size: SIZE }
     }
 
     /// The device's side.
     pub(crate) fn queue(&self) -> Queue {
-        let mut queue = Queue::new(SIZE).unwrap();
+        let mut queue = Queue::new(self.size).unwrap();
         queue.set_desc_table_address(Some((self.base + DESCRIPTORS) as u32), Some(0));
         queue.set_avail_ring_address(Some((self.base + AVAILABLE) as u32), Some(0));
         queue.set_used_ring_address(Some((self.base + USED) as u32), Some(0));
@@ -67,7 +69,7 @@ impl<'m> Ring<'m> {
     /// Offers these heads as all that was ever offered.
     pub(crate) fn offer(&self, heads: &[u16]) {
         for (index, head) in heads.iter().enumerate() {
-            let at = self.base + AVAILABLE + 4 + (index as u64 % u64::from(SIZE)) * 2;
+            let at = self.base + AVAILABLE + 4 + (index as u64 % u64::from(self.size)) * 2;
             self.memory.write_obj(*head, GuestAddress(at)).unwrap();
         }
         self.offered(heads.len() as u16);
@@ -80,7 +82,7 @@ impl<'m> Ring<'m> {
     /// What came back: each head with the number of bytes written.
     pub(crate) fn used(&self) -> Vec<(u32, u32)> {
         let count: u16 = self.memory.read_obj(GuestAddress(self.base + USED + 2)).unwrap();
-        let at = |index: u16, offset| GuestAddress(self.base + USED + 4 + u64::from(index % SIZE) * 8 + offset);
+        let at = |index: u16, offset| GuestAddress(self.base + USED + 4 + u64::from(index % self.size) * 8 + offset);
         let element =
             |index| (self.memory.read_obj(at(index, 0)).unwrap(), self.memory.read_obj(at(index, 4)).unwrap());
         (0..count).map(element).collect()
@@ -106,8 +108,14 @@ pub(crate) struct Anything {
 
 fn any_descriptor() -> impl Strategy<Value = Descriptor> {
     let address = prop_oneof![4 => BUFFER..BUFFER + 0x10000, 1 => 0..MEMORY * 2, 1 => any::<u64>()];
-    let length =
-        prop_oneof![Just(1_u32), Just(16), (0_u32..9).prop_map(|count| count * 512), 0_u32..3000, any::<u32>()];
+    let length = prop_oneof![
+        Just(1_u32),
+        Just(16),
+        (0_u32..9).prop_map(|count| count * 512),
+        0_u32..3000,
+        60_000_u32..70_000,
+        any::<u32>()
+    ];
     let flags = prop_oneof![8 => 0_u16..4, 1 => 0_u16..8, 1 => any::<u16>()];
     (address, length, flags, prop_oneof![0..SIZE, any::<u16>()]).prop_map(|(address, length, flags, next)| Descriptor {
         address,
