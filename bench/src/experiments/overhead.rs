@@ -222,7 +222,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     // A machine has memory for what is measured beside what it takes itself.
     let mut larger = sandboxes::with_memory_for_work(ground, kind, large)?;
     let sandbox = larger.as_deref_mut().unwrap_or(sandbox);
-    let instance = launched(ground, kind, sandbox)?;
+    let mut instance = launched(ground, kind, sandbox)?;
     let measured = (|| {
         let server = instance.server().context("it has no address that the host can reach")?;
         let mut chases = Vec::new();
@@ -257,8 +257,18 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
         sheet.value(&seen("memory"), Value::Boolean(far > 2.0 * near));
         Ok(())
     })();
+    let measured = measured.map_err(|error| explained(&mut instance, error, Duration::from_secs(1)));
     let gone = instance.destroy().map(drop).map_err(ended);
     measured.and(gone)
+}
+
+/// Why work was not done: where the instance ended meanwhile, the connection's end says nothing. The client of an engine hears of
+/// it somewhat later.
+fn explained(instance: &mut Instance, error: anyhow::Error, patience: Duration) -> anyhow::Error {
+    match instance.wait(patience) {
+        Ok(exit) => error.context(format!("{} ended with status {}", instance.name(), exit.code())),
+        Err(_) => error,
+    }
 }
 
 /// Whether twice the work is seen to take longer: neither is it left out, nor does the round trip hide it. What else the machine does
@@ -304,6 +314,18 @@ fn file_system(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::sandboxes::KINDS;
+
+    #[test]
+    fn an_instance_that_ended_is_why_its_work_was_not_done() {
+        let (ended, runs) = (("exit 137", Duration::from_secs(60)), ("exec sleep 1000", Duration::ZERO));
+        for ((script, patience), expected) in [(ended, "one ended with status 137: reset"), (runs, "reset")] {
+            let mut command = std::process::Command::new("/bin/sh");
+            command.args(["-c", script]);
+            let mut instance = sandboxes::spawn("one".into(), &mut command).unwrap().instance(None).unwrap();
+            assert_eq!(format!("{:#}", explained(&mut instance, anyhow::anyhow!("reset"), patience)), expected);
+            instance.destroy().unwrap();
+        }
+    }
 
     #[test]
     fn sizes_of_caches_are_read() {

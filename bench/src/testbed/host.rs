@@ -95,13 +95,23 @@ fn complaints() -> anyhow::Result<File> {
     Ok(File::from(file))
 }
 
-/// The end of what was written to a file of complaints, on one line.
+/// The end of what was written to a file of complaints.
 fn tail(complaints: &File) -> String {
     const LONGEST: u64 = 500;
     let mut bytes = vec![0; LONGEST as usize];
-    let begin = complaints.metadata().map_or(0, |metadata| metadata.len().saturating_sub(LONGEST));
-    let length = complaints.read_at(&mut bytes, begin).unwrap_or(0);
-    String::from_utf8_lossy(&bytes[..length]).split_whitespace().collect::<Vec<_>>().join(" ")
+    let length = complaints.metadata().map_or(0, |metadata| metadata.len());
+    let begin = length.saturating_sub(LONGEST);
+    let read = complaints.read_at(&mut bytes, begin).unwrap_or(0);
+    sentence(&String::from_utf8_lossy(&bytes[..read]), begin > 0)
+}
+
+/// What was complained of, on one line. Where its beginning is cut off, half a word is no part of it, and where to read how a
+/// program is used says nothing of what happened.
+fn sentence(complaint: &str, cut: bool) -> String {
+    let whole =
+        if cut { complaint.split_once(char::is_whitespace).map_or(complaint, |(_, rest)| rest) } else { complaint };
+    let lines = whole.lines().filter(|line| !line.contains("--help'"));
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
 }
 
 /// If the parent is killed the kernel kills this process, and with the first process of a pid namespace all others in it.
@@ -228,4 +238,17 @@ impl Host {
 /// The first process of a pid namespace inherits every orphan in it; unreaped, they would stay in the process table.
 pub(super) fn reap_orphans() {
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_one_line_of_what_happened() {
+        let said = "docker: Error response from daemon: no\n  space.\nSee 'docker run --help'.\n";
+        assert_eq!(sentence(said, false), "docker: Error response from daemon: no space.");
+        assert_eq!(sentence(said, true), "Error response from daemon: no space.");
+        assert_eq!(sentence("", false), "");
+    }
 }

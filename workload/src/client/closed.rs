@@ -1,10 +1,10 @@
 //! Closed loops: the next request follows the answer to the one before.
 
-use super::{PATIENCE, Window, answer, encoded, histogram, open, open_several, reset};
+use super::{PATIENCE, Window, answer, encoded, histogram, open, open_several, receive, reset};
 use crate::protocol::Operation;
 use crate::{Drive, DriveOutcome, clock};
 use hdrhistogram::Histogram;
-use std::io::{Error, Read, Result, Write};
+use std::io::{Error, Result, Write};
 
 pub(super) fn round_trips(drive: &Drive, bytes: u32, outcome: &mut DriveOutcome) -> Result<()> {
     let mut streams = open_several(drive.server, 1, Operation::Echo)?;
@@ -14,7 +14,7 @@ pub(super) fn round_trips(drive: &Drive, bytes: u32, outcome: &mut DriveOutcome)
     let result = streams.iter_mut().try_for_each(|stream| {
         tally.repeat(Window::of(drive), || {
             stream.write_all(&sent)?;
-            stream.read_exact(&mut received)
+            receive(stream, &mut received)
         })
     });
     tally.tell(outcome)?;

@@ -47,7 +47,7 @@ pub fn connect(server: SocketAddr, target: &Target, deadline: Duration) -> Resul
     let mut stream = open(server, deadline, Operation::Connect)?;
     stream.write_all(&target.encode())?;
     let mut bytes = [0; Encounter::SIZE];
-    stream.read_exact(&mut bytes)?;
+    receive(&mut stream, &mut bytes)?;
     Encounter::decode(&bytes).map_err(|malformed| Error::new(ErrorKind::InvalidData, malformed))
 }
 
@@ -120,9 +120,22 @@ fn open_several(server: SocketAddr, count: u32, operation: Operation) -> Result<
     (0..count).map(|_| open(server, PATIENCE, operation)).collect()
 }
 
+/// Reads so many bytes of what a server says.
+///
+/// # Errors
+/// Where they do not come: said in other words than those of the system, which speak of a buffer that is not filled and of a
+/// resource that is not available.
+fn receive(stream: &mut TcpStream, bytes: &mut [u8]) -> Result<()> {
+    stream.read_exact(bytes).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Error::new(ErrorKind::UnexpectedEof, "the server closed the connection"),
+        ErrorKind::WouldBlock => Error::new(ErrorKind::TimedOut, "the server did not answer in time"),
+        _ => error,
+    })
+}
+
 fn answer(stream: &mut TcpStream) -> Result<Answer> {
     let mut bytes = [0; Answer::SIZE];
-    stream.read_exact(&mut bytes)?;
+    receive(stream, &mut bytes)?;
     Answer::decode(&bytes).map_err(|malformed| Error::new(ErrorKind::InvalidData, malformed))
 }
 
@@ -130,4 +143,29 @@ fn answer(stream: &mut TcpStream) -> Result<Answer> {
 /// within a few blocks, and what is still in some buffer would be waited for.
 fn reset(stream: TcpStream) -> Result<()> {
     Ok(rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_server_that_goes_or_says_nothing_is_named_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            // Read first: to close with something unread is to reset.
+            let going = || listener.accept().and_then(|(mut stream, _)| stream.read_exact(&mut [0; Request::SIZE]));
+            let server = scope.spawn(going);
+            let error = hello(address, Duration::from_secs(60)).unwrap_err();
+            assert_eq!(error.to_string(), "the server closed the connection");
+            server.join().unwrap().unwrap();
+        });
+        let error = hello(address, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::TimedOut, "the server did not answer in time")
+        );
+    }
 }

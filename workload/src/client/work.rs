@@ -1,10 +1,10 @@
 //! The client's side of [`crate::work`].
 
-use super::open;
+use super::{open, receive};
 use crate::clock;
 use crate::protocol::{Malformed, Operation};
 use crate::work::{Refusal, Report, Rounds, Task};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -110,8 +110,11 @@ impl Worker {
     fn report(&mut self) -> Result<Report, WorkError> {
         let server = self.server;
         let mut bytes = [0; Report::SIZE];
-        let read = self.stream.read_exact(&mut bytes);
-        read.map_err(|source| WorkError::Connection { server, what: "wait for the report", source })?;
+        receive(&mut self.stream, &mut bytes).map_err(|source| WorkError::Connection {
+            server,
+            what: "wait for the report",
+            source,
+        })?;
         match Report::decode(&bytes) {
             Ok(Report::Refused(refusal)) => Err(WorkError::Refused { server, refusal }),
             Ok(report) => Ok(report),
