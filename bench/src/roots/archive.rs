@@ -32,8 +32,8 @@ pub(super) fn unpacked(path: &Path) -> anyhow::Result<PathBuf> {
         return Ok(there);
     }
     let unfinished = Unfinished::create(&cache)?;
-    let stream = io::Seek::rewind(&mut file).map_err(Into::into).and_then(|()| open(file));
-    stream.and_then(|stream| unpack(stream, unfinished.descriptor().as_fd())).map_err(|error| {
+    let rewound = io::Seek::rewind(&mut file).map_err(Into::into);
+    rewound.and_then(|()| unpack(file, unfinished.descriptor().as_fd())).map_err(|error| {
         // A full disk is no fault of the archive.
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
         let errno = |cause: &(dyn std::error::Error + 'static)| {
@@ -77,7 +77,7 @@ fn name(cache: &Path, file: &mut File) -> anyhow::Result<String> {
 }
 
 /// The archive inside a file, by its first bytes: plain, gzip or zstd.
-fn open(file: File) -> anyhow::Result<Box<dyn Read>> {
+fn open(file: impl Read + 'static) -> anyhow::Result<Box<dyn Read>> {
     let mut stream = BufReader::with_capacity(1 << 18, file);
     let begin = io::BufRead::fill_buf(&mut stream)?;
     Ok(match begin {
@@ -93,8 +93,12 @@ fn open(file: File) -> anyhow::Result<Box<dyn Read>> {
     })
 }
 
-/// Unpacks a tar stream into an empty directory.
-fn unpack(stream: impl Read, root: BorrowedFd<'_>) -> anyhow::Result<()> {
+/// Unpacks an archive, plain or compressed, into an empty directory.
+///
+/// # Errors
+/// Where it is broken or cannot be unpacked there; the directory is then to be thrown away.
+pub fn unpack(archive: impl Read + 'static, root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let stream = open(archive)?;
     let mut target = Target { root, owners: rustix::process::geteuid().is_root(), modes: Vec::new(), made: 0 };
     let mut archive = Archive::new(Tail { stream, last: [1; 512], filled: 0 });
     for entry in archive.entries().context("it is no tar archive")? {

@@ -8,6 +8,8 @@ mod archive;
 mod cache;
 pub mod toolbox;
 
+pub use archive::unpack;
+
 use crate::commands::BadInput;
 use crate::home;
 use anyhow::Context;

@@ -32,9 +32,16 @@ pub struct Configured {
 pub fn read(bundle: &Path) -> Result<Configured, Error> {
     let path = bundle.join("config.json");
     let bytes = std::fs::read(&path).map_err(Error::io("read", path.display().to_string()))?;
-    let spec: Spec = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(path.display().to_string(), format!("is no runtime configuration: {error}")))?;
-    translate(&spec, bundle)
+    parse(&bytes, bundle)
+}
+
+/// [`read`] from memory.
+pub fn parse(config: &[u8], bundle: &Path) -> Result<Configured, Error> {
+    let refused = |error| {
+        let path = bundle.join("config.json").display().to_string();
+        Error::invalid(path, format!("is no runtime configuration: {error}"))
+    };
+    translate(&serde_json::from_slice::<Spec>(config).map_err(refused)?, bundle)
 }
 
 fn unsupported<T>(what: &str) -> Result<T, Error> {
@@ -325,7 +332,6 @@ fn translate_mount(mount: &runtime::Mount, bundle: &Path) -> Result<Mount, Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn refusal(change: &str) -> String {
         let mut config = serde_json::to_value(Spec::default()).unwrap();
@@ -370,61 +376,5 @@ mod tests {
         }
         let harmless = r#"{"process":{"terminal":false,"user":{"umask":63}},"linux":{"rootfsPropagation":"rslave"}}"#;
         assert_eq!(refusal(harmless), "");
-    }
-
-    /// The places of all values, as JSON pointers.
-    fn places(value: &serde_json::Value, place: &str, found: &mut Vec<String>) {
-        found.push(place.to_owned());
-        match value {
-            serde_json::Value::Object(all) => {
-                for (name, value) in all {
-                    places(value, &format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")), found);
-                }
-            }
-            serde_json::Value::Array(all) => {
-                for (number, value) in all.iter().enumerate() {
-                    places(value, &format!("{place}/{number}"), found);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn any_value() -> impl Strategy<Value = serde_json::Value> {
-        prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<bool>().prop_map(Into::into),
-            any::<i64>().prop_map(Into::into),
-            ".{0,12}".prop_map(Into::into),
-            Just(serde_json::json!([])),
-            Just(serde_json::json!({})),
-            Just(serde_json::json!(["", "..", "/", "\u{0}"])),
-        ]
-    }
-
-    proptest! {
-        /// Any values in place of some, and any bytes in place of some: it is read or refused in a sentence.
-        #[test]
-        fn any_configuration_is_read_or_refused(
-            values in proptest::collection::vec((any::<prop::sample::Index>(), any_value()), 0..4),
-            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
-        ) {
-            let mut config = serde_json::to_value(Spec::default()).unwrap();
-            for (index, value) in values {
-                let mut found = Vec::new();
-                places(&config, "", &mut found);
-                *config.pointer_mut(&found[index.index(found.len())]).unwrap() = value;
-            }
-            let mut bytes = serde_json::to_vec(&config).unwrap();
-            for (index, byte) in damage {
-                let at = index.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let bundle = tempfile::tempdir().unwrap();
-            std::fs::write(bundle.path().join("config.json"), bytes).unwrap();
-            if let Err(error) = read(bundle.path()) {
-                prop_assert!(!error.to_string().is_empty());
-            }
-        }
     }
 }

@@ -9,5 +9,5 @@ mod filter;
 mod state;
 mod template;
 
-pub use configuration::{Configured, read};
+pub use configuration::{Configured, parse, read};
 pub use template::template;
