@@ -18,8 +18,9 @@ use std::io::Write;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// As in the unikernel: bytes of a connection's receive buffer and of its transmit buffer, and how many connections there are.
-const SOCKET_BUFFER: usize = 1 << 20;
+/// As large as the largest in the unikernel: bytes of a connection's receive buffer and of its transmit buffer; and how many connections
+/// there are.
+const SOCKET_BUFFER: usize = 5 << 19;
 const CONNECTIONS: usize = 8;
 const DATAGRAMS: usize = 128;
 const DATAGRAM_BUFFER: usize = DATAGRAMS * 1536;

@@ -16,9 +16,12 @@ use smoltcp::socket::udp::{PacketBuffer, PacketMetadata};
 
 /// Size of a connection's receive buffer and of its transmit buffer, in bytes: what may be on its way without an
 /// acknowledgement, so that both sides keep busy on a path where each wake-up takes long.
-const SOCKET_BUFFER: usize = 1 << 20;
-/// Size of the first connection's transmit buffer, where there is memory for it: as many whole frames as the queue takes but two, which
-/// are left for acknowledgements and other connections. A single stream then costs half as many turns of guest and card.
+const SOCKET_BUFFER: usize = 3 << 18;
+/// Sizes of the first connection's buffers, where there is memory for them. It takes in more than a peer has in its own buffer, so that
+/// what bounds a stream is the peer's writing: it then sends on the processor on which it writes, in place of the one on which this
+/// acknowledges. And it sends as many whole frames as the queue takes but two, which are left for acknowledgements and other connections: a
+/// single stream then costs half as many turns of guest and card.
+const FIRST_RECEIVE_BUFFER: usize = 5 << 19;
 const FIRST_TRANSMIT_BUFFER: usize = (QUEUE_SIZE - 2) * LARGEST_PAYLOAD;
 /// Datagrams that wait to be taken in, and as many to be sent, and bytes for them.
 const DATAGRAMS: usize = 128;
@@ -103,8 +106,8 @@ fn serve(parameters: &BootParameters) -> ! {
     let size = SOCKET_BUFFER.min(arena.left() / (2 * FEWEST_CONNECTIONS));
     let mut spares = Arena::new(spares.unwrap_or_default());
     let pairs = |number: usize| number * 2 * SOCKET_BUFFER;
-    let roomy = arena.left() >= SOCKET_BUFFER + FIRST_TRANSMIT_BUFFER + pairs(FEWEST_CONNECTIONS - 1);
-    let first = roomy.then(|| Some((arena.cut(SOCKET_BUFFER)?, arena.cut(FIRST_TRANSMIT_BUFFER)?))).flatten();
+    let roomy = arena.left() >= FIRST_RECEIVE_BUFFER + FIRST_TRANSMIT_BUFFER + pairs(FEWEST_CONNECTIONS - 1);
+    let first = roomy.then(|| Some((arena.cut(FIRST_RECEIVE_BUFFER)?, arena.cut(FIRST_TRANSMIT_BUFFER)?))).flatten();
     let buffers = first
         .into_iter()
         .chain(core::iter::from_fn(|| Some((arena.cut(size)?, arena.cut(size)?))))
