@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::root::{Mount, MountKind};
 use crate::specification::{Namespaces, NetworkMode, Program, Root, Specification, User};
 use oci_spec::runtime::{self, LinuxNamespaceType, PosixRlimitType, Spec};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
@@ -229,9 +229,19 @@ fn namespaces(linux: &runtime::Linux, specification: &mut Specification) -> Resu
     Ok(())
 }
 
+/// Opens a namespace. What is none is only looked at: whoever opens a FIFO waits, and a device may do something.
 fn open(path: &Path) -> Result<Arc<OwnedFd>, Error> {
-    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    opened.map(Arc::new).map_err(Error::system("open namespace", path.display().to_string()))
+    /// `NSFS_MAGIC` of linux/magic.h.
+    const NAMESPACES: i64 = 0x6e73_6673;
+    let named = || path.display().to_string();
+    let failed = |errno| Error::system("open namespace", named())(errno);
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    if rustix::fs::fstatfs(&found).map_err(failed)?.f_type != NAMESPACES {
+        return Err(Error::invalid(named(), "is no namespace"));
+    }
+    let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let opened = rustix::fs::open(itself, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    opened.map(Arc::new).map_err(failed)
 }
 
 fn capabilities(asked: Option<&runtime::LinuxCapabilities>) -> Result<Capabilities, Error> {
@@ -350,6 +360,22 @@ mod tests {
             }
             (into, value) => *into = value.clone(),
         }
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        let owner = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, owner, 0).unwrap();
+        let joins = |path: &Path| {
+            let namespaces = serde_json::json!([{"type": "mount"}, {"type": "uts", "path": path}]);
+            refusal(
+                &serde_json::json!({"process": {"terminal": false}, "linux": {"namespaces": namespaces}}).to_string(),
+            )
+        };
+        assert_eq!(joins(&fifo), format!("{} is no namespace", fifo.display()));
+        assert_eq!(joins(Path::new("/proc/self/ns/uts")), "");
     }
 
     #[test]
