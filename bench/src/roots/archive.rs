@@ -9,13 +9,13 @@ use super::cache::{self, Unfinished};
 use crate::commands::BadInput;
 use anyhow::{Context, anyhow, bail};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, fchmod, fchown, futimens,
-    linkat, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, fchmod, fchown, fstatvfs,
+    futimens, linkat, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ pub(super) fn unpacked(path: &Path) -> anyhow::Result<PathBuf> {
         return Ok(there);
     }
     let unfinished = Unfinished::create(&cache)?;
-    let rewound = io::Seek::rewind(&mut file).map_err(Into::into);
+    let rewound = file.rewind().map_err(Into::into);
     rewound.and_then(|()| unpack(file, unfinished.descriptor().as_fd())).map_err(|error| {
         // A full disk is no fault of the archive.
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
@@ -183,7 +183,12 @@ impl Target<'_> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(openat(&parent, &name, flags, Mode::RUSR | Mode::WUSR)?);
                 let size = entry.size();
-                let length = io::copy(&mut entry, &mut file)?;
+                let length = if kind == EntryType::GNUSparse {
+                    self.admit(size)?;
+                    copy_with_holes(&mut entry, &mut file)?
+                } else {
+                    io::copy(&mut entry, &mut file)?
+                };
                 if length != size {
                     bail!("it has {length} of {size} bytes: the archive was cut short");
                 }
@@ -247,6 +252,16 @@ impl Target<'_> {
         openat2(self.root, path, DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
+    /// A file with holes says itself how large it is, and its archive may be small.
+    fn admit(&self, size: u64) -> anyhow::Result<()> {
+        let state = fstatvfs(self.root).context("look how much room there is")?;
+        let room = state.f_bavail.saturating_mul(state.f_frsize);
+        if size > room {
+            bail!("it says that it has {size} bytes, and there is room for {room}");
+        }
+        Ok(())
+    }
+
     fn is_directory(&self, path: &Path) -> bool {
         self.directory(path).is_ok()
     }
@@ -277,6 +292,25 @@ impl Target<'_> {
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Copies a file and leaves its holes open.
+fn copy_with_holes(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
+    let (mut piece, mut length) = (Vec::new(), 0);
+    loop {
+        piece.clear();
+        let read = from.by_ref().take(1 << 16).read_to_end(&mut piece)?;
+        if read == 0 {
+            to.set_len(length)?;
+            return Ok(length);
+        }
+        length += read as u64;
+        if piece.iter().all(|byte| *byte == 0) {
+            to.seek(SeekFrom::Start(length))?;
+        } else {
+            to.write_all(&piece)?;
+        }
+    }
+}
 
 /// Removes what an earlier entry has put there; a directory stays, and is an error.
 fn clear(parent: &OwnedFd, name: &Path) -> Result<(), Errno> {

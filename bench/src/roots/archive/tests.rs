@@ -83,6 +83,40 @@ fn link(name: &str, to: &str) -> Item {
     Item::Link(name.into(), to.into())
 }
 
+/// A file of `size` bytes with a hole up to its last block.
+fn sparse(name: &str, size: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_path(name).unwrap();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(512);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(size);
+    gnu.sparse[0].set_offset(size - 512);
+    gnu.sparse[0].set_length(512);
+    header.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header, &[7; 512][..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn holes_stay_holes_and_must_have_room() {
+    let scratch = Scratch::new();
+    scratch.unpack(&sparse("holes", 1 << 28)).unwrap();
+    let file = File::open(scratch.root().join("holes")).unwrap();
+    let metadata = file.metadata().unwrap();
+    assert_eq!(metadata.len(), 1 << 28);
+    assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks are taken", metadata.blocks());
+    let mut last = [0; 513];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut last, (1 << 28) - 513).unwrap();
+    assert_eq!((last[0], &last[1..]), (0, &[7; 512][..]));
+    let error = format!("{:#}", scratch.unpack(&sparse("more", 1 << 60)).unwrap_err());
+    assert!(error.starts_with("unpack its entry more: it says that it has 1152921504606846976 bytes"), "{error}");
+}
+
 #[test]
 fn files_directories_and_links_are_unpacked() {
     let scratch = Scratch::new();
