@@ -749,7 +749,7 @@ fn bad_input() -> Outcome {
     lab.well(&["rm", "-f", "taken"]).map(drop)
 }
 
-/// The supervisor of a container, as the machine numbers it.
+/// The supervisor of a container, whether that runs already or not, as the machine numbers it; root alone finds it.
 fn supervisor(lab: &Lab, name: &str) -> Result<Pid, Failed> {
     let wanted = format!("containers/{name}");
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -768,10 +768,21 @@ fn supervisor(lab: &Lab, name: &str) -> Result<Pid, Failed> {
     Err("it has no supervisor".into())
 }
 
+/// Kills the supervisor of a container that runs. What is not to be looked into tells an ordinary user of no directory and no
+/// environment, so it is found as the parent of the container's process.
+fn kill_supervisor(lab: &Lab, name: &str) -> Outcome {
+    let process = lab.inspect(name)?["State"]["Pid"].as_i64().ok_or("it has no process")?;
+    let script = format!(
+        "p=$(sed -n 's/^PPid:[^0-9]*//p' /proc/{process}/status); \
+         [ \"$(cat /proc/$p/comm)\" = isobench-keeper ] && kill -9 $p"
+    );
+    lab.on_host(&["/bin/sh", "-c", &script]).map(drop)
+}
+
 fn killed_supervisor() -> Outcome {
     let lab = Lab::new()?;
     lab.begin("one", &["-p", "8080:80"], "sleep 4322")?;
-    kill_process(supervisor(&lab, "one")?, Signal::KILL)?;
+    kill_supervisor(&lab, "one")?;
     until("the end of the container", || {
         Ok(!lab.on_host(&["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"])?.contains("sleep 4322\u{20}"))
     })?;
@@ -790,7 +801,7 @@ fn killed_supervisor() -> Outcome {
         .spawn()?;
     let mut reader = std::io::BufReader::new(child.stdout.take().ok_or("no pipe")?);
     std::io::BufRead::read_line(&mut reader, &mut String::new())?;
-    kill_process(supervisor(&lab, "two")?, Signal::KILL)?;
+    kill_supervisor(&lab, "two")?;
     same(child.wait()?.code(), Some(137))?;
     lab.well(&["rm", "two"]).map(drop)
 }

@@ -162,9 +162,12 @@ fn exchange(streams: &[TcpStream], ledger: &mut Ledger) -> Result<()> {
     let end = ledger.schedule.end;
     // After the schedule an overloaded server gets as much time again for what has queued up, within bounds.
     let patience = (end - ledger.schedule.begin).clamp(200_000_000, PATIENCE.as_nanos() as u64);
+    // It counts from when this has sent what it could, which may be later than the schedule's end where this was held up itself.
+    let mut give_up = None;
     let mut buffer = vec![0x5a_u8; 64 * 1024];
     loop {
         let mut now = clock::now();
+        let over = now >= end;
         let mut owing = false;
         for (index, stream) in streams.iter().enumerate() {
             let owed = ledger.owed(index, now);
@@ -185,11 +188,14 @@ fn exchange(streams: &[TcpStream], ledger: &mut Ledger) -> Result<()> {
             }
         }
         now = now.max(clock::now());
+        if over && give_up.is_none() {
+            give_up = Some(now + patience);
+        }
         // What became due since it was looked at is sent in the next turn, late as it may be.
-        if now >= end && !ledger.is_waiting(now) || now >= end + patience {
+        if now >= end && !ledger.is_waiting(now) || give_up.is_some_and(|at| now >= at) {
             return Ok(());
         }
-        let next = if now < end { ledger.schedule.due(ledger.schedule.due_by(now)).min(end) } else { end + patience };
+        let next = give_up.unwrap_or_else(|| ledger.schedule.due(ledger.schedule.due_by(now)).min(end));
         if let Some(spare) = next.checked_sub(now + AWAKE).filter(|spare| *spare > 0) {
             let events = if owing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             let mut polled: Vec<PollFd<'_>> = streams.iter().map(|stream| PollFd::new(stream, events)).collect();
