@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 17] = [
+    let networked: [(&str, Test); 18] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("it_connects_by_order", || connects(MACHINE)),
         ("much_and_little_take_turns", much_and_little_take_turns),
         ("both_directions_go_on_at_once", both_directions_go_on_at_once),
+        ("connections_that_send_share_the_queue", connections_that_send_share_the_queue),
         ("every_thread_is_confined", every_thread_is_confined),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
@@ -445,6 +446,18 @@ fn much_is_read_on_the_processors_thread() -> Result<(), Failed> {
 
 /// A guest that sends much, is sent much and does either in turns, on several connections at once: nobody may be left behind where the
 /// threads that move its frames change places.
+/// Together they have more to send than the queue takes, and each gets all that it asked for, also one that asks for little.
+fn connections_that_send_share_the_queue() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let lengths = [30_000_000, 30_000_000, 30_000_000, 5_000_000, 10];
+    let ends: Vec<_> = std::thread::scope(|scope| {
+        let threads = lengths.map(|length| scope.spawn(move || source(length).map_err(|failed| format!("{failed:?}"))));
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread of the test panicked")).collect()
+    });
+    check(ends.iter().all(|end| matches!(end, Ok(Ok(())))), format!("{ends:?}"))?;
+    ended(instance)
+}
+
 fn both_directions_go_on_at_once() -> Result<(), Failed> {
     const ROUNDS: usize = 40;
     let instance = served(MACHINE)?;

@@ -85,6 +85,16 @@ impl<'a> NetworkCard<'a> {
         Moved { received: core::mem::take(&mut self.receive.received), sent: core::mem::take(&mut self.transmit.sent) }
     }
 
+    /// Whether there is room for a frame to send.
+    pub fn has_room(&mut self) -> bool {
+        self.transmit.has_room()
+    }
+
+    /// Asks to be told when the device has sent half of the frames that leave no room; says whether it has already.
+    pub fn ask_for_room(&mut self) -> bool {
+        self.transmit.queue.ask_to_be_told_of(QUEUE_SIZE as u16 / 2)
+    }
+
     /// Asks to be told of the next frame; says whether one has come already.
     pub fn ask_to_be_told(&mut self) -> bool {
         self.receive.queue.ask_to_be_told()

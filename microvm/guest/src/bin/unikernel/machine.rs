@@ -194,6 +194,16 @@ impl Platform for Machine<'_> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
+        if !self.card.has_room() {
+            // There is more to send than the queue takes. Without room nothing is received either, so that all else waits for it too.
+            if self.exchanges {
+                // What has been offered is sent before the card's thread has its place again.
+                self.sleep(Some(Duration::ZERO));
+            } else if !self.card.ask_for_room() {
+                self.sleep(None);
+            }
+            return;
+        }
         let moved = self.card.take_moved();
         if moved.sent >= MUCH {
             self.ahead = 0;
