@@ -95,7 +95,7 @@ impl Cgroups {
     }
 
     /// The same with another parent directory, such as `a/b`.
-    pub fn discover_under(parent: &str) -> Result<Self, Error> {
+    pub(crate) fn discover_under(parent: &str) -> Result<Self, Error> {
         if parent.split('/').any(|part| part == "..") {
             return Err(Error::invalid(format!("the cgroup path `{parent}`"), "leads out of the hierarchy"));
         }
@@ -116,11 +116,6 @@ impl Cgroups {
             }
         };
         Ok(Self { layout })
-    }
-
-    /// Whether clone3 can put a child straight into a cgroup made here (version 2).
-    pub fn is_unified(&self) -> bool {
-        matches!(self.layout, Layout::Unified(_))
     }
 
     /// Where a cgroup of this name would be, for a journal that is written before it is made.
@@ -246,14 +241,6 @@ impl Cgroup {
             }
         }
         statistics
-    }
-
-    /// Kills everything inside: by one write where the kernel offers it, else one by one.
-    pub fn kill(&self) -> Result<(), Error> {
-        for (_, path) in &self.directories {
-            removal::kill(path);
-        }
-        Ok(())
     }
 
     /// Removes it, and waits until all that was killed inside is gone: no retry by the clock, but the kernel's own events.

@@ -230,7 +230,7 @@ fn c_strings(strings: Vec<String>) -> Result<Vec<CString>, Error> {
     strings.into_iter().map(c_string).collect()
 }
 
-pub(crate) fn c_string(text: String) -> Result<CString, Error> {
+pub(crate) fn c_string(text: impl Into<Vec<u8>>) -> Result<CString, Error> {
     CString::new(text).map_err(|error| {
         Error::invalid(format!("{:?}", String::from_utf8_lossy(&error.into_vec())), "contains a zero byte")
     })

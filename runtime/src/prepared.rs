@@ -29,7 +29,7 @@ impl PreparedNetwork {
     pub fn alone() -> Result<Self, NetworkError> {
         let namespace = Namespace::create()?;
         configure(&namespace, &Configuration::loopback())?;
-        Self::new(&namespace, None)
+        Ok(Self::new(namespace, None))
     }
 
     /// One with a place in a network, attached, configured and carrying packets.
@@ -41,7 +41,7 @@ impl PreparedNetwork {
         endpoint.attach(&PeerNamespace::Descriptor(namespace.as_fd()))?;
         configure(&namespace, endpoint.configuration())?;
         endpoint.await_carrier()?;
-        Self::new(&namespace, Some(endpoint))
+        Ok(Self::new(namespace, Some(endpoint)))
     }
 
     /// Its place in a network.
@@ -58,12 +58,8 @@ impl PreparedNetwork {
         self.endpoint.map_or(Ok(()), |endpoint| Box::new(endpoint).release().map(drop))
     }
 
-    fn new(namespace: &Namespace, endpoint: Option<Endpoint>) -> Result<Self, NetworkError> {
-        let descriptor = namespace.as_fd().try_clone_to_owned().map_err(|error| {
-            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::MFILE);
-            NetworkError::system("keep", "a network namespace", errno)
-        })?;
-        Ok(Self { namespace: Arc::new(descriptor), endpoint })
+    fn new(namespace: Namespace, endpoint: Option<Endpoint>) -> Self {
+        Self { namespace: Arc::new(namespace.into()), endpoint }
     }
 }
 

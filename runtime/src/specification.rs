@@ -154,7 +154,7 @@ pub struct Specification {
     pub no_new_privileges: bool,
     /// Its system call filter.
     pub seccomp: Option<Arc<Filter>>,
-    /// Its control group, which the caller owns.
+    /// Its control group, which the caller owns, made by [`crate::cgroup::Cgroups::create`].
     pub cgroup: Option<Arc<Cgroup>>,
     /// Its resource limits.
     pub resource_limits: Vec<(Resource, Rlimit)>,
@@ -230,11 +230,5 @@ impl Specification {
             kept: Vec::new(),
             dies_with_parent: false,
         }
-    }
-
-    /// Puts it into a cgroup, made by [`crate::cgroup::Cgroups::create`].
-    pub fn limited_by(mut self, cgroup: Arc<Cgroup>) -> Self {
-        self.cgroup = Some(cgroup);
-        self
     }
 }

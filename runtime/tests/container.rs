@@ -289,7 +289,7 @@ fn limits_hold() -> Result<(), Failed> {
     // Processes: the shell and four more are allowed.
     let cgroup = Arc::new(cgroups.create(&name, &limits).map_err(in_words)?);
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; echo done; wait";
-    let mut specification = shell(script).limited_by(cgroup.clone());
+    let mut specification = Specification { cgroup: Some(cgroup.clone()), ..shell(script) };
     specification.error = isobench_runtime::Stream::Descriptor(File::create("/dev/null")?.into());
     let (mut container, mut output) = begin(specification)?;
     // The shell gives up at the first refused fork.
@@ -302,12 +302,13 @@ fn limits_hold() -> Result<(), Failed> {
 
     // Memory: a file in memory of twice the limit.
     let cgroup = Arc::new(cgroups.create(&name, &limits).map_err(in_words)?);
-    let (mut container, mut output) = begin(shell("echo up; cat").limited_by(cgroup.clone()))?;
+    let (mut container, mut output) = begin(Specification { cgroup: Some(cgroup.clone()), ..shell("echo up; cat") })?;
     let _ = output.line(DEADLINE)?;
     container.process.wait(DEADLINE)?;
     let memory = cgroup.statistics().memory_peak.or(cgroup.statistics().memory);
     check(memory.is_some_and(|bytes| bytes > 0), "no memory was accounted")?;
-    let specification = shell("exec dd if=/dev/zero of=/dev/shm/file bs=1M count=60").limited_by(cgroup.clone());
+    let script = "exec dd if=/dev/zero of=/dev/shm/file bs=1M count=60";
+    let specification = Specification { cgroup: Some(cgroup.clone()), ..shell(script) };
     let (text, exit) = finish(specification)?;
     check(exit == Exit::Signal(9), format_args!("60 MiB where 32 are allowed: {exit:?} {text}"))?;
     Arc::into_inner(cgroup).ok_or("the cgroup is still held")?.remove(DEADLINE).map_err(in_words)
@@ -590,7 +591,7 @@ fn fifty_launches_leave_nothing() -> Result<(), Failed> {
     for number in 0..50 {
         let name = format!("leak-{}-{number}", std::process::id());
         let cgroup = Arc::new(cgroups.create(&name, &Limits::default()).map_err(in_words)?);
-        let mut specification = shell("exit 3").limited_by(cgroup.clone());
+        let mut specification = Specification { cgroup: Some(cgroup.clone()), ..shell("exit 3") };
         if number % 2 == 0 {
             specification.network = NetworkMode::Host;
         }

@@ -79,7 +79,7 @@ pub(super) fn remove_directory(path: &Path, end: Instant, processes: Members) ->
 
 /// Kills what is in a group: with all below it by one write where the kernel offers that (version 2, Linux 5.14), else one
 /// by one, in this group alone.
-pub(super) fn kill(path: &Path) {
+fn kill(path: &Path) {
     if write(&path.join("cgroup.kill"), "1").is_err() {
         for member in members(path) {
             let _ = pidfd_send_signal(&member, Signal::KILL);

@@ -9,14 +9,15 @@
 //!    namespace; then it sends the messages ([`super::Configuration::apply`]);
 //! 3. [`Endpoint::await_carrier`] sees to it that no packet is lost on the bridge any more.
 
+use super::firewall::Admission;
 use super::inside::{Interface, Ipv6};
 use super::lock_file::LockFile;
 use super::message::Which;
 use super::nft::Member;
 use super::pool::check_free;
 use super::{
-    Admission, Endpoint, EndpointSettings, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, Pool, Subnet,
-    Subnet6, Tap, TapEndpoint, sysctl,
+    Endpoint, EndpointSettings, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, Pool, Subnet, Subnet6, Tap,
+    TapEndpoint, sysctl,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -6,7 +6,6 @@ use super::{
 };
 use isobench_workload::{Aftermath, Released, Resource};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::Errno;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
@@ -251,10 +250,7 @@ impl TapEndpoint {
     /// [`Aftermath`].
     pub fn hold(&mut self, tap: &Tap) -> Result<(), NetworkError> {
         let copy = tap.as_fd().try_clone_to_owned();
-        self.held = Some(copy.map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
-            NetworkError::system("keep a descriptor of tap", &self.link, errno)
-        })?);
+        self.held = Some(copy.map_err(NetworkError::io("keep a descriptor of tap", &self.link))?);
         Ok(())
     }
 

@@ -183,7 +183,7 @@ pub(super) fn transact(
 
 /// A network in the table's sets, until this is dropped.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     firewall: Firewall,
     member: Member,
 }

@@ -178,7 +178,7 @@ impl Netlink {
     }
 
     /// Makes a link a port of a bridge and brings it up.
-    pub fn enslave(&mut self, index: u32, bridge: u32) -> Result<(), NetworkError> {
+    pub(crate) fn enslave(&mut self, index: u32, bridge: u32) -> Result<(), NetworkError> {
         let object = format!("link {index} to bridge {bridge}");
         let mut batch = Batch::new();
         if sysctl::has_ipv6() {

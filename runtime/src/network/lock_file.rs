@@ -62,7 +62,7 @@ impl LockFile {
     }
 
     /// How many of these bytes are held by anybody. Each is asked for: not for a path that is measured.
-    pub fn count_held(&self, offsets: Range<u64>) -> Result<usize, NetworkError> {
+    pub(crate) fn count_held(&self, offsets: Range<u64>) -> Result<usize, NetworkError> {
         let descriptor = self.open(OFlags::empty())?;
         let mut count = 0;
         for offset in offsets {
@@ -96,7 +96,7 @@ impl Held {
     }
 
     /// Takes the byte at `offset` as soon as nobody else has it.
-    pub fn wait_for(&self, offset: u64) -> Result<(), NetworkError> {
+    pub(crate) fn wait_for(&self, offset: u64) -> Result<(), NetworkError> {
         let wanted = range(libc::F_WRLCK, offset, 1);
         loop {
             match control(&self.0, FcntlArg::F_OFD_SETLKW(&wanted)) {

@@ -9,13 +9,16 @@
 //! | [`tap`] | tap of a virtual machine | dropped, by whoever has it last |
 //! | [`firewall`], [`nft`] | one nftables table: NAT, isolation, published ports | dropped |
 //! | [`published_port`] | a socket that holds the port, an element of a map | dropped |
+//! | `conntrack` | entries of the connections that a published port has led | the port is given back |
 //! | [`pool`] | (none) the addresses of a subnet, leased | released |
 //! | [`lock_file`] | locks of bytes of a file: leases and ports that several processes share | dropped, or its process ends |
 //! | [`bridge_network`] | (none) bridge, pool and rules composed | dropped, or removed where it is several processes' |
 //! | [`endpoint`] | a veth pair or a tap with its address | its namespace or descriptor goes |
 //!
 //! Everything is done by synchronous netlink ([netlink(7)](https://man7.org/linux/man-pages/man7/netlink.7.html)): the
-//! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed.
+//! kernel answers a request before `send` returns, so nothing is waited for and no event loop is needed. Messages are built in
+//! `message` (links, addresses, routes, neighbours) and in `transaction` and `expression` (nftables); [`sysctl`] has the settings
+//! that netlink cannot reach.
 
 pub mod bridge_network;
 mod conntrack;
@@ -39,7 +42,7 @@ mod transaction;
 pub use bridge_network::BridgeNetwork;
 pub use conntrack::forget_connections;
 pub use endpoint::{Endpoint, EndpointSettings, TapEndpoint};
-pub use firewall::{Admission, Firewall};
+pub use firewall::Firewall;
 pub use inside::Configuration;
 pub use link::{Address, Link, PeerNamespace, Route, Veth};
 pub use lock_file::{Held, LockFile, Sharing};
@@ -166,6 +169,12 @@ impl NetworkError {
     /// The kernel's refusal of an operation on an object.
     pub(crate) fn system(operation: &'static str, object: impl Into<String>, source: Errno) -> Self {
         Self::System { operation, object: object.into(), source }
+    }
+
+    /// The same of an operation of the standard library's.
+    pub(crate) fn io(operation: &'static str, object: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let object = object.into();
+        move |error| Self::system(operation, object, Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
     /// The kernel's error number, where the kernel refused.

@@ -75,11 +75,7 @@ impl Namespace {
 
     /// Another descriptor of it.
     pub fn duplicate(&self) -> Result<Self, NetworkError> {
-        let copy = self.0.try_clone().map_err(|error| {
-            let source = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
-            NetworkError::system("duplicate", "a network namespace", source)
-        })?;
-        Ok(Self(copy))
+        self.0.try_clone().map(Self).map_err(NetworkError::io("duplicate", "a network namespace"))
     }
 
     fn open(path: String) -> Result<Self, NetworkError> {
@@ -93,6 +89,12 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl From<Namespace> for OwnedFd {
+    fn from(namespace: Namespace) -> Self {
+        namespace.0
     }
 }
 
@@ -132,11 +134,8 @@ impl EmptyNamespace {
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
     thread::scope(|scope| {
-        let thread =
-            thread::Builder::new().name("network namespace".into()).spawn_scoped(scope, work).map_err(|error| {
-                let source = Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
-                NetworkError::system("start", "a thread for a network namespace", source)
-            })?;
+        let thread = thread::Builder::new().name("network namespace".into()).spawn_scoped(scope, work);
+        let thread = thread.map_err(NetworkError::io("start", "a thread for a network namespace"))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

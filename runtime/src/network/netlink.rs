@@ -22,7 +22,7 @@ use rustix::net::{
 /// Messages for one `send`. Only the last asks to be acknowledged: the kernel handles them in order and reports a failed
 /// one whether asked or not, so one answer says that all went well.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     last: usize,
     count: u32,
@@ -30,12 +30,12 @@ pub struct Batch {
 
 impl Batch {
     /// No messages yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Appends a message; `flags` are added to `NLM_F_REQUEST`. Its sequence number is its position, counted from 1.
-    pub fn push<M: NetlinkSerializable>(&mut self, flags: u16, message: M) {
+    pub(crate) fn push<M: NetlinkSerializable>(&mut self, flags: u16, message: M) {
         self.count += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -49,7 +49,7 @@ impl Batch {
     }
 
     /// Number of messages, which is also the last one's sequence number.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
@@ -59,7 +59,7 @@ impl Batch {
     }
 
     /// The bytes to send; the last message asks for an acknowledgement.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.acknowledge_last();
         self.bytes
     }

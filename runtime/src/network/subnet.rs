@@ -1,4 +1,4 @@
-//! IPv4 subnets and the link-layer addresses made from IPv4 addresses.
+//! Subnets of IPv4 and IPv6, and the link-layer addresses made from IPv4 addresses.
 
 use super::NetworkError;
 use std::fmt::{self, Display, Formatter};

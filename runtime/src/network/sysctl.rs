@@ -2,28 +2,20 @@
 //! ([proc_sys_net(5)](https://man7.org/linux/man-pages/man5/proc_sys_net.5.html)).
 
 use super::{Namespace, NetworkError};
-use rustix::io::Errno;
 
 /// Writes a setting such as `ipv4/ip_forward`. The kernel resolves the path in the namespace of the thread that opens it,
 /// which is why the namespace is entered for it.
 pub fn write(namespace: &Namespace, setting: &str, value: &str) -> Result<(), NetworkError> {
     let path = format!("/proc/sys/net/{setting}");
     let written = namespace.enter(|| std::fs::write(&path, value))?;
-    written.map_err(|error| {
-        let source = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        NetworkError::System { operation: "write", object: format!("{value} to {path}"), source }
-    })
+    written.map_err(NetworkError::io("write", format!("{value} to {path}")))
 }
 
 /// Reads a setting, without white space around it.
 pub fn read(namespace: &Namespace, setting: &str) -> Result<String, NetworkError> {
     let path = format!("/proc/sys/net/{setting}");
     let read = namespace.enter(|| std::fs::read_to_string(&path))?;
-    read.map(|value| value.trim().to_owned()).map_err(|error| NetworkError::System {
-        operation: "read",
-        object: path,
-        source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
-    })
+    read.map(|value| value.trim().to_owned()).map_err(NetworkError::io("read", path))
 }
 
 /// A setting that has its former value again when this is dropped.

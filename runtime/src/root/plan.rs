@@ -3,6 +3,7 @@
 
 use super::{Mount, MountKind};
 use crate::error::Error;
+use crate::plan::c_string;
 use crate::specification::Root;
 use rustix::mount::MountFlags;
 use std::ffi::{CStr, CString};
@@ -117,7 +118,7 @@ impl Layers {
             if text.len() > 255 || text.is_empty() {
                 return Err(Error::invalid(format!("the path {}", path.display()), "is too long or not UTF-8"));
             }
-            c_string(&text)
+            c_string(text)
         };
         if !lower.is_dir() {
             return Err(Error::invalid(format!("the root {}", lower.display()), "is no directory"));
@@ -190,11 +191,11 @@ impl RootPlan {
         }
         for path in read_only_paths {
             target_is_sound(path)?;
-            operations.push(Operation::ReadOnly { path: c_string(path)? });
+            operations.push(Operation::ReadOnly { path: c_string(path.as_str())? });
         }
         for path in masked {
             target_is_sound(path)?;
-            operations.push(Operation::Mask { path: c_string(path)? });
+            operations.push(Operation::Mask { path: c_string(path.as_str())? });
         }
         if !working_directory.starts_with('/') {
             return Err(Error::invalid("the working directory", "is not an absolute path"));
@@ -234,7 +235,7 @@ fn mount_operations<'a>(
                 return Ok(());
             }
             let flags = mount.flags | if mount.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-            let (name, options) = (c_string(name)?, c_string(options)?);
+            let (name, options) = (c_string(name.as_str())?, c_string(options.as_str())?);
             operations.push(Operation::FileSystem { name, target: c_target, flags, options });
         }
         MountKind::Bind { source, recursive } => {
@@ -253,7 +254,7 @@ fn mount_operations<'a>(
 
 fn device_operations(operations: &mut Vec<Operation>) -> Result<(), Error> {
     for (name, major, minor) in DEVICES {
-        let (path, source) = (c_string(&format!("/dev/{name}"))?, c_string(&format!("dev/{name}"))?);
+        let (path, source) = (c_string(format!("/dev/{name}"))?, c_string(format!("dev/{name}"))?);
         operations.push(Operation::Device { path, source, major, minor });
     }
     for (to, path) in LINKS {
@@ -267,10 +268,6 @@ fn target_is_sound(target: &str) -> Result<(), Error> {
         && target.len() > 1
         && target.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
     if sound { Ok(()) } else { Err(Error::invalid(format!("the path {target}"), "is not absolute and plain")) }
-}
-
-fn c_string(text: &str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| Error::invalid(format!("{text:?}"), "contains a zero byte"))
 }
 
 fn c_path(path: &Path) -> Result<CString, Error> {
