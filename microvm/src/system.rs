@@ -3,6 +3,7 @@
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -82,7 +83,7 @@ pub(crate) const SET_TAP_OFFLOAD: u64 = nix::request_code_write!(b'T', 208, size
 /// Opens a tap of this name in the caller's network namespace, with a header before each frame
 /// ([`tuntap.rst`](https://docs.kernel.org/networking/tuntap.html)).
 pub(crate) fn open_tap(name: &str) -> io::Result<OwnedFd> {
-    let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
@@ -237,6 +238,30 @@ pub(crate) fn release_code() {
     // SAFETY: from the first symbol to the second lie only constants and code, which nothing ever writes, so that what is dropped
     // comes back from the file as it was.
     unsafe { libc::madvise(start as *mut libc::c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
+}
+
+/// Puts constants of this program, whose file is given, in the place of a piece of guest memory, so that all processes that run the program
+/// have them in common until a guest writes to them. Both begin and end with a page.
+pub(crate) fn map_constants(slice: &VolatileSlice<'_>, bytes: &'static [u8], program: &File) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let (place, from) = (slice.ptr_guard_mut().as_ptr(), bytes.as_ptr() as usize);
+    let whole = |number: usize| number.is_multiple_of(PAGE);
+    if slice.len() != bytes.len() || !whole(place as usize) || !whole(from) || !whole(bytes.len()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // Constants lie in the file as far from its beginning as in memory from the first symbol: linkers keep what is never written in one
+    // piece. Whoever calls looks whether it is so.
+    let offset = from.wrapping_sub(&raw const __executable_start as usize) as u64;
+    // Behind the end of a file there is nothing that could be looked at.
+    if program.metadata()?.len() < offset.saturating_add(bytes.len() as u64) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
+    // SAFETY: the piece is guest memory, which is mapped while it is borrowed, of which the guest may change all at any time and nobody has
+    // a Rust reference; whatever takes its place is as readable and as writable.
+    let mapped =
+        unsafe { libc::mmap(place.cast(), slice.len(), protection, flags, program.as_raw_fd(), offset as libc::off_t) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether the deadline has passed.

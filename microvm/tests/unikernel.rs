@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         ("an_idle_guest_ends_at_its_deadline", an_idle_guest_ends_at_its_deadline),
         ("bad_options_are_one_sentence", bad_options_are_one_sentence),
     ];
-    let networked: [(&str, Test); 18] = [
+    let networked: [(&str, Test); 19] = [
         ("every_stage_is_stamped_in_order", every_stage_is_stamped_in_order),
         ("source_sends_what_was_asked", || payloads(MACHINE, source)),
         ("sink_counts_what_it_received", || payloads(MACHINE, sink)),
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ("both_directions_go_on_at_once", both_directions_go_on_at_once),
         ("connections_that_send_share_the_queue", connections_that_send_share_the_queue),
         ("every_thread_is_confined", every_thread_is_confined),
+        ("machines_share_the_image", machines_share_the_image),
         ("nothing_is_left", nothing_is_left),
         ("what_it_cannot_do_is_refused", what_it_cannot_do_is_refused),
     ];
@@ -475,6 +476,24 @@ fn both_directions_go_on_at_once() -> Result<(), Failed> {
     let ends: Vec<_> =
         at_once.into_iter().map(|thread| thread.join().map_err(|_| "a thread of the test panicked")).collect();
     check(ends.iter().all(|end| matches!(end, Ok(Ok(())))), format!("source, sink and echo at once: {ends:?}"))?;
+    ended(instance)
+}
+
+/// In its memory lies a piece of the monitor's file, of which it has touched some and has no page for itself (proc_pid_smaps(5)).
+fn machines_share_the_image() -> Result<(), Failed> {
+    let instance = served(MACHINE)?;
+    let text = std::fs::read_to_string(format!("/proc/{}/smaps", instance.process().pid()))?;
+    let program = std::fs::canonicalize(VMM)?;
+    let size = |mapping: &str, field: &str| {
+        let line = mapping.lines().find_map(|line| line.strip_prefix(field)?.strip_suffix("kB")?.trim().parse().ok());
+        line.unwrap_or(u64::MAX)
+    };
+    let mappings = text.split_inclusive("VmFlags").filter(|mapping| {
+        let place = mapping.lines().find(|line| line.contains(" rw-p "));
+        place.is_some_and(|line| line.ends_with(&program.to_string_lossy().into_owned()))
+    });
+    let shared = mappings.filter(|mapping| size(mapping, "Rss:") >= 64 && size(mapping, "Anonymous:") == 0).count();
+    check(shared == 1, text)?;
     ended(instance)
 }
 

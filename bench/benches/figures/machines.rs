@@ -113,7 +113,7 @@ pub(crate) fn rate() -> anyhow::Result<Pair> {
     }))
 }
 
-/// What one of many idle machines holds, against one of as many containers on the same bridge.
+/// What one of many idle machines holds, against one of as many containers on the same bridge. `docs/METHODOLOGY.md` says what of it is KVM's.
 pub(crate) fn many_against_containers() -> anyhow::Result<Pair> {
     let place = Place::new()?;
     Ok(Box::new(move || {
