@@ -94,17 +94,3 @@ pub fn supported_quantiles(requests: u64) -> &'static [f64] {
         _ => &[0.5, 0.9],
     }
 }
-
-/// The empirical distribution function: each value with the share of values that are not larger, in ascending order.
-pub fn ecdf(values: &[f64]) -> Vec<(f64, f64)> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let mut passed = 0;
-    sorted
-        .chunk_by(|left, right| left == right)
-        .map(|same| {
-            passed += same.len();
-            (same[0], passed as f64 / sorted.len() as f64)
-        })
-        .collect()
-}

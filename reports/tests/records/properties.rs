@@ -1,13 +1,13 @@
 //! Properties of the statistics that hold for any numbers.
 
 use isobench_reports::statistics::bootstrap::ratio_of_medians;
-use isobench_reports::statistics::distribution::{decode, ecdf, encode, merge, new_histogram};
+use isobench_reports::statistics::distribution::{decode, encode, merge, new_histogram};
 use isobench_reports::statistics::holm::holm;
+use isobench_reports::statistics::median_estimate;
 use isobench_reports::statistics::paired::Pairs;
 use isobench_reports::statistics::rank_sum::rank_sum;
 use isobench_reports::statistics::signed_rank::signed_rank;
 use isobench_reports::statistics::slope::theil_sen;
-use isobench_reports::statistics::{median, median_estimate};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -149,16 +149,6 @@ proptest! {
         points[wild].1 += 1e9;
         let line = theil_sen(&points).unwrap();
         prop_assert!((line.slope - slope).abs() < 1e-6 && (line.intercept - start).abs() < 1e-3, "{line:?}");
-    }
-
-    #[test]
-    fn a_distribution_function_rises_to_one(values in vec(-100..100_i32, 1..50)) {
-        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
-        let function = ecdf(&values);
-        prop_assert_eq!(function.last().unwrap().1, 1.0);
-        prop_assert!(function.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
-        let middle = median(&values).unwrap();
-        prop_assert!(function.iter().filter(|(value, _)| *value <= middle).all(|(_, share)| *share <= 1.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The statistics against published values, R and scipy 1.17.1.
 
 use isobench_reports::statistics::bootstrap::{ratio_of_medians, unpaired_ratio};
-use isobench_reports::statistics::distribution::{decode, ecdf, encode, new_histogram, supported_quantiles};
+use isobench_reports::statistics::distribution::{decode, encode, new_histogram, supported_quantiles};
 use isobench_reports::statistics::holm::holm;
 use isobench_reports::statistics::paired::Pairs;
 use isobench_reports::statistics::rank_sum::rank_sum;
@@ -172,11 +172,6 @@ fn a_ratio_of_two_runs_draws_each_by_itself() {
     let (low, high) = ratio.interval.unwrap();
     assert!(1.9 < low && low < ratio.value && ratio.value < high && high < 2.1, "{low} {high}");
     assert_eq!(unpaired_ratio(&slow, &fast[..5], 0.95).unwrap().interval, None);
-}
-
-#[test]
-fn the_distribution_function_counts_ties_once() {
-    assert_eq!(ecdf(&[2.0, 1.0, 2.0, 4.0]), [(1.0, 0.25), (2.0, 0.75), (4.0, 1.0)]);
 }
 
 #[test]
