@@ -31,7 +31,7 @@ pub struct Launched {
 /// Launches a validated plan. When this returns, the program runs (or, with a start order, all but that is done); on any
 /// error the process is gone.
 pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
-    let (endpoint, ahead) = (plan.endpoint.take(), plan.ahead.take());
+    let (endpoint, ahead, _taken) = (plan.endpoint.take(), plan.ahead.take(), plan.taken.take());
     let waits = plan.start_order.is_some();
     let dumpable = plan.user.is_some().then(rustix::process::dumpable_behavior).and_then(Result::ok);
     let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));

@@ -5,6 +5,7 @@ use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::network::{Configuration, EmptyNamespace, Endpoint};
 use crate::parameters::{self, Parameter};
+use crate::prepared::Taken;
 use crate::root::RootPlan;
 use crate::seccomp::Filter;
 use crate::specification::{Namespaces, NetworkMode, Program, Specification, Stream, User};
@@ -61,6 +62,8 @@ pub struct Plan {
     pub(crate) network: NetworkPlan,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) ahead: Option<EmptyNamespace>,
+    /// Its stock waits for the launch.
+    pub(crate) taken: Option<Taken>,
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) dropped: Vec<CapabilitySet>,
     pub(crate) no_new_privileges: bool,
@@ -99,7 +102,7 @@ impl Plan {
         } else {
             None
         };
-        let (mut endpoint, mut ahead, mut joined_namespaces) = (None, None, asked.joined_namespaces);
+        let (mut endpoint, mut ahead, mut taken, mut joined_namespaces) = (None, None, None, asked.joined_namespaces);
         let not_the_hosts = !matches!(asked.network, NetworkMode::Host);
         let own_network = matches!(asked.network, NetworkMode::None | NetworkMode::Attached(_));
         let network = match asked.network {
@@ -111,7 +114,7 @@ impl Plan {
             }
             NetworkMode::Prepared(prepared) => {
                 joined_namespaces.insert(0, prepared.namespace);
-                endpoint = prepared.endpoint;
+                (endpoint, taken) = (prepared.endpoint, prepared.taken);
                 NetworkPlan::Untouched
             }
             NetworkMode::Attached(attached) => {
@@ -151,6 +154,7 @@ impl Plan {
             network,
             endpoint,
             ahead,
+            taken,
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),
             capabilities: asked.capabilities,
             no_new_privileges: asked.no_new_privileges,

@@ -19,6 +19,7 @@ use std::thread::{self, JoinHandle};
 pub struct PreparedNetwork {
     pub(crate) namespace: Arc<OwnedFd>,
     pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) taken: Option<Taken>,
 }
 
 impl PreparedNetwork {
@@ -54,12 +55,12 @@ impl PreparedNetwork {
     /// # Errors
     /// Where the link stays.
     pub fn release(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        drop(self.namespace);
+        drop((self.namespace, self.taken));
         self.endpoint.map_or(Ok(()), |endpoint| Box::new(endpoint).release().map(drop))
     }
 
     fn new(namespace: Namespace, endpoint: Option<Endpoint>) -> Self {
-        Self { namespace: Arc::new(namespace.into()), endpoint }
+        Self { namespace: Arc::new(namespace.into()), endpoint, taken: None }
     }
 }
 
@@ -68,7 +69,8 @@ fn configure(namespace: &Namespace, configuration: &Configuration) -> Result<(),
     applied.map_err(|(step, errno)| NetworkError::system(step.name(), "in a prepared network namespace", errno))
 }
 
-/// Prepared networks in stock. A thread makes the next one as soon as one is taken.
+/// Prepared networks in stock. A thread makes the next one when the launch that took one is over, so that it does not compete with
+/// that launch, or when somebody waits for one.
 #[derive(Debug)]
 pub struct Stock {
     shared: Arc<Shared>,
@@ -76,7 +78,7 @@ pub struct Stock {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     size: usize,
     shelf: Mutex<Shelf>,
     changed: Condvar,
@@ -88,9 +90,31 @@ const LAST: i32 = 19;
 #[derive(Debug, Default)]
 struct Shelf {
     ready: VecDeque<PreparedNetwork>,
+    /// How many of those that were taken have not been launched with.
+    taken: usize,
+    /// How many wait for one, or for a full stock.
+    waiting: usize,
     /// Why the last one could not be made: told to whoever waits for it.
     failed: Option<NetworkError>,
     closed: bool,
+}
+
+impl Shelf {
+    /// Whether another one is to be made now.
+    fn lacks(&self, size: usize) -> bool {
+        self.ready.len() < size && self.failed.is_none() && (self.taken == 0 || self.waiting > 0)
+    }
+}
+
+/// That a network was taken from a stock, until it is launched with or given up.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<Shared>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.lock().taken -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Stock {
@@ -116,14 +140,10 @@ impl Stock {
         let mut shelf = self.shared.lock();
         loop {
             if let Some(network) = shelf.ready.pop_front() {
-                self.shared.changed.notify_all();
-                return Ok(network);
+                shelf.taken += 1;
+                return Ok(PreparedNetwork { taken: Some(Taken(Arc::clone(&self.shared))), ..network });
             }
-            if let Some(error) = shelf.failed.take() {
-                self.shared.changed.notify_all();
-                return Err(error);
-            }
-            shelf = self.shared.wait(shelf);
+            shelf = self.shared.await_keeper(shelf)?;
         }
     }
 
@@ -134,11 +154,7 @@ impl Stock {
     pub fn fill(&self) -> Result<(), NetworkError> {
         let mut shelf = self.shared.lock();
         while shelf.ready.len() < self.shared.size {
-            if let Some(error) = shelf.failed.take() {
-                self.shared.changed.notify_all();
-                return Err(error);
-            }
-            shelf = self.shared.wait(shelf);
+            shelf = self.shared.await_keeper(shelf)?;
         }
         Ok(())
     }
@@ -162,7 +178,7 @@ impl Shared {
         let _ = setpriority_process(Some(gettid()), LAST);
         loop {
             let mut shelf = self.lock();
-            while !shelf.closed && (shelf.ready.len() >= self.size || shelf.failed.is_some()) {
+            while !shelf.closed && !shelf.lacks(self.size) {
                 shelf = self.wait(shelf);
             }
             if shelf.closed {
@@ -176,6 +192,23 @@ impl Shared {
                 Err(error) => shelf.failed = Some(error),
             }
             self.changed.notify_all();
+        }
+    }
+
+    /// Waits until the keeper has done something, and gives the reason where that came to nothing.
+    fn await_keeper<'a>(&self, mut shelf: MutexGuard<'a, Shelf>) -> Result<MutexGuard<'a, Shelf>, NetworkError> {
+        shelf.waiting += 1;
+        self.changed.notify_all();
+        if shelf.failed.is_none() {
+            shelf = self.wait(shelf);
+        }
+        shelf.waiting -= 1;
+        match shelf.failed.take() {
+            Some(error) => {
+                self.changed.notify_all();
+                Err(error)
+            }
+            None => Ok(shelf),
         }
     }
 
@@ -193,7 +226,7 @@ impl Shared {
 mod tests {
     use super::*;
     use rustix::io::Errno;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     #[test]
     fn whoever_waits_is_told_why_there_is_none_and_may_try_again() {
@@ -209,5 +242,31 @@ mod tests {
         drop(stock);
         // It waits for somebody to listen before it tries again, and does not spin.
         assert!((2..=3).contains(&attempts.load(Ordering::Relaxed)));
+    }
+
+    #[test]
+    fn the_next_one_is_made_when_a_launch_is_over_or_somebody_waits() {
+        let (made, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, competes) = (Arc::clone(&made), Arc::new(AtomicBool::new(false)));
+        let (launching, competed) = (Arc::clone(&held), Arc::clone(&competes));
+        let stock = Stock::new(2, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            competed.fetch_or(launching.load(Ordering::SeqCst), Ordering::SeqCst);
+            let namespace = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+            Ok(PreparedNetwork { namespace, endpoint: None, taken: None })
+        })
+        .unwrap();
+        stock.fill().unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+        held.store(true, Ordering::SeqCst);
+        let first = stock.take().unwrap();
+        let second = stock.take().unwrap();
+        held.store(false, Ordering::SeqCst);
+        assert!(!competes.load(Ordering::SeqCst), "one is made while somebody launches");
+        let third = stock.take().unwrap();
+        assert!(made.load(Ordering::SeqCst) >= 3, "whoever waits gets one");
+        drop((first, second, third));
+        stock.fill().unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 5);
     }
 }
