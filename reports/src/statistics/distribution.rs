@@ -1,5 +1,4 @@
-//! Distributions of single requests: empirical distribution functions, histograms, and the quantiles that a sample
-//! supports.
+//! Distributions of single requests: histograms, and the quantiles that a sample supports.
 //!
 //! Histograms are HDR histograms in the V2 serialization (<https://github.com/HdrHistogram/HdrHistogram_rust>), base64 in
 //! records. A record may come from anyone, so its header is checked before the decoder allocates anything by it.
