@@ -200,30 +200,53 @@ fn is_monitor(process: u32) -> bool {
 
 /// Proportional set size of all mappings but the guest's memory, in bytes. That is the largest one that can be written: a monitor
 /// has nothing else of many megabytes but what the allocator has set aside for a second thread, which nobody may touch
-/// ([proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html)).
+/// ([proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html)). Where a piece of a file lies right below it that
+/// can be written, it is a part of the same memory, and so is what lies right below that: a unikernel's image.
 fn beyond_guest(smaps: &str) -> anyhow::Result<u64> {
-    let (mut sum, mut guest, mut size, mut writable) = (0, (0, 0), 0, false);
+    let mappings = mappings(smaps);
+    let largest = mappings.iter().enumerate().filter(|(_, mapping)| mapping.writable).max_by_key(|(_, it)| it.size);
+    let Some((largest, _)) = largest.filter(|(_, mapping)| mapping.size >= SMALLEST_GUEST) else {
+        bail!("the guest's memory is not among the mappings of the virtual machine monitor");
+    };
+    let below = |upper: usize| {
+        let lower = upper.checked_sub(1)?;
+        (mappings[lower].writable && mappings[lower].end == mappings[upper].begin).then_some(lower)
+    };
+    let image = below(largest).filter(|image| mappings[*image].of_file);
+    let first = image.map_or(largest, |image| below(image).unwrap_or(image));
+    let beyond = mappings[..first].iter().chain(&mappings[largest + 1..]);
+    Ok(beyond.map(|mapping| mapping.proportional).sum::<u64>() * 1024)
+}
+
+/// A mapping of a process; sizes in KiB.
+#[derive(Default)]
+struct Mapping<'s> {
+    begin: &'s str,
+    end: &'s str,
+    writable: bool,
+    of_file: bool,
+    size: u64,
+    proportional: u64,
+}
+
+fn mappings(smaps: &str) -> Vec<Mapping<'_>> {
+    let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for line in smaps.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(name), Some(word)) = (words.next(), words.next()) else { continue };
-        if !name.ends_with(':') {
-            // The first line of a mapping: its addresses, then what may be done to it.
-            writable = word.starts_with("rw");
-        }
-        let Ok(amount) = word.parse::<u64>() else { continue };
-        match name {
-            "Size:" => size = if writable { amount } else { 0 },
-            "Pss:" => {
-                sum += amount;
-                guest = guest.max((size, amount));
+        match (name, mappings.last_mut()) {
+            ("Size:", Some(mapping)) => mapping.size = word.parse().unwrap_or(0),
+            ("Pss:", Some(mapping)) => mapping.proportional = word.parse().unwrap_or(0),
+            // The first line of a mapping: its addresses, what may be done to it, offset, device, inode, and its file.
+            _ if !name.ends_with(':') => {
+                let (begin, end) = name.split_once('-').unwrap_or((name, ""));
+                let of_file = words.nth(3).is_some_and(|name| name.starts_with('/'));
+                mappings.push(Mapping { begin, end, writable: word.starts_with("rw"), of_file, ..Mapping::default() });
             }
             _ => {}
         }
     }
-    if guest.0 < SMALLEST_GUEST {
-        bail!("the guest's memory is not among the mappings of the virtual machine monitor");
-    }
-    Ok((sum - guest.1) * 1024)
+    mappings
 }
 
 /// No guest of ours has less memory, in KiB.
@@ -261,6 +284,14 @@ mod tests {
                      7fff00000000-7fff00021000 rw-p 00000000 00:00 0 [stack]\nSize: 132 kB\nPss: 8 kB\n";
         assert_eq!(beyond_guest(smaps).expect("a guest"), 48 * 1024);
         assert!(beyond_guest("00400000-00500000 r-xp 00000000 00:01 5 /x\nSize: 40 kB\nPss: 40 kB\n").is_err());
+        // The monitor's own data and a thread's stack, then a guest with its image.
+        let smaps = "7effff000000-7effff004000 rw-p 00000000 00:01 5 /memfd:isobench-vmm (deleted)\nSize: 16 kB\nPss: 16 kB\n\
+                     7effff0e0000-7effff100000 rw-p 00000000 00:00 0\nSize: 128 kB\nPss: 12 kB\n\
+                     7effff100000-7effff200000 rw-p 00000000 00:00 0\nSize: 1024 kB\nPss: 84 kB\n\
+                     7effff200000-7effff218000 rw-p 0002e000 00:01 5 /memfd:isobench-vmm (deleted)\nSize: 96 kB\nPss: 96 kB\n\
+                     7effff218000-7f0000100000 rw-p 00000000 00:00 0\nSize: 15264 kB\nPss: 64 kB\n\
+                     7f0000100000-7f0000200000 rw-p 00000000 00:00 0\nSize: 1024 kB\nPss: 5 kB\n";
+        assert_eq!(beyond_guest(smaps).expect("a guest"), 33 * 1024);
     }
 
     #[test]
