@@ -1,7 +1,7 @@
 //! Containers by the whole program, as a user starts them: `isobench container run` beside another runtime's `run`.
 
 use crate::programs::Bundle;
-use crate::{Pair, both, cells};
+use crate::{Pair, both, cells, settle};
 use anyhow::{Context, ensure};
 use isobench_runtime::network::Namespace;
 use isobench_workload::{client, clock};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// its number in `cgroup.procs`, for which the kernel first takes a lock that stops all forks (`cgroup_threadgroup_rwsem`).
 /// Whoever takes that lock waits for grace periods of RCU, unless somebody else took it so shortly before that the kernel has
 /// not yet left that state (`rcu_sync_enter` in kernel/rcu/sync.c). So it is fast right after another move, and slow 50 ms
-/// later; ours moves itself, which needs no lock, and takes one time.
+/// later, as whoever starts one container finds it; ours moves itself, which needs no lock, and takes one time.
 pub(crate) fn published_against_crun() -> anyhow::Result<Pair> {
     let bundle = Bundle::serving(PORT)?;
     let lab = Lab::new()?;
@@ -65,6 +65,7 @@ struct Times {
 }
 
 fn ours(lab: &Lab, bundle: &Bundle) -> anyhow::Result<Times> {
+    settle();
     let root = bundle.path().join("rootfs");
     let mut command = lab.command(&["container", "run", "--rm", "--name", "figure", "-p"]);
     command.arg(format!("{PUBLISHED}:{PORT}")).arg(root).args(["/agent", "serve", &PORT.to_string()]);
@@ -83,6 +84,7 @@ fn ours(lab: &Lab, bundle: &Bundle) -> anyhow::Result<Times> {
 }
 
 fn crun(bundle: &Bundle, number: u32) -> anyhow::Result<f64> {
+    settle();
     let name = format!("figure-{}-{number}", std::process::id());
     let begun = clock::now();
     let mut child = Ready::wait(Command::new("crun").args(["run", "--bundle"]).arg(bundle.path()).arg(&name))?;

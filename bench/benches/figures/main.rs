@@ -131,6 +131,13 @@ fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
     Ok(Estimate { value: estimate.value, low, high, pairs: number })
 }
 
+/// Waits until the kernel has done what it puts off, such as to free the network namespace of a container that has gone, some 40 ms
+/// after its last process: by the clock, since no event tells of that. The experiments' cells lie as far apart, so what is measured is a
+/// start on a machine that is not busy with the one before.
+fn settle() {
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
 /// Runs both sides in an order drawn by chance.
 fn both<T>(
     mut first: impl FnMut() -> anyhow::Result<T>,

@@ -1,6 +1,6 @@
 //! What a launch costs by each strategy, and whether it depends on who launches.
 
-use crate::{Pair, both};
+use crate::{Pair, both, settle};
 use anyhow::{Context, ensure};
 use isobench_runtime::launch::capture_output;
 use isobench_runtime::network::bridge_network::Settings;
@@ -61,10 +61,10 @@ pub(crate) fn pooled_against_host() -> anyhow::Result<Pair> {
     Ok(Box::new(move || {
         // Held by this: the namespace that plays the host.
         let _host = &host;
-        // Both find a full stock, and a kernel that has done what it puts off when a network is made: no event tells of that.
+        // Both find a full stock.
         let settled = || {
             stock.fill()?;
-            std::thread::sleep(Duration::from_millis(10));
+            settle();
             anyhow::Ok(())
         };
         both(
