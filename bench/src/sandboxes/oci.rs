@@ -4,6 +4,7 @@ use super::root_directory::AGENT;
 use super::spawn::{failed, find_program, spawn, version};
 use crate::testbed::{cgroups, directory};
 use anyhow::Context;
+use isobench_runtime::oci;
 use isobench_workload::{Family, Instance, LaunchError, Released, Resource, Sandbox, Workload};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -22,6 +23,8 @@ pub(super) struct OciRuntime {
     root: PathBuf,
     host: PathBuf,
     mounts: Option<Arc<File>>,
+    /// What `isobench-runtime spec` prints.
+    template: Value,
     launched: u64,
 }
 
@@ -36,7 +39,9 @@ impl OciRuntime {
         let prepared = || -> anyhow::Result<Self> {
             let mounts = if name == "crun" { without_unified()? } else { None };
             let (bundle, root, host) = (directory(name)?, root.to_owned(), host.to_owned());
-            Ok(Self { name, program, bundle, root, host, mounts, launched: 0 })
+            let template =
+                serde_json::from_str(&oci::template()?).context("read the configuration of our own containers")?;
+            Ok(Self { name, program, bundle, root, host, mounts, template, launched: 0 })
         };
         prepared().map(|runtime| (runtime, version)).map_err(|error| format!("{error:#}"))
     }
@@ -54,7 +59,7 @@ impl Sandbox for OciRuntime {
     fn launch(&mut self, workload: &Workload) -> Result<Instance, LaunchError> {
         self.launched += 1;
         let id = format!("{}-{}", self.name, self.launched);
-        let configuration = configuration(workload, &self.root, &self.host, &format!("/{id}"));
+        let configuration = configuration(&self.template, workload, &self.root, &self.host, &format!("/{id}"));
         // One bundle for each container: a runtime may read it again when it deletes the container.
         let bundle = self.bundle.join(&id);
         fs::create_dir_all(&bundle)
@@ -100,82 +105,36 @@ impl Resource for Container {
     }
 }
 
-/// Docker's defaults as an OCI configuration: the same namespaces, mounts and masks as our own containers have.
-fn configuration(workload: &Workload, root: &Path, host: &Path, cgroup: &str) -> Value {
+/// A configuration with what our own container in none mode has: its mounts, masks, capabilities and filter of system calls, and no
+/// limits.
+fn configuration(template: &Value, workload: &Workload, root: &Path, host: &Path, cgroup: &str) -> Value {
     let (arguments, root) = match workload {
         // A program of the user's own needs the files of the host, which it cannot change.
         Workload::Program { arguments } => (arguments.clone(), host),
         _ => (std::iter::once(AGENT.to_owned()).chain(workload.arguments()).collect(), root),
     };
-    let capabilities = json!(CAPABILITIES);
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|name| json!({"type": name}));
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": {"uid": 0, "gid": 0},
-            "args": arguments,
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "cwd": "/",
-            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            "noNewPrivileges": true,
-        },
-        "root": {"path": root, "readonly": true},
-        "hostname": "container",
-        "mounts": [
-            mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-            mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-            mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-        ],
-        "linux": {
-            "cgroupsPath": cgroup,
-            "namespaces": namespaces,
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-        },
-    })
+    let mut configuration = template.clone();
+    configuration["process"]["args"] = json!(arguments);
+    configuration["process"]["env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    configuration["root"] = json!({"path": root, "readonly": true});
+    configuration["linux"]["cgroupsPath"] = json!(cgroup);
+    configuration["mounts"] = json!([
+        mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+    ]);
+    for (part, unlimited) in [("process", "rlimits"), ("linux", "resources")] {
+        configuration[part].as_object_mut().map(|part| part.remove(unlimited));
+    }
+    configuration
 }
 
 fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": kind, "options": options})
 }
-
-/// What Docker leaves to root in a container (moby/profiles/capabilities).
-const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
-
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Debian's crun 1.8.1 refuses a hybrid layout of control groups: it gets a mount namespace without the unified hierarchy.
 fn without_unified() -> anyhow::Result<Option<Arc<File>>> {
@@ -217,17 +176,33 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isobench_runtime::root;
+
+    fn configured(workload: &Workload) -> Value {
+        let template = serde_json::from_str(&oci::template().unwrap()).unwrap();
+        configuration(&template, workload, Path::new("/root"), Path::new("/host"), "/x")
+    }
 
     #[test]
     fn a_program_of_the_users_own_runs_on_the_hosts_files_without_the_agent() {
-        let program = Workload::Program { arguments: vec!["/bin/true".into()] };
-        let own = configuration(&program, Path::new("/root"), Path::new("/host"), "/x");
+        let own = configured(&Workload::Program { arguments: vec!["/bin/true".into()] });
         assert_eq!(
             (own["root"]["path"].as_str(), own["process"]["args"][0].as_str()),
             (Some("/host"), Some("/bin/true"))
         );
-        let agent = configuration(&Workload::Idle, Path::new("/root"), Path::new("/host"), "/x");
+        let agent = configured(&Workload::Idle);
         assert_eq!(agent["process"]["args"], json!([AGENT, "idle"]));
         assert_eq!(agent["root"]["path"], "/root");
+    }
+
+    #[test]
+    fn peers_are_confined_as_our_own_containers_are() {
+        let peer = configured(&Workload::Idle);
+        let (linux, process) = (&peer["linux"], &peer["process"]);
+        assert_eq!(linux["maskedPaths"], json!(root::masked()));
+        assert_eq!(linux["readonlyPaths"], json!(root::READ_ONLY));
+        assert!(linux["seccomp"]["syscalls"].as_array().is_some_and(|rules| !rules.is_empty()));
+        assert!(!process["capabilities"]["bounding"].to_string().contains("MKNOD"));
+        assert!(linux["resources"].is_null() && process["rlimits"].is_null());
     }
 }

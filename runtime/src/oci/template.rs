@@ -3,6 +3,7 @@
 use super::filter;
 use crate::capabilities::Capabilities as Sets;
 use crate::error::Error;
+use crate::root;
 use crate::seccomp::Policy;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Capabilities, LinuxCapabilitiesBuilder, Spec};
@@ -37,6 +38,8 @@ fn specification() -> Result<Spec, OciSpecError> {
     }
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(Some(filter::describe(&Policy::standard())?));
+        linux.set_masked_paths(Some(root::masked()));
+        linux.set_readonly_paths(Some(root::READ_ONLY.map(str::to_owned).to_vec()));
     }
     Ok(spec)
 }
