@@ -511,6 +511,11 @@ fn killed() -> Outcome {
         expect(home.files().is_empty(), || format!("{which}: left {:?}", home.files()))?;
         expect(groups(run).is_empty(), || format!("{which}: left {:?}", groups(run)))?;
     }
+    // One that was killed while it wrote its record.
+    let unfinished = home.path().join("isobench/testbeds/lab.new");
+    fs::write(&unfinished, "{")?;
+    home.well(&["gc"])?;
+    expect(home.files().is_empty(), || format!("left {:?}", home.files()))?;
     for delay in 0..20 {
         let mut maker = home.command(&["testbed", "create", "lab"]).stdout(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(delay * 4));

@@ -15,6 +15,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// How the name of a record ends while it is written.
+const UNFINISHED: &str = "new";
+
 /// A testbed that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -66,7 +69,7 @@ impl Record {
         let path = path(home, &self.name);
         let written = || -> std::io::Result<()> {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(home::testbeds(home))?;
-            let new = path.with_extension("new");
+            let new = path.with_extension(UNFINISHED);
             fs::write(&new, serde_json::to_vec_pretty(self)?)?;
             fs::rename(&new, &path)
         };
@@ -103,15 +106,27 @@ pub(crate) fn all() -> Vec<Record> {
     records
 }
 
-/// Removes the records of dead testbeds, or only looks where `dry`; gives their paths.
+/// Removes the records of dead testbeds, and what whoever was killed while writing one has left, or only looks where `dry`; gives their
+/// paths.
 pub(crate) fn sweep(dry: bool) -> Vec<PathBuf> {
     let dead = everywhere().into_iter().filter(|(_, record)| !record.lives());
-    dead.filter(|(path, _)| dry || fs::remove_file(path).is_ok()).map(|(path, _)| path).collect()
+    let mut paths: Vec<PathBuf> = dead.map(|(path, _)| path).collect();
+    let mut locks = Vec::new();
+    for home in home::existing() {
+        // Whoever writes one holds the lock.
+        let lock = File::open(lock_of(&home)).ok();
+        if let Some(lock) = lock.filter(|lock| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok()) {
+            locks.push(lock);
+            paths.extend(unfinished(&home));
+        }
+    }
+    paths.retain(|path| dry || fs::remove_file(path).is_ok());
+    paths
 }
 
 /// Whoever makes or removes a testbed of a home holds this; a second one waits. It ends with its holder.
 pub(crate) fn lock(home: &Path) -> anyhow::Result<File> {
-    let path = home::testbeds(home).join("lock");
+    let path = lock_of(home);
     let locked = || -> std::io::Result<File> {
         fs::DirBuilder::new().mode(0o700).recursive(true).create(home::testbeds(home))?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -119,6 +134,16 @@ pub(crate) fn lock(home: &Path) -> anyhow::Result<File> {
         Ok(file)
     };
     locked().with_context(|| format!("lock {}", path.display()))
+}
+
+fn lock_of(home: &Path) -> PathBuf {
+    home::testbeds(home).join("lock")
+}
+
+/// Records that were not written to their end; those of the living too, unless the lock is held.
+fn unfinished(home: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home::testbeds(home)).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == UNFINISHED)).collect()
 }
 
 fn everywhere() -> Vec<(PathBuf, Record)> {
