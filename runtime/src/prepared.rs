@@ -78,7 +78,7 @@ pub struct Stock {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Shared {
     size: usize,
     shelf: Mutex<Shelf>,
     changed: Condvar,

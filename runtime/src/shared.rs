@@ -81,37 +81,27 @@ impl Shared {
 
     /// The child's word that it has configured its network.
     pub(crate) fn configured(&self) {
-        self.reach(Self::CONFIGURED);
+        say(&self.present, Self::CONFIGURED);
     }
 
     /// The child's word that it waits for its order to start.
     pub(crate) fn set_up(&self) {
-        self.reach(Self::WAITING);
-    }
-
-    fn reach(&self, state: u32) {
-        self.present.store(state, Ordering::Release);
-        let _ = futex::wake(&self.present, futex::Flags::empty(), 1);
+        say(&self.present, Self::WAITING);
     }
 
     /// The parent's word that the network is attached.
     pub(crate) fn attached(&self) {
-        self.tell(Self::ATTACHED);
+        say(&self.network, Self::ATTACHED);
     }
 
     /// The parent's word that the network carries packets.
     pub(crate) fn settled(&self) {
-        self.tell(Self::SETTLED);
+        say(&self.network, Self::SETTLED);
     }
 
     /// The parent's word that there will be no network.
     pub(crate) fn give_up(&self) {
-        self.tell(Self::FAILED);
-    }
-
-    fn tell(&self, state: u32) {
-        self.network.store(state, Ordering::Release);
-        let _ = futex::wake(&self.network, futex::Flags::empty(), 1);
+        say(&self.network, Self::FAILED);
     }
 
     /// Waits until the network is attached.
@@ -167,6 +157,12 @@ impl Shared {
         let errno = Errno::from_raw_os_error(self.errno.load(Ordering::Relaxed));
         Some(Failure { step, item: self.item.load(Ordering::Relaxed) as usize, errno })
     }
+}
+
+/// Puts a state into a word and wakes whoever waits for it.
+fn say(word: &AtomicU32, state: u32) {
+    word.store(state, Ordering::Release);
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 
 /// Whether the process behind a pidfd has ended.

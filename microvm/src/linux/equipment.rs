@@ -63,7 +63,7 @@ pub(super) fn install<W: Write + Debug + Send + 'static>(
     let mut places = Places::new(machine.vm(), &mut registers);
     match (wanted.card, wanted.vhost) {
         (Some((tap, mac)), Some(vhost)) => {
-            let card = VhostCard::new(Tap::new(tap)?, mac, memory.clone(), vhost)?;
+            let card = VhostCard::new(Tap::new(tap)?, mac, vhost)?;
             let (interrupt, kicks) = (card.interrupt().clone(), clones(card.kicks())?);
             places.add(card, interrupt.event(), &kicks)?;
         }

@@ -188,8 +188,8 @@ fn exchange(streams: &[TcpStream], ledger: &mut Ledger) -> Result<()> {
             }
         }
         now = now.max(clock::now());
-        if over && give_up.is_none() {
-            give_up = Some(now + patience);
+        if over {
+            give_up.get_or_insert(now + patience);
         }
         // What became due since it was looked at is sent in the next turn, late as it may be.
         if now >= end && !ledger.is_waiting(now) || give_up.is_some_and(|at| now >= at) {

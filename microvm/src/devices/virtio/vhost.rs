@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vhost::net::VhostNet;
+use vhost::vhost_kern::VhostKernBackend;
 use vhost::vhost_kern::net::Net;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_net;
@@ -69,11 +70,16 @@ impl Vhost {
         Ok(Self(net))
     }
 
+    /// The memory of the machine that it was opened for.
+    fn memory(&self) -> &GuestMemoryMmap {
+        self.0.mem()
+    }
+
     /// Makes this process the owner, whose memory it is.
-    fn begin(&self, memory: &GuestMemoryMmap) -> Result<(), VhostError> {
+    fn begin(&self) -> Result<(), VhostError> {
         self.0.set_owner().map_err(failed("set the owner"))?;
         // A file and an offset in it are for a worker in another process.
-        let regions = memory.iter().map(|region| VhostUserMemoryRegionInfo {
+        let regions = self.memory().iter().map(|region| VhostUserMemoryRegionInfo {
             guest_phys_addr: region.start_addr().0,
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
@@ -87,7 +93,6 @@ impl Vhost {
 #[derive(Debug)]
 pub struct VhostCard {
     transport: Transport,
-    memory: GuestMemoryMmap,
     interrupt: Interrupt,
     vhost: Vhost,
     /// What a write to `QueueNotify` signals for each queue.
@@ -107,13 +112,12 @@ impl VhostCard {
     ///
     /// # Errors
     /// Where the kernel refuses, or no further descriptor can be had.
-    pub fn new(tap: Tap, mac: [u8; 6], memory: GuestMemoryMmap, vhost: Vhost) -> Result<Self, CardError> {
-        vhost.begin(&memory)?;
+    pub fn new(tap: Tap, mac: [u8; 6], vhost: Vhost) -> Result<Self, CardError> {
+        vhost.begin()?;
         let event = || EventFd::new(EFD_NONBLOCK).map_err(CardError::Event);
         let interrupt = Interrupt::new().map_err(CardError::Event)?;
         Ok(Self {
             transport: Transport::new(card::identity(mac), interrupt.clone()),
-            memory,
             interrupt,
             vhost,
             kicks: [event()?, event()?],
@@ -172,7 +176,7 @@ impl VhostCard {
             // It returns when the worker has done what it was about to do, so that nothing is under way between both counters.
             let base = net.set_backend(number, None).and_then(|()| net.get_vring_base(number)).ok()?;
             queue.set_next_avail(base as u16);
-            queue.set_next_used(queue.used_idx(&self.memory, Ordering::Acquire).ok()?.0);
+            queue.set_next_used(queue.used_idx(self.vhost.memory(), Ordering::Acquire).ok()?.0);
         }
         Some(queues)
     }
@@ -194,7 +198,7 @@ impl Device for VhostCard {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Reaction {
-        match self.transport.write(offset, data, &self.memory) {
+        match self.transport.write(offset, data, self.vhost.memory()) {
             Effect::None => {}
             Effect::Activate => {
                 let offload = self.tap.set_offload(card::offload(&self.transport));
