@@ -59,6 +59,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(testbed::SUBCOMMAND) => return testbed::host::main(),
         Some(isobench::networks::server::SUBCOMMAND) => return isobench::networks::server::main(),
+        Some(strategies::LAUNCHER) => return strategies::launcher(std::env::args().nth(2)),
         _ => {}
     }
     // cargo bench adds --bench.

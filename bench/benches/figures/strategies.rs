@@ -9,7 +9,9 @@ use isobench_runtime::prepared::{PreparedNetwork, Stock};
 use isobench_runtime::{NetworkMode, Plan, Program, Specification, launch};
 use isobench_workload::{Resource, clock};
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -123,20 +125,76 @@ fn unavailable_kibibytes() -> anyhow::Result<f64> {
     Ok(values.sum())
 }
 
-/// A launch from a process that has touched 1 GiB, against one from a process that has touched 1 MiB.
+/// A launch from a process that touched 1 GiB when it started, against one from a process that touched 1 MiB. Each lives on beside the
+/// other, so that both launch on one machine in one state: what was touched just before has emptied the processor's caches and the
+/// kernel's lists of free pages, whoever launches next.
 pub(crate) fn large_against_small() -> anyhow::Result<Pair> {
-    let agent = Agent::open()?;
-    let launched_with = move |bytes: usize| {
+    let [mut large, mut small] = [Launcher::start(1 << 30)?, Launcher::start(1 << 20)?];
+    Ok(Box::new(move || both(|| large.ready(), || small.ready())))
+}
+
+/// The first argument of this program as a [`Launcher`].
+pub(crate) const LAUNCHER: &str = "launcher";
+
+/// A process that has touched some memory, and launches a container for each line that it reads.
+struct Launcher {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Launcher {
+    fn start(bytes: usize) -> anyhow::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args([LAUNCHER, &bytes.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("start a process that launches")?;
+        let orders = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().context("the process that launches has no output")?);
+        let mut launcher = Self { child, orders, answers };
+        // It has touched its memory when it answers for the first time.
+        launcher.ready()?;
+        Ok(launcher)
+    }
+
+    /// Nanoseconds of one launch.
+    fn ready(&mut self) -> anyhow::Result<f64> {
+        self.orders.as_mut().context("the process that launches has no input")?.write_all(b"\n")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).context("read how long a launch took")?;
+        answer.trim().parse().with_context(|| format!("the process that launches said `{}`", answer.trim()))
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// The other process: launches until its input ends.
+pub(crate) fn launcher(bytes: Option<String>) -> ExitCode {
+    let launch = || -> anyhow::Result<()> {
+        let agent = Agent::open()?;
+        let bytes = bytes.context("it was not said how many bytes to touch")?.parse()?;
         // Every page is written: only what is there would have to be copied.
         let mut touched = vec![0_u8; bytes];
         touched.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-        // Writing so much has emptied the processor's caches, on one side alone: a launch that is not counted fills them again.
-        agent.ready(|| Ok(NetworkMode::None))?;
-        let ready = agent.ready(|| Ok(NetworkMode::None));
+        for order in std::io::stdin().lines() {
+            order.context("read an order")?;
+            println!("{}", agent.ready(|| Ok(NetworkMode::None))?);
+        }
         ensure!(std::hint::black_box(&touched).len() == bytes, "the memory is held until here");
-        ready
+        Ok(())
     };
-    Ok(Box::new(move || both(|| launched_with(1 << 30), || launched_with(1 << 20))))
+    match launch() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Instead of an answer.
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Containers a second without a network, created and gone, one after the other, by a launcher that is bound to one
