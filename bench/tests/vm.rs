@@ -335,9 +335,13 @@ fn refusals() -> Outcome {
     for (words, status, sentence) in cases {
         lab.refused(&[&["run", "--rm"], *words].concat(), *status, sentence)?;
     }
-    for words in
-        [&["-m", "3m", "--unikernel", "idle"][..], &["--unikernel", "dance"], &["--unikernel", "idle", "toolbox"], &[]]
-    {
+    for words in [
+        &["-m", "3m", "--unikernel", "idle"][..],
+        &["--cpus", "33"],
+        &["--unikernel", "dance"],
+        &["--unikernel", "idle", "toolbox"],
+        &[],
+    ] {
         same(lab.run(&[&["run"], words].concat())?.status.code(), Some(2))?;
     }
     lab.serve("web", &[])?;

@@ -8,6 +8,7 @@ use crate::roots;
 use isobench_microvm::judge::{Verdict, judge};
 use isobench_microvm::linux::initramfs::Tree;
 use isobench_microvm::linux::kernel;
+use isobench_microvm::linux::multiprocessor::MOST_PROCESSORS;
 use isobench_microvm::{layout, sandbox, unikernel};
 use isobench_workload::protocol;
 use std::path::PathBuf;
@@ -29,8 +30,9 @@ pub(super) struct Options {
     /// The guest's memory, such as 256m or 1g [default: 128m, or what the root needs; 16m for the unikernel]
     #[arg(short, long, value_name = "BYTES", value_parser = memory)]
     memory: Option<u64>,
-    /// How many processors it has
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many processors it has, up to 32
+    #[arg(long, value_name = "NUMBER", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_PROCESSORS)))]
     cpus: u32,
     /// Its network: bridge, none, or one that `isobench network create` made [default: bridge]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network)]
