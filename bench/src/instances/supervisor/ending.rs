@@ -1,5 +1,6 @@
 //! What a supervisor does when its container has ended.
 
+use super::streams::drain;
 use super::{PATIENCE, Supervisor};
 use crate::instances::OWN_FAILURE;
 use crate::instances::connection::Connection;
@@ -16,7 +17,7 @@ impl Supervisor {
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         let code = self.ended.unwrap_or(OWN_FAILURE);
         for output in (0..self.task.outputs()).rev() {
-            while self.carry_first(output) {}
+            drain(|| self.carry_first(output));
         }
         let _ = self.log.finish();
         // With the first process of their namespace all others have been killed.

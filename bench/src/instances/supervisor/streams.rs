@@ -8,6 +8,10 @@ use crate::instances::task::Part;
 use rustix::event::PollFlags;
 use rustix::process::Signal;
 
+/// The most that a pipe holds where nobody raised it (/proc/sys/fs/pipe-max-size,
+/// [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html)).
+const FULL_PIPE: usize = 1 << 20;
+
 impl Supervisor {
     pub(super) fn serve_first(&mut self, part: Part) -> anyhow::Result<()> {
         match part {
@@ -20,17 +24,17 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Carries what is there on an output to the log and to those who are attached; whether there was anything.
-    pub(super) fn carry_first(&mut self, number: usize) -> bool {
+    /// Carries what is there on an output to the log and to those who are attached; how many bytes that was.
+    pub(super) fn carry_first(&mut self, number: usize) -> usize {
         let mut buffer = [0_u8; 32 << 10];
-        let Some((source, length)) = self.task.read(number, &mut buffer) else { return false };
+        let Some((source, length)) = self.task.read(number, &mut buffer) else { return 0 };
         // A log that cannot be written must not stop the container.
         let _ = self.log.write(source, &buffer[..length]);
         let attached = |connection: &&mut Connection| matches!(connection.role, Role::Attached { output: true, .. });
         for connection in self.connections.iter_mut().filter(attached) {
             connection.send(kind(source), &buffer[..length]);
         }
-        true
+        length
     }
 
     pub(super) fn serve_further(&mut self, number: u64, part: Part) -> anyhow::Result<()> {
@@ -45,21 +49,21 @@ impl Supervisor {
         Ok(())
     }
 
-    fn carry_further(&mut self, index: usize, output: usize) -> bool {
+    fn carry_further(&mut self, index: usize, output: usize) -> usize {
         let mut buffer = [0_u8; 32 << 10];
         let further = &mut self.further[index];
-        let Some((source, length)) = further.task.read(output, &mut buffer) else { return false };
+        let Some((source, length)) = further.task.read(output, &mut buffer) else { return 0 };
         let role = Role::Executing(further.number);
         for connection in self.connections.iter_mut().filter(|connection| connection.role == role) {
             connection.send(kind(source), &buffer[..length]);
         }
-        true
+        length
     }
 
     /// A further process has ended: what it wrote is still carried. What its own children write from now on is lost.
     pub(super) fn end_further(&mut self, index: usize) -> anyhow::Result<()> {
         for output in (0..self.further[index].task.outputs()).rev() {
-            while self.carry_further(index, output) {}
+            drain(|| self.carry_further(index, output));
         }
         let mut further = self.further.remove(index);
         let code = further.task.process.wait(PATIENCE)?.code();
@@ -147,9 +151,40 @@ impl Supervisor {
     }
 }
 
+/// Carries what a process has left in an output, and no more than it can have left: its children may still write to it, faster
+/// than it is read.
+pub(super) fn drain(mut carry: impl FnMut() -> usize) {
+    let mut left = FULL_PIPE;
+    while left > 0 {
+        match carry() {
+            0 => return,
+            carried => left = left.saturating_sub(carried),
+        }
+    }
+}
+
 fn kind(source: Source) -> Kind {
     match source {
         Source::Stdout => Kind::Output,
         Source::Stderr => Kind::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_always_full_is_left() {
+        let mut carried = 0;
+        drain(|| {
+            carried += 32 << 10;
+            assert!(carried <= FULL_PIPE);
+            32 << 10
+        });
+        assert_eq!(carried, FULL_PIPE);
+        let mut parts = [3, 2, 0].into_iter();
+        drain(|| parts.next().unwrap());
+        assert_eq!(parts.len(), 0);
     }
 }
