@@ -95,8 +95,15 @@ pub(crate) fn find(name: &str) -> Option<Record> {
 
 /// The living testbed of a name, and the home that its record lies in.
 pub(crate) fn locate(name: &str) -> Option<(PathBuf, Record)> {
-    let found = home::existing().into_iter().find_map(|home| read(&path(&home, name)).map(|record| (home, record)));
-    found.filter(|(_, record)| record.lives())
+    locate_in(home::existing(), name)
+}
+
+/// A dead record in one home does not hide a living testbed in the next.
+fn locate_in(homes: Vec<PathBuf>, name: &str) -> Option<(PathBuf, Record)> {
+    homes.into_iter().find_map(|home| {
+        let record = read(&path(&home, name)).filter(Record::lives)?;
+        Some((home, record))
+    })
 }
 
 /// Every living testbed of this user, by name.
@@ -195,5 +202,16 @@ mod tests {
         own.remove(home.path()).unwrap();
         own.remove(home.path()).unwrap();
         assert_eq!(read(&path(home.path(), "lab")), None);
+    }
+
+    #[test]
+    fn a_dead_record_does_not_hide_a_living_one_in_another_home() {
+        let (dead, living) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        record("lab", &format!("{}-1", std::process::id())).write(dead.path()).unwrap();
+        let own = record("lab", &journal::own_name().unwrap());
+        own.write(living.path()).unwrap();
+        let homes = || vec![dead.path().to_owned(), living.path().to_owned()];
+        assert_eq!(locate_in(homes(), "lab"), Some((living.path().to_owned(), own)));
+        assert_eq!(locate_in(homes(), "other"), None);
     }
 }
