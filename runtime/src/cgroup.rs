@@ -191,11 +191,6 @@ impl Cgroup {
         self.directories.iter().filter_map(|(controller, path)| Some((controller.as_ref()?.name(), path.as_path())))
     }
 
-    /// Leaves it behind when this value is dropped: it will be removed by its paths.
-    pub fn detach(mut self) {
-        self.removed = true;
-    }
-
     /// Its directories.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.directories.iter().map(|(_, path)| path.as_path())

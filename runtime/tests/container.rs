@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         trial("bundles_run_by_the_oci_command_line", bundles_run_by_the_oci_command_line),
         trial("a_bundles_kernel_parameters_are_its_own", a_bundles_kernel_parameters_are_its_own),
         trial("bundles_live_by_create_start_kill_delete", bundles_live_by_create_start_kill_delete),
+        trial("a_create_that_fails_leaves_nothing", a_create_that_fails_leaves_nothing),
         trial("a_record_whose_maker_was_killed_is_deleted", a_record_whose_maker_was_killed_is_deleted),
         agent_trial("too_little_memory_is_one_sentence", too_little_memory_is_one_sentence),
         agent_trial("every_network_mode_serves_and_goes", every_network_mode_serves_and_goes),
@@ -477,6 +478,19 @@ fn bundles_live_by_create_start_kill_delete() -> Result<(), Failed> {
     let (_, complaint, code) = runtime(&["delete", &id])?;
     check(code == Some(0), complaint)?;
     check(runtime(&["state", &id])?.1.contains("does not exist"), "it is still there")
+}
+
+fn a_create_that_fails_leaves_nothing() -> Result<(), Failed> {
+    let bundle = bundle("true")?;
+    let path = bundle.path().to_str().ok_or("no UTF-8")?;
+    let id = format!("unnoted-{}", std::process::id());
+    let groups = Cgroups::discover().map_err(in_words)?.paths(&id);
+    let (_, complaint, code) = runtime(&["create", "--bundle", path, "--pid-file", "/no/such/pid", &id])?;
+    check(code == Some(125) && complaint.contains("/no/such/pid"), complaint)?;
+    check(!Path::new("/run/isobench").join(format!("{id}.json")).exists(), "its state is still there")?;
+    check(groups.iter().all(|path| !path.exists()), "its control group is still there")?;
+    // Its name is free.
+    same(runtime(&["run", "--bundle", path, &id])?.2, Some(0))
 }
 
 fn a_record_whose_maker_was_killed_is_deleted() -> Result<(), Failed> {

@@ -120,7 +120,7 @@ mod tests {
         let path = cgroup.paths().next()?.to_path_buf();
         // In version 1 only the first hierarchy's directory is wanted here.
         let other: Vec<PathBuf> = cgroup.paths().skip(1).map(Path::to_path_buf).collect();
-        cgroup.detach();
+        std::mem::forget(cgroup);
         other.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
         let inner = path.join("inner");
         std::fs::create_dir(&inner).unwrap();

@@ -59,16 +59,21 @@ fn create_in(place: &Place, id: &str, bundle: &Path, pid_file: Option<&Path>) ->
     let opened = rustix::fs::open(&fifo, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     specification.start_order = Some(opened.map_err(Error::system("open", named()))?);
     let process = launch(Plan::validate(specification)?)?.process;
-    place.write(&record(id, bundle, process.pid(), cgroup.as_deref()))?;
-    if let Some(path) = pid_file {
-        std::fs::write(path, process.pid().to_string()).map_err(Error::io("write", path.display().to_string()))?;
+    let noted = place.write(&record(id, bundle, process.pid(), cgroup.as_deref())).and_then(|()| {
+        let Some(path) = pid_file else { return Ok(()) };
+        std::fs::write(path, process.pid().to_string()).map_err(Error::io("write", path.display().to_string()))
+    });
+    if noted.is_ok() {
+        // The container outlives this command.
+        std::mem::forget(process);
+        return noted;
     }
-    // The container outlives this command.
-    std::mem::forget(process);
-    if let Some(cgroup) = cgroup.and_then(Arc::into_inner) {
-        cgroup.detach();
+    drop(process);
+    // The plan of a container that waits is never freed (`launch`), and keeps its group with it: it has to go by its paths.
+    for path in cgroup.iter().flat_map(|cgroup| cgroup.paths()) {
+        let _ = cgroup::end_tree(path, DEADLINE);
     }
-    Ok(())
+    noted
 }
 
 /// Starts a container that was created.

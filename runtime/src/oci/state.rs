@@ -94,8 +94,11 @@ impl Place {
         let mut made = take();
         if matches!(made, Err(Errno::NOENT)) {
             let top = Self::top();
-            rustix::fs::mkdir(&top, Mode::from_raw_mode(0o700))
-                .map_err(Error::system("make", top.display().to_string()))?;
+            match rustix::fs::mkdir(&top, Mode::from_raw_mode(0o700)) {
+                // Another command has just made it.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Error::system("make", top.display().to_string())(errno)),
+            }
             made = take();
         }
         match made {
