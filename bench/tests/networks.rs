@@ -271,6 +271,9 @@ fn names_lead_to_members() -> Outcome {
     membership.rename("uno")?;
     assert_eq!(two.look_up(server, "uno.", RecordType::A)?, [first.to_string()]);
     assert_eq!(code(two.ask(server, "one.", RecordType::A)?), Some(ResponseCode::NXDomain));
+    // Names know no case: by the same name in other letters it is still found.
+    membership.rename("Uno")?;
+    assert_eq!(two.look_up(server, "uno.", RecordType::A)?, [first.to_string()]);
     Container { membership, namespace, endpoint }.end()?;
     assert_eq!(two.look_up(server, "www.", RecordType::A)?, [second.to_string()]);
     two.end()?;

@@ -153,8 +153,9 @@ impl Membership {
         self.member.names.insert(0, instance.into());
         self.member.write(self.network.directory())?;
         if self.network.resolver().is_some() {
-            names.add(instance, self.member.address)?;
+            // First, and then all anew: names know no case, so that the former one can be one of those that stay.
             names.remove(&former, self.member.address);
+            self.member.names.iter().try_for_each(|name| names.add(name, self.member.address))?;
         }
         Ok(())
     }
