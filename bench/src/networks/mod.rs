@@ -11,7 +11,7 @@
 //! | `networks/NAME/names/NAME/ADDRESS` | an empty file: this name leads to this address, as long as the byte is locked |
 //! | `names.lock`, `names.socket` | the name server's lock, and where it takes orders ([`server`]) |
 //! | `ports` | a locked byte for each published port |
-//! | `forwarding.json` | whether packets were forwarded before there was a network |
+//! | `forwarding.json` | whether packets were forwarded, and router advertisements taken, before there was a network |
 //!
 //! A command that launches a container does this:
 //! ```ignore

@@ -151,29 +151,51 @@ impl Store {
         }
         self.firewall()?.remove()?;
         let (path, here) = (self.state.join(FORWARDING), Namespace::current()?);
-        if let Ok(text) = fs::read(&path) {
-            let former: BTreeMap<String, String> =
-                serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+        if let Some(former) = self.former_forwarding()? {
             for (setting, value) in former {
-                sysctl::write(&here, &setting, &value)?;
+                sysctl::write_if_there(&here, &setting, &value)?;
             }
             fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         }
         Ok(removed)
     }
 
-    /// Writes down whether packets are forwarded, before the first network changes that.
-    fn note_forwarding(&self) -> anyhow::Result<()> {
+    /// Writes down whether packets are forwarded, before the first network changes that, and which links take router
+    /// advertisements, before the first with IPv6 does.
+    fn note_forwarding(&self, settings: &Settings) -> anyhow::Result<()> {
         let (path, here) = (self.state.join(FORWARDING), Namespace::current()?);
-        if path.exists() {
-            return Ok(());
-        }
-        let mut former = BTreeMap::new();
+        let mut former = self.former_forwarding()?.unwrap_or_default();
+        let known = former.len();
         for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             // A kernel without IPv6 has no setting for it.
-            former.extend(sysctl::read(&here, setting).ok().map(|value| (setting, value)));
+            if let (false, Ok(value)) = (former.contains_key(setting), sysctl::read(&here, setting)) {
+                former.insert(setting.to_owned(), value);
+            }
         }
-        fs::write(&path, serde_json::to_vec(&former)?).with_context(|| format!("write {}", path.display()))
+        if settings.ipv6.is_some() {
+            for setting in sysctl::advertisements_until_forwarding(&here)? {
+                former.entry(setting).or_insert_with(|| "1".to_owned());
+            }
+        }
+        if former.len() == known {
+            return Ok(());
+        }
+        // Whole or not at all: what is truncated could be given back by nobody.
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(&former)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// What was written down of the time before there was a network.
+    fn former_forwarding(&self) -> anyhow::Result<Option<BTreeMap<String, String>>> {
+        let path = self.state.join(FORWARDING);
+        let read = || format!("read {}", path.display());
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).with_context(read),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(read),
+        }
     }
 
     /// The settings of a network, if there is one of that name.
@@ -223,7 +245,7 @@ impl Store {
     }
 
     fn establish(&self, settings: &Settings) -> anyhow::Result<Network> {
-        self.note_forwarding()?;
+        self.note_forwarding(settings)?;
         let firewall = Firewall::establish(TABLE, LockFile::at(&self.ports())).map_err(without_firewall)?;
         let bridge = BridgeNetwork::establish(&firewall, settings.of_bridge()?, self.leases(settings))?;
         Ok(Network { directory: self.directory(&settings.name), settings: settings.clone(), bridge })

@@ -87,7 +87,16 @@ impl Firewall {
             _ => {}
         }
         let (namespace, setting) = (state.netlink.namespace(), family.forwarding());
-        if sysctl::read(namespace, setting)? == "1" { Ok(()) } else { sysctl::write(namespace, setting, "1") }
+        if sysctl::read(namespace, setting)? == "1" {
+            return Ok(());
+        }
+        if matches!(family, Family::Six) {
+            // The machine keeps the routers that it has learnt.
+            for setting in sysctl::advertisements_until_forwarding(namespace)? {
+                sysctl::write_if_there(namespace, &setting, "2")?;
+            }
+        }
+        sysctl::write(namespace, setting, "1")
     }
 
     /// Takes the table away, whoever uses it.

@@ -2,6 +2,7 @@
 //! ([proc_sys_net(5)](https://man7.org/linux/man-pages/man5/proc_sys_net.5.html)).
 
 use super::{Namespace, NetworkError};
+use rustix::io::Errno;
 
 /// Writes a setting such as `ipv4/ip_forward`. The kernel resolves the path in the namespace of the thread that opens it,
 /// which is why the namespace is entered for it.
@@ -16,6 +17,33 @@ pub fn read(namespace: &Namespace, setting: &str) -> Result<String, NetworkError
     let path = format!("/proc/sys/net/{setting}");
     let read = namespace.enter(|| std::fs::read_to_string(&path))?;
     read.map(|value| value.trim().to_owned()).map_err(NetworkError::io("read", path))
+}
+
+/// The settings of links that take router advertisements now, but no more once they forward packets, when the kernel also drops
+/// the routes that were learnt so: `accept_ra` of 1, where 2 overrules forwarding
+/// ([ip-sysctl](https://docs.kernel.org/networking/ip-sysctl.html)). Not that of links to come, such as those that lead to
+/// containers: whoever is at the other end could become the machine's router.
+pub fn advertisements_until_forwarding(namespace: &Namespace) -> Result<Vec<String>, NetworkError> {
+    const LINKS: &str = "/proc/sys/net/ipv6/conf";
+    let listed = namespace.enter(|| {
+        let entries = std::fs::read_dir(LINKS)?;
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+    })?;
+    let names: Vec<String> = listed.map_err(NetworkError::io("list", LINKS))?;
+    let of = |name: &str, setting: &str| format!("ipv6/conf/{name}/{setting}");
+    // A link that has gone meanwhile takes none.
+    let has = |name: &str, setting, value| read(namespace, &of(name, setting)).is_ok_and(|now| now == value);
+    let links = names.iter().filter(|name| !["all", "default"].contains(&name.as_str()));
+    let taking = links.filter(|name| has(name, "accept_ra", "1") && has(name, "forwarding", "0"));
+    Ok(taking.map(|name| of(name, "accept_ra")).collect())
+}
+
+/// Writes a setting of a link, unless that has gone.
+pub fn write_if_there(namespace: &Namespace, setting: &str, value: &str) -> Result<(), NetworkError> {
+    match write(namespace, setting, value) {
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+        result => result,
+    }
 }
 
 /// A setting that has its former value again when this is dropped.

@@ -572,7 +572,15 @@ fn ipv6_goes_in_out_and_apart() -> Outcome {
     }
     let state = State::new()?;
     let six = |text: &str| Ok::<_, Failed>(Some(text.parse()?));
+    // Who forwards takes router advertisements only where it is told to: a link that takes them goes on, and no other begins.
+    let here = Namespace::current()?;
+    let taken = |link: &str| sysctl::read(&here, &format!("ipv6/conf/{link}/accept_ra"));
+    for (link, value) in [("uplink", "1"), ("lo", "0"), ("default", "1")] {
+        sysctl::write(&here, &format!("ipv6/conf/{link}/accept_ra"), value)?;
+    }
     let network = state.establish(Settings { ipv6: six("fd00:89::/64")?, ..settings() })?;
+    assert_eq!((taken("uplink")?, taken("lo")?, taken("default")?), ("2".into(), "0".into(), "1".into()));
+    assert_eq!(taken(&settings().bridge)?, "0");
     let second = Settings {
         bridge: "br-second".into(),
         subnet: "10.90.0.0/24".parse()?,
