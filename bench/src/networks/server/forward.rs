@@ -1,7 +1,8 @@
 //! Questions that are passed on to the host's own name servers, by datagrams that are waited for beside everything else.
 
+use super::messages::{receive, send};
 use rustix::event::{PollFd, PollFlags};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +10,10 @@ use std::time::{Duration, Instant};
 /// How long one name server may take. Clients give up after five seconds (`options timeout` in resolv.conf(5)).
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// As many questions may be under way; who asks more is answered that it failed.
+/// As many questions may be under way, and as many of one network, so that none of them denies the others an answer; who asks
+/// more is answered that it failed.
 const MOST: usize = 512;
-
-/// The largest message ([RFC 1035](https://www.rfc-editor.org/rfc/rfc1035), 4.2.2).
-const LARGEST: usize = 65_535;
+const SHARE: usize = 128;
 
 /// The name servers of the host, as resolv.conf(5) names them, but for those that are ourselves.
 pub(super) fn resolvers(text: &str, own: &[Ipv4Addr]) -> Vec<SocketAddr> {
@@ -58,7 +58,9 @@ impl Forwarder {
         failure: Vec<u8>,
         resolvers: Vec<SocketAddr>,
     ) {
-        let others = if self.pending.len() < MOST { resolvers } else { Vec::new() };
+        // A network has one socket.
+        let share = self.pending.iter().filter(|pending| Arc::ptr_eq(&pending.through, &through)).count();
+        let others = if self.pending.len() < MOST && share < SHARE { resolvers } else { Vec::new() };
         self.ask_next(question, others, asker, through, failure);
     }
 
@@ -132,31 +134,11 @@ fn ask(question: &[u8], server: SocketAddr) -> std::io::Result<UdpSocket> {
 /// Asks by TCP, one name server after the other, and waits for it.
 pub(super) fn ask_by_tcp(question: &[u8], resolvers: &[SocketAddr]) -> Option<Vec<u8>> {
     resolvers.iter().find_map(|server| {
-        let mut stream = TcpStream::connect_timeout(server, PATIENCE).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        send(&mut stream, question).ok()?;
-        let answer = receive(&mut stream).ok()??;
+        let stream = TcpStream::connect_timeout(server, PATIENCE).ok()?;
+        send(&stream, question, PATIENCE).ok()?;
+        let answer = receive(&stream, PATIENCE).ok()??;
         (answer.len() >= 12 && answer[..2] == question[..2]).then_some(answer)
     })
-}
-
-/// Sends a message with its length before it.
-pub(super) fn send(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
-    let length = u16::try_from(message.len()).map_err(|_| ErrorKind::InvalidInput)?;
-    stream.write_all(&[length.to_be_bytes().as_slice(), message].concat())
-}
-
-/// Receives a message with its length before it; `None` where the other side has ended.
-pub(super) fn receive(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
-    let mut length = [0; 2];
-    match stream.read_exact(&mut length) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-        result => result?,
-    }
-    let mut message = vec![0; usize::from(u16::from_be_bytes(length)).min(LARGEST)];
-    stream.read_exact(&mut message)?;
-    Ok(Some(message))
 }
 
 #[cfg(test)]
@@ -201,5 +183,24 @@ mod tests {
             forwarder.go_on();
         }
         assert_eq!(client.recv(&mut buffer).unwrap(), 6);
+    }
+
+    #[test]
+    fn one_network_has_no_more_than_its_share() {
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let server = vec![silent.local_addr().unwrap()];
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let network = || Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let (greedy, modest) = (network(), network());
+        let mut forwarder = Forwarder::default();
+        let mut ask = |network: &Arc<UdpSocket>| {
+            let asker = (client.local_addr().unwrap(), network.clone());
+            forwarder.begin(vec![0; 12], asker, b"failed".to_vec(), server.clone());
+            client.recv(&mut [0; 64]).is_ok()
+        };
+        assert!((0..SHARE).all(|_| !ask(&greedy)), "it is asked on");
+        assert!(ask(&greedy), "it has failed");
+        assert!(!ask(&modest), "another network is asked for");
     }
 }

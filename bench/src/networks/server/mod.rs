@@ -7,6 +7,7 @@
 
 mod answer;
 mod forward;
+mod messages;
 mod serve;
 
 pub use serve::main;

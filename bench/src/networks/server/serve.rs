@@ -2,7 +2,7 @@
 
 use super::answer::{Reply, Way, Zone};
 use super::forward::{self, Forwarder};
-use super::{DONE, SUBCOMMAND, lock_file, socket};
+use super::{DONE, SUBCOMMAND, lock_file, messages, socket};
 use crate::networks::{Settings, Store};
 use anyhow::Context;
 use isobench_microvm::system::close_inherited;
@@ -26,8 +26,10 @@ const SERVE: &str = "serve";
 /// The port of name servers.
 const PORT: u16 = 53;
 
-/// Connections at a time, and how long one may say nothing.
+/// Connections at a time, those of one network, so that none of them shuts the others out, and how long a question or an answer
+/// may take on one.
 const CONNECTIONS: usize = 64;
+const SHARE: usize = 16;
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The hidden subcommand: starts the server and ends, so that the server has no parent who would have to wait for it.
@@ -110,6 +112,7 @@ struct Site {
     zone: Arc<Zone>,
     udp: Arc<UdpSocket>,
     tcp: TcpListener,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Site {
@@ -121,7 +124,7 @@ impl Site {
         let tcp = TcpListener::bind(address).with_context(taken)?;
         tcp.set_nonblocking(true)?;
         let zone = Arc::new(Zone::new(directory, &settings)?);
-        Ok(Self { settings, zone, udp: Arc::new(udp), tcp })
+        Ok(Self { settings, zone, udp: Arc::new(udp), tcp, connections: Arc::default() })
     }
 }
 
@@ -212,14 +215,14 @@ impl Server {
     fn accept(&self, index: usize) {
         let Some(site) = self.sites.get(index) else { return };
         let Ok((stream, asker)) = site.tcp.accept() else { return };
-        let count = Counted::new(&self.connections);
-        if !site.zone.serves(asker.ip()) || count.number > CONNECTIONS {
+        let (all, share) = (Counted::new(&self.connections), Counted::new(&site.connections));
+        if !site.zone.serves(asker.ip()) || all.number > CONNECTIONS || share.number > SHARE {
             return;
         }
         let (zone, zones, resolvers) = (site.zone.clone(), self.zones(), self.resolvers());
         let _ = std::thread::Builder::new().name("connection".into()).spawn(move || {
-            let _count = count;
-            let _ = answer_connection(stream, asker.ip(), &zone, &zones, &resolvers);
+            let _counts = (all, share);
+            let _ = answer_connection(&stream, asker.ip(), &zone, &zones, &resolvers);
         });
     }
 
@@ -257,22 +260,20 @@ impl Server {
 }
 
 fn answer_connection(
-    mut stream: TcpStream,
+    stream: &TcpStream,
     asker: IpAddr,
     zone: &Zone,
     zones: &[Arc<Zone>],
     resolvers: &[SocketAddr],
 ) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.set_write_timeout(Some(SILENCE))?;
-    while let Some(question) = forward::receive(&mut stream)? {
+    while let Some(question) = messages::receive(stream, SILENCE)? {
         match zone.reply(&question, asker, zones, Way::Tcp) {
             Reply::Ignore => return Ok(()),
-            Reply::Answer(answer) => forward::send(&mut stream, &answer)?,
+            Reply::Answer(answer) => messages::send(stream, &answer, SILENCE)?,
             Reply::Forward(failure) => {
                 let answer = forward::ask_by_tcp(&question, resolvers);
-                forward::send(&mut stream, &answer.unwrap_or(failure))?;
+                messages::send(stream, &answer.unwrap_or(failure), SILENCE)?;
             }
         }
     }
