@@ -624,9 +624,15 @@ fn connecting() -> Outcome {
     check(taken.status.code() == Some(125), || format!("{taken:?}"))?;
 
     // Left: the one that it began with, and then the one that it joined.
+    let files = || lab.well(&["exec", "web", "cat", "/etc/hosts", "/etc/resolv.conf"]);
+    check(files()?.contains("nameserver 10.7.1.1"), || "it does not ask the first one".into())?;
     for (left, kept) in [("first", Some("second")), ("second", None)] {
         let output = network(&["disconnect", left, "web"])?;
         check(output.status.success(), || format!("{output:?}"))?;
+        // Whom it asks is in a network that it has.
+        let told = files()?;
+        check(told.contains("nameserver 10.7.2.1") == kept.is_some() && !told.contains("10.7.1."), || told.clone())?;
+        check(told.contains("10.7.2.9") == kept.is_some(), || told)?;
         check(!asks(left, "web")?, || format!("it is still in {left}"))?;
         if let Some(kept) = kept {
             check(asks(kept, "web")?, || format!("it has left {kept} too"))?;

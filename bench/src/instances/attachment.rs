@@ -25,7 +25,6 @@ pub(super) struct Attachment {
     tap: Option<TapEndpoint>,
     later: Vec<(NetworkPlace, Connection)>,
     places: Vec<NetworkPlace>,
-    resolver: Option<Ipv4Addr>,
     /// Whether it has a network namespace of its own, to which others can be connected.
     own: bool,
 }
@@ -48,7 +47,6 @@ impl Attachment {
                 let network = networks::Store::open(&home::state()?)?.network(network)?;
                 let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
                 membership.publish(&request.ports)?;
-                attachment.resolver = network.resolver();
                 attachment.places.push(place(&membership, inside::INTERFACE_NAME));
                 attachment.membership = Some(membership);
                 NetworkMode::Attached(endpoint)
@@ -65,7 +63,6 @@ impl Attachment {
         let (tap, mut endpoint, mut membership) = network.tap(&joining(request, name), Offload::Segmentation)?;
         endpoint.hold(&tap)?;
         membership.publish(&request.ports)?;
-        attachment.resolver = network.resolver();
         attachment.places.push(place(&membership, inside::INTERFACE_NAME));
         attachment.membership = Some(membership);
         attachment.tap = Some(endpoint);
@@ -97,8 +94,10 @@ impl Attachment {
         self.membership.iter().flat_map(|membership| membership.member().ports.clone()).collect()
     }
 
+    /// The name server of the first of its networks that has one.
     pub(super) fn resolver(&self) -> Option<Ipv4Addr> {
-        self.resolver
+        let first = self.membership.as_ref().and_then(|membership| membership.network().resolver());
+        first.or_else(|| self.later.iter().find_map(|(_, connection)| connection.resolver()))
     }
 
     /// Gives the running container whose first process is `first` a place in a further network.
@@ -126,7 +125,6 @@ impl Attachment {
         let interface = connection.interface().to_owned();
         let Some(membership) = connection.membership() else { return Ok(()) };
         let place = place(membership, &interface);
-        self.resolver = self.resolver.or(network.resolver());
         self.places.push(place.clone());
         self.later.push((place, connection));
         Ok(())

@@ -189,6 +189,11 @@ impl Connection {
         self.membership.as_mut()
     }
 
+    /// The name server that is asked there, if any is.
+    pub fn resolver(&self) -> Option<Ipv4Addr> {
+        self.membership.as_ref()?.network().resolver()
+    }
+
     /// Name of the link in the container, such as `eth1`.
     pub fn interface(&self) -> &str {
         &self.interface

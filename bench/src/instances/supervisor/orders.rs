@@ -41,8 +41,6 @@ impl Supervisor {
             Order::Connect { network, aliases, address } => {
                 let first = self.task.process.pid();
                 self.attachment.connect(&own_name()?, first, &network, &aliases, address)?;
-                // In place, so that what is mounted inside has it at once.
-                files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
                 self.note_networks()?;
             }
             Order::Disconnect { network } => {
@@ -60,6 +58,8 @@ impl Supervisor {
     }
 
     fn note_networks(&mut self) -> anyhow::Result<()> {
+        // In place, so that what is mounted inside has it at once.
+        files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
         self.state.places = self.attachment.places().to_vec();
         self.state.ports = self.attachment.ports();
         store::write(Path::new(STATE), &self.state)
