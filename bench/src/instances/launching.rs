@@ -1,14 +1,15 @@
 //! From what was asked for to a running container.
 
 use super::capabilities;
+use super::control_group;
 use super::files;
 use super::refuse;
-use super::request::{Execution, Limits, Network, Request};
+use super::request::{Execution, Network, Request};
 use super::rooted::{self, Account};
 use super::store::Store;
 use super::task::{Ends, Task};
 use anyhow::Context;
-use isobench_runtime::cgroup::{self, Cgroup, Cgroups};
+use isobench_runtime::cgroup::Cgroup;
 use isobench_runtime::network::EmptyNamespace;
 use isobench_runtime::root::{Mount, MountKind};
 use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Root, Specification, Step, join, launch};
@@ -45,7 +46,7 @@ impl Ahead {
             Network::Named(_) if rustix::process::geteuid().is_root() => Some(EmptyNamespace::create_and_stay()?),
             _ => None,
         };
-        Ok(Self { namespace, cgroup: make_cgroup(request)? })
+        Ok(Self { namespace, cgroup: control_group::make(request)? })
     }
 }
 
@@ -194,22 +195,6 @@ fn set(environment: &mut Vec<String>, variable: &str, replace: bool) {
         Some(other) if replace => variable.clone_into(other),
         Some(_) => {}
         None => environment.push(variable.to_owned()),
-    }
-}
-
-/// A control group of its own, where this host has any to give.
-pub(super) fn make_cgroup(request: &Request) -> anyhow::Result<Option<Arc<Cgroup>>> {
-    let Limits { memory, cpu, pids } = request.limits;
-    let limits = cgroup::Limits { memory, pids, cpu };
-    let name = request.control_group();
-    match Cgroups::discover().and_then(|cgroups| cgroups.create(&name, &limits)) {
-        Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
-        // An ordinary user may have none to give.
-        Err(_) if request.limits == Limits::default() => Ok(None),
-        Err(error) => refuse(format!(
-            "limits need control groups, of which this host has none to give: {error}: {} (`isobench doctor` tells more)",
-            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
-        )),
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) mod attach;
 mod attachment;
 pub(crate) mod capabilities;
 mod connection;
+mod control_group;
 mod execution;
 mod files;
 mod kind;

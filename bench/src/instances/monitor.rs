@@ -6,7 +6,7 @@ use super::machine::{self, Guest, Machine};
 use super::request::{Execution, Request};
 use super::rooted::{self, Account};
 use super::task::{Ends, Task};
-use super::{files, refuse};
+use super::{control_group, files, refuse};
 use crate::programs;
 use anyhow::Context;
 use isobench_microvm::control;
@@ -112,7 +112,7 @@ pub(super) fn launch_machine(
     // The one part of the jail that the monitor cannot enter by itself.
     specification.namespaces = Namespaces { pid: true, ..Namespaces::NONE };
     specification.kept = line.kept;
-    let cgroup = launching::make_cgroup(request)?;
+    let cgroup = control_group::make(request)?;
     let control_group = cgroup.as_ref().map(|cgroup| cgroup.describe());
     specification.cgroup = cgroup.clone();
     let ends = Ends::prepare(&mut specification, request.terminal.then_some(size), request.input)?;

@@ -2,9 +2,8 @@
 
 use super::request::Request;
 use super::state::{State, Status};
-use super::{Kind, attach, processes, refuse};
+use super::{Kind, attach, control_group, processes, refuse};
 use anyhow::{Context, bail};
-use isobench_runtime::cgroup::PARENT;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -228,7 +227,7 @@ impl Container {
             return refuse(format!("the {} is running: stop it, or remove it with --force", self.title()));
         };
         // A supervisor that was killed has left them, whether or not it came to write them down.
-        crate::testbed::cgroups::remove_named(&format!("{PARENT}/{}", self.request.control_group()))?;
+        control_group::clear(&self.request)?;
         remove_directory(&self.path)
     }
 }
