@@ -131,7 +131,6 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
     Ok(seccompiler::apply_filter(&program)?)
 }
 
-/// Allows a call by its second argument.
 /// Calls on a kind of descriptors (ioctl(2)): those whose number has its type in the second byte.
 fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
     argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(kind) << 8)
@@ -140,5 +139,6 @@ fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
 fn argument(comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
     let condition =
         SeccompCondition::new(1, SeccompCmpArgLen::Dword, comparison, value).map_err(seccompiler::Error::Backend)?;
+/// Allows a call by its second argument.
     SeccompRule::new(vec![condition]).map_err(seccompiler::Error::Backend)
 }

@@ -201,13 +201,13 @@ pub(crate) fn set_extended_state(
 
 /// Advises the kernel on a part of guest memory, [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html).
 pub(crate) fn advise(slice: &VolatileSlice<'_>, advice: i32) -> io::Result<()> {
-    // SAFETY: the range is a live mapping of ours, and neither advice that is used here (populate, no huge pages) changes
-    // what it holds.
+    // SAFETY: the range is a live mapping of ours, and no advice that is used here (populate, huge pages or none)
+    // changes what it holds.
     let result = unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), slice.len(), advice) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives the host back the pages of a part of guest memory, which then holds zeros,
+/// Gives the host back the pages of a part of guest memory, which then holds zeros, or, in a clone, what the snapshot's file has there:
 /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html) with `MADV_DONTNEED`.
 pub(crate) fn discard(slice: &VolatileSlice<'_>) -> io::Result<()> {
     // SAFETY: the range is a live mapping of ours that stays mapped. What it holds changes, as it may at any time: it is guest
