@@ -37,7 +37,7 @@ pub mod unikernel_process;
 pub mod vcpu;
 
 /// An error with its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -6,6 +6,7 @@ use crate::error::ArgumentError;
 use crate::guest::{Guest, not_waiting};
 use crate::open::Descriptors;
 use crate::values::FileName;
+use isobench_microvm::chain;
 use isobench_microvm::control::clients::{Clients, Received};
 use isobench_microvm::control::protocol::{self, Failure, FailureKind, Id, Request, VERSION};
 use isobench_microvm::control::{Control, Description, Starting, State, too_long};
@@ -52,7 +53,7 @@ fn start(
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     guest.set_control(Control::begun(clients, configuration, starting.clone()));
     guest.run(stages).inspect_err(|error| {
-        starting.answer(&Err(Failure::new(FailureKind::Failed, crate::chain(error.as_ref()))));
+        starting.answer(&Err(Failure::new(FailureKind::Failed, chain(error.as_ref()))));
     })
 }
 
@@ -74,7 +75,7 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>, created: &mut Option<(Gue
         Request::Create(configuration) => {
             *created = Some(
                 create(&configuration, descriptors)
-                    .map_err(|error| Failure::new(FailureKind::Arguments, crate::chain(&error)))?,
+                    .map_err(|error| Failure::new(FailureKind::Arguments, chain(&error)))?,
             );
             Ok(json!({}))
         }

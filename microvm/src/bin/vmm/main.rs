@@ -17,6 +17,7 @@ use configuration::{Configuration, Unikernel};
 use error::ArgumentError;
 use guest::Guest;
 use isobench_guest::contract::Task;
+use isobench_microvm::chain;
 use isobench_microvm::jail::Refused;
 use isobench_microvm::snapshot::take::{Afterwards, take};
 use isobench_microvm::system;
@@ -209,17 +210,6 @@ fn handed_in() -> Vec<u32> {
 /// Tells what of the jail can't be had.
 pub(crate) fn refused(refused: &Refused) {
     report(&format!("isobench-vmm: {}", chain(refused)));
-}
-
-/// An error with its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 fn report(text: &str) {
