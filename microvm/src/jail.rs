@@ -21,7 +21,7 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -166,7 +166,10 @@ fn drop_capabilities() -> io::Result<()> {
 
 fn limit_resources(largest_file: Option<u64>) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS)?;
+    // Whoever has no capabilities cannot have more than he was given.
+    let (_, given) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = MOST_DESCRIPTORS.min(given);
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
     if let Some(size) = largest_file {
         setrlimit(Resource::RLIMIT_FSIZE, size, size)?;
     }

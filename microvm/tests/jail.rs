@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let looked_at = kvm.clone().or_else(|| root.clone());
     let unshare = Command::new("unshare").arg("-V").output().is_err().then(|| "needs the program unshare".to_owned());
     let setpriv = Command::new("setpriv").arg("-V").output().is_err().then(|| "needs the program setpriv".to_owned());
-    let tests: [(&str, Test, Option<String>); 8] = [
+    let tests: [(&str, Test, Option<String>); 9] = [
         ("v17_a_forbidden_call_kills_the_process", a_forbidden_call_kills, None),
         ("v18_a_serving_monitor_is_jailed", a_serving_monitor_is_jailed, looked_at.clone().or_else(no_network)),
         ("v18_started_by_root_it_is_jailed", started_by_root_it_is_jailed, looked_at.clone()),
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             started_by_a_users_root_it_is_jailed,
             looked_at.clone().or(closed).or(unshare),
         ),
+        ("its_limits_are_no_more_than_its_launchers", its_limits_are_no_more_than_its_launchers, looked_at.clone()),
         ("it_ends_with_its_launcher", it_ends_with_its_launcher, looked_at.clone().or(setpriv)),
         ("a_tied_one_ends_with_its_launcher", a_tied_one_ends_with_its_launcher, looked_at),
         ("what_is_refused_is_told_once", what_is_refused_is_told_once, kvm.or(root)),
@@ -176,6 +177,24 @@ fn started_by_root_it_is_jailed() -> Result<(), Failed> {
     monitor.holds_only(&[&DESCRIPTORS[1..], &["/dev/null"]].concat())?;
     drop(leaked);
     Ok(())
+}
+
+/// Of open files it may have few; no larger files it has all the same.
+fn its_limits_are_no_more_than_its_launchers() -> Result<(), Failed> {
+    let script = "ulimit -n 512 && exec \"$0\" \"$@\"";
+    let mut child = idle(Command::new("sh").args(["-c", script, VMM]).stdin(Stdio::null()).stderr(Stdio::piped()))?;
+    let text = std::fs::read_to_string(format!("/proc/{}/limits", child.0.id()))?;
+    let limit = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    check(limit("Max open files") == ["512", "512"], &text)?;
+    let largest = limit("Max file size");
+    check(largest.len() == 2 && !largest.contains(&"unlimited".into()), &text)?;
+    let mut errors = child.0.stderr.take().ok_or("no pipe")?;
+    drop(child);
+    let told = std::io::read_to_string(&mut errors)?;
+    check(told.is_empty(), told)
 }
 
 fn started_by_a_user_it_is_jailed() -> Result<(), Failed> {
