@@ -264,6 +264,8 @@ pub(crate) fn map_constants(slice: &VolatileSlice<'_>, bytes: &'static [u8], pro
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Between two alarms of a deadline that has passed.
+const AGAIN: Duration = Duration::from_millis(10);
 /// Whether the deadline has passed.
 static EXPIRED: AtomicBool = AtomicBool::new(false);
 /// `kvm_run.immediate_exit` of the vCPU that the deadline ends, or null.
@@ -295,7 +297,8 @@ impl DeadlineGuard {
             libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut())
         };
         let timer = libc::itimerval {
-            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+            // One that comes when the vCPU is about to wait outside of `KVM_RUN` ends no wait: another comes.
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: AGAIN.as_micros() as i64 },
             // A zero would switch the timer off.
             it_value: libc::timeval {
                 tv_sec: deadline.as_secs().min(i64::MAX as u64) as i64,
@@ -322,6 +325,10 @@ impl Drop for DeadlineGuard {
         IMMEDIATE_EXIT.store(std::ptr::null_mut(), Ordering::SeqCst);
     }
 }
+
+/// Held by a test that sets a deadline or is ended by one: there is one a process.
+#[cfg(test)]
+pub(crate) static ONE_DEADLINE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// What takes a thread out of its vCPU's `KVM_RUN`.
 #[derive(Debug)]
@@ -392,4 +399,29 @@ pub(crate) fn internal_error(run: &kvm_bindings::kvm_run) -> (u32, Vec<u64>) {
     let internal = unsafe { run.__bindgen_anon_1.internal };
     let count = (internal.ndata as usize).min(internal.data.len());
     (internal.suberror, internal.data[..count].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU8;
+    use std::time::Instant;
+
+    #[test]
+    fn an_alarm_that_has_ended_nothing_comes_again() {
+        let _one = ONE_DEADLINE.lock().unwrap();
+        let flag = AtomicU8::new(0);
+        // SAFETY: the byte outlives the guard, and the reference the call.
+        let _guard = DeadlineGuard::start(Duration::from_millis(1), unsafe { &mut *flag.as_ptr() }).unwrap();
+        for _ in 0..3 {
+            let began = Instant::now();
+            while flag.load(Ordering::SeqCst) == 0 {
+                assert!(began.elapsed() < Duration::from_secs(10), "no alarm comes");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(DeadlineGuard::expired());
+            flag.store(0, Ordering::SeqCst);
+        }
+        EXPIRED.store(false, Ordering::SeqCst);
+    }
 }
