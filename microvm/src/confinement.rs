@@ -84,7 +84,10 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         Role::Vcpu | Role::VcpuAndNetwork => {
             // Calls on the descriptors of KVM and of vhost, and the one call on a tap that a card makes when its driver is ready.
             let offload = argument(SeccompCmpOp::Eq, system::SET_TAP_OFFLOAD)?;
-            rules.insert(libc::SYS_ioctl, vec![calls_of(KVMIO)?, calls_of(VHOST)?, offload]);
+            // A session's terminal is again what it was when the guest has ended.
+            let terminal = [libc::TCSETS2, libc::TCSETS].map(|call| argument(SeccompCmpOp::Eq, call));
+            let calls = [calls_of(KVMIO), calls_of(VHOST), Ok(offload)].into_iter().chain(terminal);
+            rules.insert(libc::SYS_ioctl, calls.collect::<Result<_, _>>()?);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
             if role == Role::VcpuAndNetwork {
@@ -136,9 +139,9 @@ fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
     argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(kind) << 8)
 }
 
+/// Allows a call by its second argument.
 fn argument(comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
     let condition =
         SeccompCondition::new(1, SeccompCmpArgLen::Dword, comparison, value).map_err(seccompiler::Error::Backend)?;
-/// Allows a call by its second argument.
     SeccompRule::new(vec![condition]).map_err(seccompiler::Error::Backend)
 }

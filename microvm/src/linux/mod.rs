@@ -50,6 +50,7 @@ use modules::Modules;
 use operation::{Assembled, operate};
 use serde::{Deserialize, Serialize};
 use session::Session;
+use session::terminal::RawTerminal;
 use std::fmt::{Debug, Write as _};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -177,6 +178,7 @@ pub fn run(
         // A disk may be of any size.
         jail.enter(None);
     }
+    let _terminal = if config.session { Some(RawTerminal::begin().map_err(LinuxError::Devices)?) } else { None };
     // Each thread from here on has this one's signals.
     let session = if config.session { Some(Session::begin(config.exec.take())?) } else { None };
     // 3. vCPU

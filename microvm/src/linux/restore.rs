@@ -4,6 +4,7 @@ use super::console::{Console, Shared, Transcript};
 use super::equipment::{self, Wanted};
 use super::operation::{Assembled, operate};
 use super::session::Session;
+use super::session::terminal::RawTerminal;
 use super::{
     Ending, LEAST_MEMORY, LinuxError, MOST_MEMORY, Network, boot_parameters, create_interrupt_controllers,
     interrupt_line, layout, multiprocessor, ports, regions,
@@ -82,6 +83,7 @@ pub fn restore(
     if let Some(jail) = &restoration.operation.jail {
         jail.enter(None);
     }
+    let _terminal = if guest.session { Some(RawTerminal::begin().map_err(LinuxError::Devices)?) } else { None };
     let session = if guest.session { Some(Session::begin_held(restoration.exec)?) } else { None };
     // 3. vCPU
     let mut vcpus = Vec::with_capacity(state.processors.len());

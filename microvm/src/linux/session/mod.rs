@@ -9,6 +9,7 @@ mod carrier;
 mod connection;
 pub mod program;
 mod streams;
+pub(super) mod terminal;
 
 use super::LinuxError;
 use crate::confinement::{self, Role};
@@ -19,7 +20,7 @@ use crate::system;
 use isobench_workload::guest::{Decoder, FIRST, Kind, encode};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::termios::{OptionalActions, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{isatty, tcgetwinsize};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{self, Sender};
@@ -188,12 +189,6 @@ impl Typed {
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let terminal = isatty(io::stdin());
-        if terminal {
-            // What is typed is for the guest's terminal, which does with it what terminals do.
-            let mut settings = tcgetattr(io::stdin())?;
-            settings.make_raw();
-            tcsetattr(io::stdin(), OptionalActions::Now, &settings)?;
-        }
         Ok(Self { signals, terminal, open: true })
     }
 

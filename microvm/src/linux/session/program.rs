@@ -1,6 +1,7 @@
 //! The other end of a connection to a session's socket: this process's standard streams, terminal and signals become those of a
 //! further program in the guest, and its exit status is the program's.
 
+use super::terminal::RawTerminal;
 use super::{Typed, write};
 use isobench_workload::guest::{Decoder, FIRST, GuestCommand, Kind, LONGEST, Malformed, WINDOW, encode};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -46,6 +47,7 @@ pub fn run(socket: UnixStream, command: &GuestCommand) -> Result<u8, ProgramErro
     if text.len() > LONGEST {
         return Err(ProgramError::TooLong { length: text.len() });
     }
+    let _terminal = RawTerminal::begin().map_err(ProgramError::Prepare)?;
     let typed = Typed::begin().map_err(ProgramError::Prepare)?;
     socket.set_nonblocking(true).map_err(ProgramError::Talk)?;
     let mut outgoing = Vec::new();
