@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         ("options_are_printed_as_a_configuration", options_are_printed_as_a_configuration),
         ("before_the_start_the_socket_answers_everybody", before_the_start_the_socket_answers_everybody),
     ];
-    let booted: [(&str, Test); 7] = [
+    let booted: [(&str, Test); 8] = [
         ("a_guest_is_started_by_a_file", a_guest_is_started_by_a_file),
         ("a_guest_is_started_by_the_standard_input", a_guest_is_started_by_the_standard_input),
         ("the_example_of_the_documentation_runs", the_example_of_the_documentation_runs),
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ("a_start_that_fails_is_told_to_its_client", a_start_that_fails_is_told_to_its_client),
         ("two_clients_look_after_one_guest", two_clients_look_after_one_guest),
         ("a_paused_guest_is_saved_and_stays_paused", a_paused_guest_is_saved_and_stays_paused),
+        ("a_guest_paused_by_another_stays_so", a_guest_paused_by_another_stays_so),
     ];
     let networked: [(&str, Test); 1] =
         [("a_guest_serves_on_a_tap_that_came_with_its_configuration", a_guest_serves_on_a_tap_that_came)];
@@ -408,6 +409,30 @@ fn a_paused_guest_is_saved_and_stays_paused() -> Result<(), Failed> {
     clone.ready()?;
     client.does("stop", json!({}))?;
     check(clone.ended()?.0 == Some(143), "another exit code")
+}
+
+/// Whoever asks for a snapshot of it and goes does not let it go on.
+fn a_guest_paused_by_another_stays_so() -> Result<(), Failed> {
+    let mut monitor = Monitor::start()?;
+    let mut client = monitor.client()?;
+    client.does("create", json!({"unikernel": {"workload": "idle", "deadline": 300}}))?;
+    client.does("start", json!({}))?;
+    monitor.ready()?;
+    client.does("pause", json!({}))?;
+    let [memory, state] = [tempfile::tempfile()?, tempfile::tempfile()?];
+    let gone = UnixStream::connect(monitor.socket())?;
+    let line = json!({"version": 1, "request": "snapshot", "arguments": {"stay": true}});
+    send_with(&gone, &format!("{line}\n"), &[memory.as_fd(), state.as_fd()])?;
+    drop(gone);
+    let began = Instant::now();
+    while state.metadata()?.len() == 0 {
+        check(began.elapsed() < PATIENCE, "no state is saved")?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let described = client.does("describe", json!({}))?;
+    check(described["state"] == "paused", described.to_string())?;
+    client.does("stop", json!({}))?;
+    check(monitor.ended()?.0 == Some(143), "another exit code")
 }
 
 /// Sends a line with descriptors.

@@ -132,13 +132,14 @@ fn serve(mut clients: Clients, stop: &EventFd, running: &mut Running) {
         };
         let stays = request == Ok(Request::Snapshot { stay: true });
         let ends = request == Ok(Request::Stop);
+        let paused = running.asked.keeper.as_ref().is_some_and(|keeper| keeper.crew.is_paused());
         let answer = request.and_then(|request| running.answer(request, received.descriptors));
         let told = clients.answer(received.client, &protocol::answer_line(&id, &answer));
         if let (Ok(_), Some(keeper)) = (&answer, &running.asked.keeper) {
             if ends {
                 keeper.crew.stop();
-            } else if stays && !told {
-                // Whoever was to end a machine that stays paused is gone.
+            } else if stays && !told && !paused {
+                // Whoever was to end a machine that this has paused is gone.
                 keeper.resume();
             }
         }
