@@ -29,6 +29,7 @@ pub mod machine;
 pub mod memory;
 pub mod operation;
 pub mod outcome;
+pub mod output;
 pub mod sandbox;
 pub mod snapshot;
 pub mod system;

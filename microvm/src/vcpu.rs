@@ -6,7 +6,7 @@ use crate::snapshot::processor::{self, ProcessorState, VmState};
 use crate::system::{self, DeadlineGuard, Kick};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl VcpuError {
 /// The vCPUs of one guest, each on a thread of its own: when one comes to its end, so do all.
 #[derive(Debug, Default)]
 pub struct Crew {
-    over: AtomicBool,
+    over: Arc<AtomicBool>,
     members: Mutex<Vec<Kick>>,
     /// How many have ever been members.
     joined: AtomicUsize,
@@ -178,7 +178,7 @@ impl Crew {
     }
 
     /// Where the calling member's processor waits while the crew is paused.
-    fn park(&self, vcpu: &mut VcpuFd, number: u8) {
+    fn park(&self, vcpu: &VcpuFd, number: u8) {
         let Some(pause) = &self.pause else { return };
         let mut parked = pause.parked();
         parked.arrived += 1;
@@ -200,8 +200,6 @@ impl Crew {
             parked = pause.changed.wait(parked).unwrap_or_else(PoisonError::into_inner);
         }
         parked.arrived -= 1;
-        // From here on a kick counts again.
-        vcpu.get_kvm_run().immediate_exit = 0;
     }
 
     /// Whether it was told to pause and not to go on.
@@ -229,6 +227,11 @@ impl Crew {
             drop(waited.unwrap_or_else(PoisonError::into_inner));
             self.dismiss();
         }
+    }
+
+    /// What becomes true when it is dismissed.
+    pub fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.over)
     }
 
     fn is_over(&self) -> bool {
@@ -334,8 +337,14 @@ impl Vcpu {
                 }
                 Err(error) => return Err(VcpuError::system("run")(error)),
             };
-            if interrupted && crew.is_paused() {
-                crew.park(&mut self.fd, self.number);
+            if interrupted {
+                // Whoever sets it from here on has said why before, and that is looked at below; it may have come too late for a pause that
+                // was given up.
+                self.fd.get_kvm_run().immediate_exit = 0;
+                fence(Ordering::SeqCst);
+                if crew.is_paused() {
+                    crew.park(&self.fd, self.number);
+                }
             }
             match reaction {
                 Reaction::Continue if crew.is_over() => return Ok(Stop::Dismissed),

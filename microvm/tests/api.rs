@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice, PipeReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         ("options_are_printed_as_a_configuration", options_are_printed_as_a_configuration),
         ("before_the_start_the_socket_answers_everybody", before_the_start_the_socket_answers_everybody),
     ];
-    let booted: [(&str, Test); 8] = [
+    let booted: [(&str, Test); 10] = [
         ("a_guest_is_started_by_a_file", a_guest_is_started_by_a_file),
         ("a_guest_is_started_by_the_standard_input", a_guest_is_started_by_the_standard_input),
         ("the_example_of_the_documentation_runs", the_example_of_the_documentation_runs),
@@ -50,6 +50,8 @@ fn main() -> ExitCode {
         ("two_clients_look_after_one_guest", two_clients_look_after_one_guest),
         ("a_paused_guest_is_saved_and_stays_paused", a_paused_guest_is_saved_and_stays_paused),
         ("a_guest_paused_by_another_stays_so", a_guest_paused_by_another_stays_so),
+        ("a_guest_ends_whose_output_nobody_reads", a_guest_ends_whose_output_nobody_reads),
+        ("a_guest_goes_on_that_was_not_to_be_paused", a_guest_goes_on_that_was_not_to_be_paused),
     ];
     let networked: [(&str, Test); 1] =
         [("a_guest_serves_on_a_tap_that_came_with_its_configuration", a_guest_serves_on_a_tap_that_came)];
@@ -433,6 +435,79 @@ fn a_guest_paused_by_another_stays_so() -> Result<(), Failed> {
     check(described["state"] == "paused", described.to_string())?;
     client.does("stop", json!({}))?;
     check(monitor.ended()?.0 == Some(143), "another exit code")
+}
+
+/// A monitor whose standard output is a pipe that is full, and the pipe's other end.
+struct Unread {
+    process: Child,
+    reader: PipeReader,
+    directory: tempfile::TempDir,
+}
+
+impl Unread {
+    fn start(options: &[&str]) -> Result<Self, Failed> {
+        let directory = tempfile::tempdir()?;
+        let (reader, mut writer) = std::io::pipe()?;
+        let room = rustix::pipe::fcntl_setpipe_size(&writer, 4096)?;
+        writer.write_all(&vec![b'\n'; room])?;
+        let mut command = Command::new(VMM);
+        command.arg("unikernel").args(options).arg("--control").arg(directory.path().join("control"));
+        let process = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null()).spawn()?;
+        let monitor = Self { process, reader, directory };
+        let began = Instant::now();
+        while control::describe(&monitor.socket()).is_err() {
+            check(began.elapsed() < PATIENCE, "there is no socket")?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The guest comes to its ready line, for which there is no room.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(monitor)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("control")
+    }
+
+    fn ends_with(&mut self, code: i32) -> Result<(), Failed> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return check(status.code() == Some(code), format!("{status} instead of {code}"));
+            }
+            check(began.elapsed() < PATIENCE, "the monitor does not end")?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn a_guest_ends_whose_output_nobody_reads() -> Result<(), Failed> {
+    let mut stopped = Unread::start(&["--workload", "idle", "--deadline", "300"])?;
+    control::stop(&stopped.socket())?;
+    stopped.ends_with(143)?;
+    Unread::start(&["--workload", "idle", "--deadline", "1"])?.ends_with(124)
+}
+
+/// One whose processor comes too late for a pause that was given up.
+fn a_guest_goes_on_that_was_not_to_be_paused() -> Result<(), Failed> {
+    let mut monitor = Unread::start(&["--workload", "exit", "--deadline", "300"])?;
+    let refused = control::pause(&monitor.socket());
+    let late = matches!(&refused, Err(ControlError::Refused { why, .. }) if why.message.contains("do not stop"));
+    check(late, format!("{refused:?}"))?;
+    let mut line = String::new();
+    let mut output = BufReader::new(&monitor.reader);
+    while line.trim().is_empty() {
+        line.clear();
+        check(output.read_line(&mut line)? > 0, "there is no ready line")?;
+    }
+    check(announcement::parse(&line).is_some(), format!("no ready line but `{line}`"))?;
+    monitor.ends_with(0)
 }
 
 /// Sends a line with descriptors.

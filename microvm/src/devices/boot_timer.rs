@@ -2,22 +2,30 @@
 //! is read out of a log (after Firecracker's `boot_timer.rs`).
 
 use crate::bus::{Device, Reaction};
+use crate::output::Lines;
 use isobench_guest::contract::Milestone;
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::fmt::Debug;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The boot timer. The ready line goes to `output` when the guest says that it listens.
 #[derive(Debug)]
 pub struct BootTimer<W> {
     stages: Stages,
-    output: W,
+    output: Lines<W>,
 }
 
 impl<W: Write + Debug> BootTimer<W> {
     /// A timer with the monitor's own stamps.
     pub fn new(stages: Stages, output: W) -> Self {
-        Self { stages, output }
+        Self { stages, output: Lines::new(output) }
+    }
+
+    /// Has the line given up that nobody reads once this is true.
+    pub fn end_with(&mut self, over: Arc<AtomicBool>) {
+        self.output.end_with(over);
     }
 }
 
@@ -39,9 +47,7 @@ impl<W: Write + Debug + Send> Device for BootTimer<W> {
         if self.stages.at(stage).is_none() {
             self.stages.stamp(stage, now);
             if milestone == Milestone::Ready {
-                // Who started us may have closed the pipe; the guest serves all the same.
-                let _ = self.output.write_all(announcement::format(&self.stages).as_bytes());
-                let _ = self.output.flush();
+                self.output.say(&announcement::format(&self.stages));
                 // Whoever has waited for that goes first: woken by this thread, it often waits for this thread's processor, on which the guest
                 // would look for frames that nobody can send yet.
                 std::thread::yield_now();
@@ -64,7 +70,7 @@ mod tests {
         timer.write(0, &[Milestone::Ready as u8]);
         timer.write(0, &[Milestone::Ready as u8]);
         timer.write(0, &[99]);
-        let line = String::from_utf8(timer.output).unwrap();
+        let line = String::from_utf8(timer.output.output).unwrap();
         assert_eq!(line.lines().count(), 1);
         let stages = announcement::parse(&line).unwrap();
         assert_eq!(stages.at(Stage::VmmEntered), Some(1));

@@ -2,6 +2,7 @@
 //! the kernel's messages are kept for the case that the boot goes wrong.
 
 use crate::bus::{Device, Reaction};
+use crate::output::Lines;
 use crate::snapshot::devices::{DeviceState, StateError};
 use isobench_workload::guest::{AWAITS, BECAME};
 use isobench_workload::{Stage, Stages, announcement, clock};
@@ -25,7 +26,7 @@ const LOG_LINES: usize = 60;
 #[derive(Debug)]
 pub struct Transcript<W> {
     stages: Stages,
-    output: W,
+    output: Lines<W>,
     line: Vec<u8>,
     line_began: u64,
     status: Option<u8>,
@@ -38,7 +39,13 @@ impl<W: Write> Transcript<W> {
     /// Nothing yet; the agent's lines go to `output`.
     pub fn new(stages: Stages, output: W) -> Self {
         let (line, log, awaits) = (Vec::new(), VecDeque::new(), Arc::default());
+        let output = Lines::new(output);
         Self { stages, output, line, line_began: 0, status: None, log, awaits }
+    }
+
+    /// Has lines given up that nobody reads once this is true.
+    pub fn end_with(&mut self, over: Arc<AtomicBool>) {
+        self.output.end_with(over);
     }
 
     /// Whether the agent has said that it can be told that it is another guest's.
@@ -87,7 +94,7 @@ impl<W: Write> Transcript<W> {
         } else if let Some(status) = line.strip_prefix(LEAVE) {
             self.status = status.parse().ok().or(self.status);
         } else if line.starts_with('{') {
-            self.say(&format!("{line}\n"));
+            self.output.say(&format!("{line}\n"));
         } else {
             if self.log.len() == LOG_LINES {
                 self.log.pop_front();
@@ -118,13 +125,7 @@ impl<W: Write> Transcript<W> {
             }
         }
         let line = announcement::format(&self.stages);
-        self.say(&line);
-    }
-
-    fn say(&mut self, line: &str) {
-        // Who started us may have closed the pipe; the guest runs all the same.
-        let _ = self.output.write_all(line.as_bytes());
-        let _ = self.output.flush();
+        self.output.say(&line);
     }
 }
 
@@ -248,7 +249,7 @@ mod tests {
         transcript.stamp(Stage::GuestEntered);
         let before = clock::now();
         feed(&mut transcript, "[    0.1] kernel\r\nisobench: ready agent-entered=1000 listening=1400\r\n");
-        let line = String::from_utf8(transcript.output.clone()).unwrap();
+        let line = String::from_utf8(transcript.output.output.clone()).unwrap();
         let stages = announcement::parse(&line).unwrap();
         assert_eq!(stages.at(Stage::VmmReady), Some(5));
         let listening = stages.at(Stage::Listening).unwrap();
@@ -263,7 +264,7 @@ mod tests {
         transcript.stamp(Stage::GuestEntered);
         let entered = transcript.stages.at(Stage::GuestEntered).unwrap();
         feed(&mut transcript, "isobench: ready agent-entered=0 started=7 listening=18446744073709551615\n");
-        let stages = announcement::parse(std::str::from_utf8(&transcript.output).unwrap()).unwrap();
+        let stages = announcement::parse(std::str::from_utf8(&transcript.output.output).unwrap()).unwrap();
         assert_eq!(stages.at(Stage::AgentEntered), Some(entered));
         assert_eq!(stages.at(Stage::Started), None);
     }
@@ -273,9 +274,9 @@ mod tests {
         let mut transcript = transcript();
         transcript.stamp(Stage::GuestEntered);
         feed(&mut transcript, "became much\r\n");
-        assert!(transcript.output.is_empty() && !transcript.awaits().load(Ordering::SeqCst));
+        assert!(transcript.output.output.is_empty() && !transcript.awaits().load(Ordering::SeqCst));
         feed(&mut transcript, "became 1\r\n");
-        let stages = announcement::parse(std::str::from_utf8(&transcript.output).unwrap()).unwrap();
+        let stages = announcement::parse(std::str::from_utf8(&transcript.output.output).unwrap()).unwrap();
         let (entered, listening) = (stages.at(Stage::AgentEntered).unwrap(), stages.at(Stage::Listening).unwrap());
         assert!(listening - entered <= 1000 && entered >= stages.at(Stage::GuestEntered).unwrap());
         assert!(transcript.awaits().load(Ordering::SeqCst));
@@ -285,7 +286,7 @@ mod tests {
     fn results_pass_and_leave_is_taken() {
         let mut transcript = transcript();
         feed(&mut transcript, "{\"bytes\":1}\r\nisobench: exit 3\r\n");
-        assert_eq!(transcript.output, b"{\"bytes\":1}\n");
+        assert_eq!(transcript.output.output, b"{\"bytes\":1}\n");
         assert_eq!(transcript.status(), Some(3));
     }
 

@@ -10,6 +10,7 @@ use isobench_microvm::jail::{self, Jail, NetworkNamespace};
 use isobench_microvm::linux::{self, Ending, Network};
 use isobench_microvm::operation::Operation;
 use isobench_microvm::outcome::Outcome;
+use isobench_microvm::output::StandardOutput;
 use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use isobench_microvm::snapshot::{GuestKind, MachineState};
 use isobench_microvm::unikernel;
@@ -64,16 +65,16 @@ impl Guest {
     /// Runs it to its end.
     pub(crate) fn run(self, stages: Stages) -> Result<ExitCode, Box<dyn std::error::Error>> {
         match self {
-            Self::Unikernel(config) => Ok(ending(&unikernel::run(*config, stages, io::stdout())?, false)),
+            Self::Unikernel(config) => Ok(ending(&unikernel::run(*config, stages, StandardOutput)?, false)),
             Self::RestoredUnikernel(restoration) => {
-                Ok(ending(&unikernel::restore(*restoration, stages, io::stdout())?, false))
+                Ok(ending(&unikernel::restore(*restoration, stages, StandardOutput)?, false))
             }
             Self::Linux(config) if config.session => Ok(told(linux::run(*config, stages, io::sink())?, true)),
-            Self::Linux(config) => Ok(told(linux::run(*config, stages, io::stdout())?, false)),
+            Self::Linux(config) => Ok(told(linux::run(*config, stages, StandardOutput)?, false)),
             Self::RestoredLinux(restoration) if restoration.state.guest.session => {
                 Ok(told(linux::restore(*restoration, stages, io::sink())?, true))
             }
-            Self::RestoredLinux(restoration) => Ok(told(linux::restore(*restoration, stages, io::stdout())?, false)),
+            Self::RestoredLinux(restoration) => Ok(told(linux::restore(*restoration, stages, StandardOutput)?, false)),
         }
     }
 }
