@@ -32,8 +32,8 @@ impl Suite {
     }
 }
 
-/// Blocks of the full suite at least: fewer carry no interval.
-const FEWEST: u32 = 6;
+/// Blocks of the full suite at least: fewer carry no interval, and fewer than seven decide nothing in a family of four figures.
+const FEWEST: u32 = 7;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -162,8 +162,8 @@ fn quick_blocks(experiment: &Experiment, kind: &Kind) -> Option<u32> {
         ("runc" | "crun" | "bubblewrap", "lifecycle") => Some(0),
         ("runc" | "crun" | "bubblewrap", "memory") => Some(1),
         ("vm-unikernel-none" | "runc" | "crun" | "bubblewrap", "startup") => Some(10),
-        // Its first launch takes the snapshot.
-        ("vm-unikernel-restored" | "vm-linux-restored", "startup") => Some(6),
+        // Its first launch takes the snapshot. Seven decide within the family of `vm.start`.
+        ("vm-unikernel-restored" | "vm-linux-restored", "startup") => Some(7),
         // They stand beside others, and decide no claim.
         ("container-bridge-polling" | "vm-unikernel-sleeping", "latency") => Some(6),
         // It boots for a second, and decides no claim.
@@ -292,13 +292,89 @@ mod tests {
         assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
         assert!(!quick["startup"].contains_key("container-bridge"));
         assert_eq!((quick["startup"]["qemu-microvm"], quick["startup"]["qemu-q35"]), (6, 0));
-        assert_eq!(quick["startup"]["vm-unikernel-restored"], 6);
+        assert_eq!(quick["startup"]["vm-unikernel-restored"], 7);
         let full = blocks(&Request { suite: Suite::Full, ..Request::default() });
         assert_eq!(full, [("startup".to_owned(), [("qemu-distribution".to_owned(), FEWEST)].into())].into());
         assert!(blocks(&Request { sandboxes: names(&["docker-custom"]), ..Request::default() }).is_empty());
         let asked = blocks(&Request { blocks: Some(9), ..Request::default() });
         assert_eq!(asked["startup"], [("qemu-distribution".to_owned(), 0)].into());
         assert!(blocks(&Request { suite: Suite::Full, blocks: Some(9), ..Request::default() }).is_empty());
+    }
+
+    /// How many blocks of a sandbox a plan has in an experiment.
+    fn blocks_of(plan: &Plan, experiment: &str, sandbox: &str) -> u32 {
+        let fewer = plan.sandbox_blocks.get(experiment).and_then(|sandboxes| sandboxes.get(sandbox));
+        fewer.or_else(|| plan.blocks.get(experiment)).copied().unwrap_or(0)
+    }
+
+    /// The figures of each family of claims that a plan decides on a machine with KVM in hardware, or in software: what each is, and
+    /// the blocks it has. A figure that stands in several claims is there once.
+    fn families(plan: &Plan, hardware: bool) -> BTreeMap<&'static str, BTreeMap<String, u32>> {
+        use isobench_reports::claims::{Limit, Rule, claims};
+        let mut families: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
+        let here = claims().iter().filter(|claim| if hardware { &claim.emulated } else { &claim.hardware }.is_empty());
+        for claim in here {
+            let least = |sandboxes: &[&str], metric: &str| {
+                let of_one = |sandbox: &&str| {
+                    let record = SandboxRecord {
+                        name: (*sandbox).to_owned(),
+                        family: Kind::named(sandbox).unwrap().family,
+                        version: None,
+                        unavailable: None,
+                        emulation: None,
+                        gaps: BTreeMap::new(),
+                    };
+                    let applies = |name: &str| {
+                        experiments::named(name)
+                            .is_some_and(|known| known.metrics.contains(&metric) && known.applies(&record))
+                    };
+                    let of_each = claim.experiments.iter().filter(|name| applies(name));
+                    of_each.map(|experiment| blocks_of(plan, experiment, sandbox)).min().unwrap_or(0)
+                };
+                sandboxes.iter().map(of_one).min().unwrap_or(0)
+            };
+            let mut figures = Vec::new();
+            for rule in &claim.rules {
+                match rule {
+                    Rule::Facts { .. } => {}
+                    Rule::Ratio { subjects, measures, expect, margin }
+                    | Rule::SlopeRatio { subjects, measures, expect, margin } => {
+                        for subject in subjects {
+                            let against = subject.against.as_deref().unwrap_or(&subject.sandbox);
+                            figures.extend(measures.iter().map(|measure| {
+                                let name = format!("{} {against} {measure:?} {expect:?} {margin}", subject.sandbox);
+                                (name, least(&[&subject.sandbox, against], &measure.metric))
+                            }));
+                        }
+                    }
+                    Rule::Threshold { limits } => {
+                        let figure = |limit: &Limit| (format!("{limit:?}"), least(&[&limit.sandbox], &limit.metric));
+                        figures.extend(limits.iter().map(figure));
+                    }
+                }
+            }
+            families.entry(&claim.family).or_default().extend(figures.into_iter().filter(|(_, blocks)| *blocks > 0));
+        }
+        families
+    }
+
+    #[test]
+    fn a_family_has_blocks_enough_to_be_decided() {
+        for suite in [Suite::Quick, Suite::Full] {
+            let plan = Request { suite, ..Request::default() }.plan(Vec::new());
+            for (family, figures) in [true, false].iter().flat_map(|hardware| families(&plan, *hardware)) {
+                for (figure, blocks) in &figures {
+                    // The least that the signed-rank test gives, times what Holm's method may multiply it by.
+                    let least = 0.5_f64.powi(*blocks as i32) * figures.len() as f64;
+                    assert!(
+                        least < 0.05,
+                        "{} {family}: {blocks} blocks, {} figures: {figure}",
+                        suite.name(),
+                        figures.len()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use isobench_workload::{Family, Instance, Sandbox, Stage, Stages, Workload, cloc
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "lifecycle",
     text: "creates, starts, stops and deletes one instance, then 2, 4 and 8 at once",
-    quick_blocks: 6,
+    quick_blocks: 7,
     takes_program: false,
     metrics: &[CREATION, DELETION, STEP, RATE],
     points,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "reservation",
     text: "reads what an instance holds of the host's memory when it has started, another one when it has used most of its own, and a third when it has freed that and, of a Linux guest, when a balloon has taken it",
-    quick_blocks: 6,
+    quick_blocks: 7,
     takes_program: false,
     metrics: &[MEMORY, TAKEN, GIVEN_BACK],
     points,

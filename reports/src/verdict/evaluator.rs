@@ -145,9 +145,19 @@ fn adjust(cases: &mut [Case]) {
         families.entry(&case.claim.family).or_default().extend(&mut case.figures);
     }
     for figures in families.values_mut() {
+        // A figure that stands in several claims is one test. Of each test: the place of its first figure.
+        let mut tests: Vec<usize> = Vec::new();
+        let mut test_of = Vec::new();
+        for (place, figure) in figures.iter().enumerate() {
+            let known = tests.iter().position(|&first| figures[first].is_same_test(figure));
+            test_of.push(known.unwrap_or(tests.len()));
+            if known.is_none() {
+                tests.push(place);
+            }
+        }
         for side in [Draft::confirm, Draft::refute] {
-            let adjusted = holm(&figures.iter_mut().map(|figure| *side(figure)).collect::<Vec<f64>>());
-            figures.iter_mut().zip(adjusted).for_each(|(figure, probability)| *side(figure) = probability);
+            let adjusted = holm(&tests.iter().map(|&first| *side(figures[first])).collect::<Vec<f64>>());
+            figures.iter_mut().zip(&test_of).for_each(|(figure, &test)| *side(figure) = adjusted[test]);
         }
     }
 }

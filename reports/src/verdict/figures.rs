@@ -32,6 +32,11 @@ impl Draft {
         &mut self.refute
     }
 
+    /// Whether this is the same figure with the same expectation, as two claims may look at one.
+    pub(super) fn is_same_test(&self, other: &Self) -> bool {
+        self.figure == other.figure
+    }
+
     /// The figure with its answer: its whole interval on one side, and a probability that is small after adjustment.
     pub(super) fn decide(self) -> Figure {
         let small = |probability: f64| probability < 1.0 - LEVEL;
