@@ -16,6 +16,7 @@ mod memory;
 mod names;
 mod network;
 mod overhead;
+mod patience;
 mod publishing;
 mod reservation;
 mod separation;
@@ -40,6 +41,7 @@ use isobench_reports::record::{Outcome, SandboxRecord, Value};
 use isobench_runtime::network::Namespace;
 use isobench_workload::{Instance, Sandbox, Workload};
 pub(crate) use overhead::Calibration;
+pub(crate) use patience::Patience;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -164,6 +166,7 @@ pub(crate) struct Ground {
     pub(crate) affinity: Option<Affinity>,
     /// How much work [`overhead`] orders, once that was found out.
     pub(crate) calibration: Option<Calibration>,
+    pub(crate) patience: Patience,
 }
 
 /// Where a helper of an experiment runs: a load generator, or a server to connect to.

@@ -22,13 +22,6 @@ const GONE: &str = "start.gone";
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, cell, sheet } = scene;
-    // A machine whose processor is emulated boots for seconds, on a busy host for many.
-    let patience = match kind.is_qemu() {
-        true if kind.is_distribution() => 24,
-        true => 12,
-        false => 1,
-    };
-    let deadline = ground.settings.deadline * patience;
     let workload = match &cell.program {
         Some(program) => Workload::Program { arguments: program.clone() },
         None if kind.network == Network::None => Workload::Idle,
@@ -36,9 +29,9 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     };
     let mut instance = sandbox.launch(&workload)?;
     let first_line = match workload {
-        Workload::Program { .. } => Some(first_line_or_end(&mut instance, deadline)?),
+        Workload::Program { .. } => Some(first_line_or_end(&mut instance, ground.patience.deadline(kind))?),
         _ => {
-            instance.await_ready(deadline)?;
+            ground.patience.await_ready(kind, &mut instance)?;
             None
         }
     };

@@ -14,7 +14,7 @@ use super::{
     network::{HostNetwork, OwnNetworks},
 };
 use crate::cell::{Cell, Measured};
-use crate::experiments::{self, Ground};
+use crate::experiments::{self, Ground, Patience};
 use crate::programs::Program;
 use crate::sandboxes::{self, Candidate, Networks, RunningEngine};
 use anyhow::{Context, bail};
@@ -197,7 +197,16 @@ impl Host {
         };
         Ok(Self {
             rootless,
-            ground: Ground { settings, agent, vmm, network, networks, affinity: Affinity::choose(), calibration: None },
+            ground: Ground {
+                patience: Patience::new(settings.deadline),
+                settings,
+                agent,
+                vmm,
+                network,
+                networks,
+                affinity: Affinity::choose(),
+                calibration: None,
+            },
             candidates,
             there: None,
             complaints,
