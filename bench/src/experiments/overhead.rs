@@ -1,7 +1,7 @@
 //! What isolation costs a program that runs: the same work by the same code in each sandbox, done by its server and timed from
 //! outside.
 
-use super::{Experiment, Ground, Place, Point, Scene, ended};
+use super::{Experiment, Ground, Place, Point, Scene, Sheet, ended};
 use crate::sandboxes::{self, Kind};
 use anyhow::{Context, bail};
 use isobench_reports::record::{Outcome, Value};
@@ -142,6 +142,13 @@ struct Order {
     value: u64,
 }
 
+impl Order {
+    /// How much one order is, in what the item's metric counts.
+    fn amount(self, item: &Item) -> u64 {
+        self.rounds * item.kind.amount()
+    }
+}
+
 impl Calibration {
     fn make(ground: &Ground) -> anyhow::Result<Self> {
         let mut process = ground.agent(Place::Host, &Workload::Serve { port: PORT })?;
@@ -232,34 +239,44 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
                 sheet.value(&self::seen("work"), Value::Boolean(seen));
             }
             let mut worker = begin(item, server, large)?;
-            let amount = order.rounds * item.kind.amount();
-            let mut shortest = u64::MAX;
-            let mut value = 0;
-            for time in 0..TIMES {
-                let worked = worker.work(order.rounds).with_context(|| format!("do {:?}", item.kind))?;
-                let transfer = Value::Transfer { amount, nanoseconds: worked.nanoseconds };
-                sheet.write(&item.point(), time, Outcome::Value(transfer));
-                shortest = shortest.min(worked.nanoseconds);
-                value = worked.value;
-            }
-            if value != order.value {
-                bail!("{:?} came to {value:#x} instead of {:#x}", item.kind, order.value);
-            }
+            let shortest = do_item(item, *order, &mut worker, sheet)?;
             if item.kind == work::Kind::SmallFile {
                 let name = file_system(worker.prepared());
                 sheet.value(&Point::plain(FILE_SYSTEM), Value::Texts(vec![name]));
             }
             if item.kind == work::Kind::Chase && item.pages == Pages::Usual {
-                chases.push(shortest as f64 / amount as f64);
+                chases.extend(shortest.map(|nanoseconds| nanoseconds as f64 / order.amount(item) as f64));
             }
         }
-        let [near, far] = chases[..] else { bail!("there are not two chases") };
+        let [near, far] = chases[..] else { bail!("the walks through memory did not both come to what they must") };
         sheet.value(&seen("memory"), Value::Boolean(far > 2.0 * near));
         Ok(())
     })();
     let measured = measured.map_err(|error| explained(&mut instance, error, Duration::from_secs(1)));
     let gone = instance.destroy().map(drop).map_err(ended);
     measured.and(gone)
+}
+
+/// Has an item done as often as in the bare process, and answers with the shortest time. Where the result is another one, something was
+/// left out: no time of it is a figure, and the item has an error instead.
+fn do_item(item: &Item, order: Order, worker: &mut Worker, sheet: &mut Sheet) -> anyhow::Result<Option<u64>> {
+    let mut times = Vec::new();
+    let mut value = 0;
+    for _ in 0..TIMES {
+        let worked = worker.work(order.rounds).with_context(|| format!("do {:?}", item.kind))?;
+        times.push(worked.nanoseconds);
+        value = worked.value;
+    }
+    if value != order.value {
+        let error = format!("{:?} came to {value:#x} instead of {:#x}", item.kind, order.value);
+        sheet.write(&item.point(), 0, Outcome::Error(error));
+        return Ok(None);
+    }
+    for (time, &nanoseconds) in (0..).zip(&times) {
+        let transfer = Value::Transfer { amount: order.amount(item), nanoseconds };
+        sheet.write(&item.point(), time, Outcome::Value(transfer));
+    }
+    Ok(times.into_iter().min())
 }
 
 /// Why work was not done: where the instance ended meanwhile, the connection's end says nothing. The client of an engine hears of
@@ -324,6 +341,42 @@ mod tests {
             let mut instance = sandboxes::spawn("one".into(), &mut command).unwrap().instance(None).unwrap();
             assert_eq!(format!("{:#}", explained(&mut instance, anyhow::anyhow!("reset"), patience)), expected);
             instance.destroy().unwrap();
+        }
+    }
+
+    /// A server that does no work and says each time that this came out.
+    fn skipping(value: u64) -> SocketAddr {
+        use isobench_workload::protocol::Request;
+        use isobench_workload::work::{Report, Rounds};
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; Request::SIZE + Task::SIZE]).unwrap();
+            stream.write_all(&Report::Prepared { value: 0 }.encode()).unwrap();
+            while stream.read_exact(&mut [0; Rounds::SIZE]).is_ok() {
+                stream.write_all(&Report::Done { value, nanoseconds: 1 }.encode()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn who_leaves_work_out_has_an_error_and_no_figure() {
+        let item = &ITEMS[0];
+        for (value, outcomes) in [(7, TIMES as usize), (8, 1)] {
+            let mut sheet = Sheet::default();
+            let mut worker = begin(item, skipping(value), 0).unwrap();
+            let shortest = do_item(item, Order { rounds: 1 << 40, value: 7 }, &mut worker, &mut sheet).unwrap();
+            assert_eq!(shortest.is_some(), value == 7);
+            assert_eq!(sheet.measurements.len(), outcomes);
+            for measurement in &sheet.measurements {
+                match &measurement.outcome {
+                    Outcome::Value(_) => assert_eq!(value, 7),
+                    Outcome::Error(error) => assert_eq!(error, "Integer came to 0x8 instead of 0x7"),
+                }
+            }
         }
     }
 
