@@ -26,6 +26,10 @@ pub(crate) fn facts(rootless: bool) -> Machine {
             facts.insert(name.to_owned(), if name == "swap" { swap(&value) } else { value });
         }
     }
+    let vulnerabilities = vulnerabilities(Path::new("/sys/devices/system/cpu/vulnerabilities"));
+    if !vulnerabilities.is_empty() {
+        facts.insert("cpu-vulnerabilities".to_owned(), vulnerabilities);
+    }
     let affinity = Affinity::choose().map_or("one CPU for all".to_owned(), Affinity::describe);
     facts.insert("affinity".to_owned(), affinity);
     Machine {
@@ -42,6 +46,20 @@ pub(crate) fn facts(rootless: bool) -> Machine {
         rootless,
         facts,
     }
+}
+
+/// What the kernel says of the processor's vulnerabilities and what it does about them, since that costs time: those by which it is
+/// affected, in one line (Documentation/ABI/testing/sysfs-devices-system-cpu).
+fn vulnerabilities(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut known: Vec<String> = entries
+        .filter_map(|entry| {
+            let state = fs::read_to_string(entry.path()).ok()?;
+            (state.trim() != "Not affected").then(|| format!("{}: {}", entry.file_name().display(), state.trim()))
+        })
+        .collect();
+    known.sort();
+    known.join(" | ")
 }
 
 /// The layout of control groups under a mount point ([cgroups(7)](https://man7.org/linux/man-pages/man7/cgroups.7.html)):
@@ -94,6 +112,17 @@ mod tests {
         let text = "MemTotal:       24683520 kB\nMemFree: 1 kB\n";
         assert_eq!(kibibytes(text, "MemTotal"), Some(24_683_520));
         assert_eq!(kibibytes(text, "MemAvailable"), None);
+    }
+
+    #[test]
+    fn vulnerabilities_are_those_that_the_processor_has() {
+        let root = tempfile::tempdir().expect("a directory");
+        assert_eq!(vulnerabilities(&root.path().join("none")), "");
+        for (name, state) in [("srbds", "Not affected"), ("spectre_v1", "Mitigation: barriers"), ("mds", "Vulnerable")]
+        {
+            fs::write(root.path().join(name), format!("{state}\n")).expect("a file");
+        }
+        assert_eq!(vulnerabilities(root.path()), "mds: Vulnerable | spectre_v1: Mitigation: barriers");
     }
 
     #[test]
