@@ -1,7 +1,8 @@
 //! Two runs against each other: has anything become worse?
 //!
 //! The blocks of two runs are not paired, so the ratio is that of the two medians, each run's blocks drawn by themselves,
-//! and the probability is that of the rank-sum test, adjusted by Holm over all series of the comparison. A series has
+//! and the probability is that of the rank-sum test, adjusted by Holm over all series
+//! of the comparison that have blocks enough for an interval. A series has
 //! *changed* where that probability is below 5 % and the 95 % interval excludes 1. What differs between two runs of one
 //! program on one machine at different hours is noise of the machine, too: a comparison is only as good as the machine was
 //! quiet in both.
@@ -56,7 +57,7 @@ pub struct Row {
     /// Ratio of costs, new / old for times and memory and old / new for rates: above 1 is worse. `None` where a median is
     /// not positive; no interval below 6 blocks in either run.
     pub cost: Option<Estimate>,
-    /// Probability of such a difference by chance, adjusted over all rows.
+    /// Probability of such a difference by chance, adjusted over all rows that have an interval.
     pub probability: f64,
     /// What it means.
     pub change: Change,
@@ -86,8 +87,11 @@ impl Comparison {
                 None => {}
             }
         }
-        let adjusted = holm(&rows.iter().map(|row| row.probability).collect::<Vec<f64>>());
-        for (row, probability) in rows.iter_mut().zip(adjusted) {
+        // A row without an interval is never called a change: it is no test, and would only make the others' probabilities larger.
+        let mut tests: Vec<&mut Row> =
+            rows.iter_mut().filter(|row| row.cost.is_some_and(|cost| cost.interval.is_some())).collect();
+        let adjusted = holm(&tests.iter().map(|row| row.probability).collect::<Vec<f64>>());
+        for (row, probability) in tests.iter_mut().zip(adjusted) {
             row.probability = probability;
             row.change = change(row);
         }

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   isobench compare before after
-  isobench compare main branch --fail-above 1.1 --json     for CI: status 1 where something became 10 % worse
+  isobench compare main branch --fail-above 1.1 --json     for CI: status 1 where something is shown worse by over 10 %
 
 Exit status: 0 nothing beyond the limit, 1 a regression beyond it, 2 a run cannot be read.";
 

@@ -60,6 +60,23 @@ fn too_few_blocks_show_nothing() {
 }
 
 #[test]
+fn what_has_too_few_blocks_makes_no_other_change_less_probable() {
+    let probability = |short: bool| {
+        let (mut old, mut new) = (run(2e6, 1e9, 1), run(2.4e6, 1e9, 2));
+        for (records, block) in (1..=5).flat_map(|block| [(true, block), (false, block)]) {
+            let records = if records { &mut old } else { &mut new };
+            if short {
+                records.number("docker-none", block, "start.ready", &owned(&[]), 1e8 + f64::from(block));
+            }
+        }
+        let comparison = compare(&old, &new);
+        assert_eq!(comparison.rows.len(), if short { 4 } else { 3 });
+        comparison.worst_regression().unwrap().probability
+    };
+    assert_eq!(probability(true), probability(false));
+}
+
+#[test]
 fn what_fails_now_is_a_failure() {
     let mut new = run(2e6, 1e9, 2);
     for sample in new.0.samples.iter_mut().filter(|sample| sample.metric == "tcp.upload") {
