@@ -22,7 +22,7 @@ section-untested = Claims not tested
 section-published = What was published
 
 ## Verdicts
-verdicts-lead = Each is a hypothesis taken from course notes. Its rule was fixed before any data. A difference counts only where its whole 95 % interval lies beyond the margin, and equality only where the whole interval lies within it; anything else is inconclusive.
+verdicts-lead = Each is a hypothesis taken from course notes. Its rule was fixed before any data. A difference counts only where its whole 95 % interval lies beyond the margin, and equality only where the whole interval lies within it; the p-value, adjusted for all figures of the family, must be below 5 % too; anything else is inconclusive. A difference that is refuted is none by as much as the margin: a smaller one may still be there.
 verdicts-none = No claim could be answered from these records.
 answer-confirmed = confirmed
 answer-refuted = refuted
@@ -62,7 +62,7 @@ machine-plan-value = suite { $suite }, seed { $seed }, blocks: { $blocks }
 machine-own-program = Measured program
 method-title = How it was measured
 method-network = The simulated host, its bridges and an outside client live in network namespaces of the run's own. No physical network card took part, and the machine's own links and firewall were not touched.
-method-blocks = Every sandbox is measured once in each randomised block, so that drift of the machine hits all alike. One launch in one block is the unit of replication.
+method-blocks = Every sandbox is measured once in each randomised block in which it takes part, so that drift of the machine hits all alike. One launch in one block is the unit of replication.
 method-interval = Shown are all samples, with the median and its 95 % interval from resampled blocks; below six blocks no interval is given.
 method-ready = Ready means the first TCP answer where there is a network, else one line on the standard output. Time starts just before the process is created.
 method-closed = The latency load is a closed loop: one request at a time, the next after the answer.
@@ -232,9 +232,9 @@ key-peer = other program
 chart-beyond = { $count } beyond, up to { $highest }
 
 ## Rules
-rule-facts = Each of these is seen in every block, and its control comes out as it must.
-rule-ratio = Compared within blocks; everything listed must lie on the stated side of its margin with its whole interval.
-rule-threshold = The whole interval of each must lie on the stated side of its limit.
+rule-facts = Each of these is seen in every block in which it could be observed, and its control comes out as it must.
+rule-ratio = Compared within blocks; everything listed must lie on the stated side of its margin with its whole interval, and its adjusted p-value must be below 5 %.
+rule-threshold = The whole interval of each must lie on the stated side of its limit, and its adjusted p-value must be below 5 %.
 figure-expected = The claim says
 figure-seen = Seen
 figure-answer = Answer
@@ -276,6 +276,7 @@ reason-no-samples = There is no usable sample of { $metric } of { $sandbox }.
 reason-too-few-blocks = { $blocks } complete blocks are too few for an interval: { $needed } are needed.
 reason-contradictory = Blocks contradict each other on { $metric } of { $sandbox }.
 reason-undecided = An interval reaches across its margin.
+reason-improbable = The interval lies on one side of the margin, but the adjusted p-value is { $probability } % and must be below 5 %; there are { $blocks } blocks.
 reason-own-runtime-only = Our own runtime was written to do this; no other runtime took part that could decide.
 
 ## Metrics

@@ -21,7 +21,7 @@ section-untested = 未检验的说法
 section-published = 已发表的结果
 
 ## Verdicts
-verdicts-lead = 每一条都是取自课程讲义的假设，判定规则在取得数据之前就已确定。只有整个 95 % 区间都超出界限才算有差异，只有整个区间都在界限之内才算相等，其余一律为无法定论。
+verdicts-lead = 每一条都是取自课程讲义的假设，判定规则在取得数据之前就已确定。只有整个 95 % 区间都超出界限才算有差异，只有整个区间都在界限之内才算相等，并且按同组全部数字调整后的 p 值须小于 5 %；其余一律为无法定论。差异不成立，是指没有达到界限的差异，较小的差异仍可能存在。
 verdicts-none = 这些记录不足以回答任何一条说法。
 answer-confirmed = 成立
 answer-refuted = 不成立
@@ -61,7 +61,7 @@ machine-plan-value = 套件 { $suite }，随机种子 { $seed }，区组：{ $bl
 machine-own-program = 被测程序
 method-title = 如何测量
 method-network = 模拟的宿主机、它的网桥和外部客户端都位于本次运行自己的网络命名空间中。没有物理网卡参与，也没有触碰机器自身的链路和防火墙。
-method-blocks = 每个随机区组中每种沙箱各测一次，使机器的漂移对所有沙箱影响相同。一个区组中的一次启动是重复的单位。
+method-blocks = 每个随机区组中，参与的每种沙箱各测一次，使机器的漂移对所有沙箱影响相同。一个区组中的一次启动是重复的单位。
 method-interval = 图中给出全部样本，以及中位数和由区组重抽样得到的 95 % 区间；少于六个区组时不给出区间。
 method-ready = 有网络时，以第一个 TCP 应答为就绪；否则以标准输出上的一行为就绪。计时始于创建进程之前的一刻。
 method-closed = 延迟测试为闭环：每次只有一个请求，收到应答后再发下一个。
@@ -231,9 +231,9 @@ key-peer = 其他程序
 chart-beyond = 另有 { $count } 个在外，最大 { $highest }
 
 ## Rules
-rule-facts = 每一项在所有区组中都观察到，并且对照的结果符合预期。
-rule-ratio = 在区组内成对比较；所列各项的整个区间都必须位于界限的指定一侧。
-rule-threshold = 每一项的整个区间都必须位于界限的指定一侧。
+rule-facts = 每一项在所有可观察的区组中都观察到，并且对照的结果符合预期。
+rule-ratio = 在区组内成对比较；所列各项的整个区间都必须位于界限的指定一侧，调整后的 p 值都必须小于 5 %。
+rule-threshold = 每一项的整个区间都必须位于界限的指定一侧，调整后的 p 值都必须小于 5 %。
 figure-expected = 该说法认为
 figure-seen = 观察到
 figure-answer = 结论
@@ -275,6 +275,7 @@ reason-no-samples = 没有 { $sandbox } 的“{ $metric }”可用样本。
 reason-too-few-blocks = 只有 { $blocks } 个完整区组，不足以给出区间：需要 { $needed } 个。
 reason-contradictory = 各区组关于 { $sandbox } 的“{ $metric }”互相矛盾。
 reason-undecided = 有区间跨越了界限。
+reason-improbable = 区间位于界限的一侧，而调整后的 p 值为 { $probability } %，须小于 5 %；区组数为 { $blocks }。
 reason-own-runtime-only = 我们自己的运行时本就如此编写；没有其他运行时参与，无从判定。
 
 ## Metrics

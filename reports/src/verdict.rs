@@ -85,7 +85,7 @@ impl Answer {
 }
 
 /// Why an answer is not a plain yes or no.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
     /// There is no experiment for this claim yet.
     NoExperiment,
@@ -141,8 +141,15 @@ pub enum Reason {
         /// The sandbox.
         sandbox: String,
     },
-    /// An interval reaches across its margin, or the adjusted probability is too large.
+    /// An interval reaches across its margin.
     Undecided,
+    /// Every interval lies on one side of its margin, but an adjusted probability is too large.
+    Improbable {
+        /// The probability for that side.
+        probability: f64,
+        /// Complete blocks of that figure.
+        blocks: usize,
+    },
     /// A choice that only peers decide was not made by our own runtime, and no peer was there.
     OwnRuntimeOnly,
 }
@@ -161,6 +168,7 @@ impl Reason {
             Self::TooFewBlocks { .. } => "too-few-blocks",
             Self::Contradictory { .. } => "contradictory",
             Self::Undecided => "undecided",
+            Self::Improbable { .. } => "improbable",
             Self::OwnRuntimeOnly => "own-runtime-only",
         }
     }
@@ -203,6 +211,8 @@ pub struct Figure {
     pub p_confirm: f64,
     /// The same for evidence against the claim.
     pub p_refute: f64,
+    /// Whether its whole interval lies on one side of the margin.
+    pub clear: bool,
     /// What this figure alone says: confirmed, refuted or inconclusive.
     pub answer: Answer,
 }

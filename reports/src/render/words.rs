@@ -252,6 +252,10 @@ pub fn reason(messages: &Messages, reason: &Reason) -> String {
         | Reason::Contradictory { metric, sandbox } => {
             messages.format(&key, &[("metric", &name(metric)), ("sandbox", sandbox)])
         }
+        Reason::Improbable { probability, blocks } => {
+            let percent = format!("{:.1}", probability * 100.0);
+            messages.format(&key, &[("probability", &percent), ("blocks", &blocks.to_string())])
+        }
         Reason::TooFewBlocks { blocks, needed } => {
             messages.format(&key, &[("blocks", &blocks.to_string()), ("needed", &needed.to_string())])
         }

@@ -123,8 +123,19 @@ fn figures(figures: &[Figure], missing: Vec<Reason>) -> (Answer, Option<Reason>)
         Some(reason) => (Answer::Inconclusive, Some(reason)),
         None => {
             let answer = Answer::all(figures.iter().map(|figure| figure.answer));
-            (answer, (answer == Answer::Inconclusive).then_some(Reason::Undecided))
+            (answer, (answer == Answer::Inconclusive).then(|| undecided(figures)))
         }
+    }
+}
+
+/// Why figures decide nothing: an interval across its margin or, where there is none, too large a probability.
+fn undecided(figures: &[Figure]) -> Reason {
+    let mut open = figures.iter().filter(|figure| figure.answer == Answer::Inconclusive);
+    match open.next() {
+        Some(figure) if figure.clear && open.all(|figure| figure.clear) => {
+            Reason::Improbable { probability: figure.p_confirm.min(figure.p_refute), blocks: figure.blocks }
+        }
+        _ => Reason::Undecided,
     }
 }
 

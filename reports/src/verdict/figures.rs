@@ -47,7 +47,8 @@ impl Draft {
         } else {
             Answer::Inconclusive
         };
-        Figure { p_confirm: self.confirm, p_refute: self.refute, answer, ..self.figure }
+        let clear = self.inside || self.outside;
+        Figure { p_confirm: self.confirm, p_refute: self.refute, clear, answer, ..self.figure }
     }
 }
 
@@ -107,6 +108,7 @@ pub(super) fn value(series: &[Series], limit: &Limit) -> Result<Draft, Reason> {
         median_unit: unit,
         p_confirm: 1.0,
         p_refute: 1.0,
+        clear: false,
         answer: Answer::Inconclusive,
     };
     draft(blank, Some(Pairs::Linear(pairs)), region)
@@ -157,6 +159,7 @@ fn compare(
         median_unit: unit(&measure.metric),
         p_confirm: 1.0,
         p_refute: 1.0,
+        clear: false,
         answer: Answer::Inconclusive,
     };
     let pairs = if kind == FigureKind::SlopeRatio { Some(Pairs::Linear(pairs)) } else { Pairs::ratios(&pairs) };

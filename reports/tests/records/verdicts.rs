@@ -130,6 +130,7 @@ fn few_blocks_decide_nothing() {
     let adjusted =
         |blocks| Synthetic::new().ratios("bridge.slower", blocks, false, |_, _| 2.0).verdict("bridge.slower");
     assert_eq!(adjusted(7).answer, Answer::Inconclusive);
+    assert_eq!(adjusted(7).reason, Some(Reason::Improbable { probability: 10.0 / 128.0, blocks: 7 }));
     assert!((adjusted(7).figures[0].p_confirm - 10.0 / 128.0).abs() < 1e-12);
     assert_eq!(adjusted(8).answer, Answer::Confirmed);
 }
