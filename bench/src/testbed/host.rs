@@ -198,7 +198,7 @@ impl Host {
         Ok(Self {
             rootless,
             ground: Ground {
-                patience: Patience::new(settings.deadline),
+                patience: Patience::new(settings.deadline, settings.quick),
                 settings,
                 agent,
                 vmm,
