@@ -19,6 +19,7 @@
 pub mod bus;
 pub mod confinement;
 pub mod control;
+pub mod counter;
 pub mod devices;
 mod enclosure;
 pub mod jail;

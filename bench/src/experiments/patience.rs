@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 /// How many late launches of a kind are waited for to the end: with more, a machine that hangs would make a run endless.
 const LATE: u32 = 2;
 
-/// How many seconds a machine with an emulated processor has in the quick suite, ten times what it needs. Linux does not always get over
-/// its calibration of clocks there, where QEMU's timers are all it has (`-machine microvm`), and a launch that hangs must not take most
-/// of three minutes.
+/// How many seconds QEMU has in the quick suite, ten times what it needs: a launch that hangs must not take most of three minutes.
 const BRIEFLY: u64 = 30;
 
 /// The deadlines of launches in one testbed.
