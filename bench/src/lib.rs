@@ -9,6 +9,7 @@ pub mod home;
 pub mod instances;
 pub mod interrupt;
 pub mod journal;
+mod json_file;
 mod kernels;
 pub mod labs;
 pub mod machine;

@@ -3,11 +3,10 @@
 use super::request::Request;
 use super::state::{State, Status};
 use super::{Kind, attach, control_group, processes, refuse};
+use crate::json_file::{read, write};
 use anyhow::{Context, bail};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -277,15 +276,6 @@ fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
     renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
-/// Reads a file of JSON; `None` where it is not there.
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        bytes => bytes.with_context(|| format!("read {}", path.display()))?,
-    };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("understand {}", path.display()))
-}
-
 /// What the instance in a directory is; `None` where there is none, or none that can be seen.
 pub(crate) fn kind_of(directory: &Path) -> Option<Kind> {
     let request: Option<Request> = read(&directory.join(REQUEST)).ok()?;
@@ -295,13 +285,6 @@ pub(crate) fn kind_of(directory: &Path) -> Option<Kind> {
 /// Reads the request of the container whose directory is the working directory.
 pub(super) fn own_request() -> anyhow::Result<Request> {
     read(Path::new(REQUEST))?.context("there is no container here")
-}
-
-/// Writes a file of JSON, whole or not at all.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let new = path.with_extension("new");
-    let written = fs::write(&new, serde_json::to_vec(value)?).and_then(|()| fs::rename(&new, path));
-    written.with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

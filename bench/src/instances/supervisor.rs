@@ -18,6 +18,7 @@ use super::store::{self, CONTROL, LOCK, STATE};
 use super::task::{Part, Task};
 use super::{OWN_FAILURE, monitor, refuse};
 use crate::journal;
+use crate::json_file;
 use anyhow::{Context, bail};
 use isobench_runtime::cgroup::Cgroup;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -144,7 +145,7 @@ impl Supervisor {
                     state.exit_code = error.downcast_ref::<NotStarted>().map_or(OWN_FAILURE, |error| error.code);
                     state.error = Some(format!("{error:#}"));
                     state.control_group = None;
-                    store::write(Path::new(STATE), &state)?;
+                    json_file::write(Path::new(STATE), &state)?;
                 }
                 return Err(error);
             }
@@ -189,7 +190,7 @@ impl Supervisor {
         state.link = running.attachment.link().map(str::to_owned);
         state.places = running.attachment.places().to_vec();
         state.ports = running.attachment.ports();
-        store::write(Path::new(STATE), state)?;
+        json_file::write(Path::new(STATE), state)?;
         Ok((running, listener, log))
     }
 

@@ -3,6 +3,7 @@
 use super::names::Names;
 use super::network::Network;
 use super::{PortMapping, names};
+use crate::json_file;
 use anyhow::Context;
 use isobench_runtime::network::{Endpoint, Mac, PublishedPort, Redirection};
 use isobench_workload::Resource;
@@ -54,12 +55,7 @@ impl Member {
 
     /// Whole or not at all: others read it at any time.
     fn write(&self, network: &Path) -> anyhow::Result<()> {
-        let path = file(network, self.address);
-        let new = path.with_extension("new");
-        let written = serde_json::to_vec(self)
-            .map_err(anyhow::Error::from)
-            .and_then(|text| Ok(fs::write(&new, text).and_then(|()| fs::rename(&new, &path))?));
-        written.with_context(|| format!("write {}", path.display()))
+        json_file::write(&file(network, self.address), self)
     }
 }
 

@@ -4,6 +4,7 @@ use super::network::Network;
 use super::settings::{DEFAULT, Request, Settings};
 use super::{Refusal, refuse, server};
 use crate::doctor::remedy;
+use crate::json_file;
 use anyhow::Context;
 use isobench_runtime::network::{BridgeNetwork, Firewall, LockFile, Namespace, Netlink, NetworkError, Sharing, sysctl};
 use rustix::io::Errno;
@@ -180,22 +181,13 @@ impl Store {
         if former.len() == known {
             return Ok(());
         }
-        // Whole or not at all: what is truncated could be given back by nobody.
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&former)?)
-            .and_then(|()| fs::rename(&new, &path))
-            .with_context(|| format!("write {}", path.display()))
+        // What is truncated could be given back by nobody.
+        json_file::write(&path, &former)
     }
 
     /// What was written down of the time before there was a network.
     fn former_forwarding(&self) -> anyhow::Result<Option<BTreeMap<String, String>>> {
-        let path = self.state.join(FORWARDING);
-        let read = || format!("read {}", path.display());
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(read),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(read),
-        }
+        json_file::read(&self.state.join(FORWARDING))
     }
 
     /// The settings of a network, if there is one of that name.
@@ -204,14 +196,7 @@ impl Store {
         if super::check_name("network", name).is_err() {
             return Ok(None);
         }
-        let path = self.directory(name).join("network.json");
-        match fs::read(&path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?)),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                Ok(None)
-            }
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-        }
+        json_file::read(&self.directory(name).join("network.json"))
     }
 
     fn make_default(&self) -> anyhow::Result<Settings> {

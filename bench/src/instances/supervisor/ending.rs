@@ -7,6 +7,7 @@ use crate::instances::connection::Connection;
 use crate::instances::connection::Role;
 use crate::instances::state::{State, Status, now};
 use crate::instances::store::{self, CONTROL, STATE};
+use crate::json_file;
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
 use std::path::Path;
@@ -43,7 +44,7 @@ impl Supervisor {
                 ports: Vec::new(),
                 ..self.state.clone()
             };
-            store::write(Path::new(STATE), &ended)?;
+            json_file::write(Path::new(STATE), &ended)?;
             let _ = std::fs::remove_file(CONTROL);
         }
         let released = self.attachment.release_tap();

@@ -6,8 +6,9 @@ use crate::instances::execution::Executing;
 use crate::instances::protocol::{Answer, Order};
 use crate::instances::request::Execution;
 use crate::instances::state::Status;
-use crate::instances::store::{self, STATE};
+use crate::instances::store::STATE;
 use crate::instances::{files, launching, monitor, pause, refuse};
+use crate::json_file;
 use anyhow::Context;
 use rustix::process::Signal;
 use std::path::Path;
@@ -62,7 +63,7 @@ impl Supervisor {
         files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
         self.state.places = self.attachment.places().to_vec();
         self.state.ports = self.attachment.ports();
-        store::write(Path::new(STATE), &self.state)
+        json_file::write(Path::new(STATE), &self.state)
     }
 
     fn execute(&mut self, index: usize, asked: &Execution) -> anyhow::Result<Answer> {
@@ -107,6 +108,6 @@ impl Supervisor {
             }
         }
         self.state.status = to;
-        store::write(Path::new(STATE), &self.state)
+        json_file::write(Path::new(STATE), &self.state)
     }
 }
