@@ -41,7 +41,7 @@ verdict-rule = Rule: { $rule }
 verdict-count = { $answer }: { $count }
 figure-name = Figure
 figure-estimate = Estimate
-figure-interval = Interval
+figure-interval = Interval, adjusted p
 figure-n = n
 
 ## Machine and method
@@ -264,6 +264,8 @@ value-no = no
 value-nothing = nothing
 verdict-emulation = emulated: { $emulation }
 interval-level = { $level } %: { $interval }
+probability = p = { $probability }
+probability-small = p < 0.001
 
 ## Reasons
 reason-no-experiment = There is no experiment for it yet.
@@ -366,7 +368,7 @@ target-gateway = to the gateway
 list-comma = { ", " }
 markdown-id = Id
 markdown-details = Figures
-markdown-figure = { $name } ({ $subject }): { $estimate } ({ $interval }, n = { $n })
+markdown-figure = { $name } ({ $subject }): { $estimate } ({ $interval }, n = { $n }, { $probability })
 chart-scale = scale to { $highest }
 
 ## Published results

@@ -40,7 +40,7 @@ verdict-rule = 规则：{ $rule }
 verdict-count = { $answer }：{ $count }
 figure-name = 数值
 figure-estimate = 估计值
-figure-interval = 区间
+figure-interval = 区间、调整后的 p
 figure-n = n
 
 ## Machine and method
@@ -263,6 +263,8 @@ value-no = 否
 value-nothing = 无
 verdict-emulation = 模拟：{ $emulation }
 interval-level = { $level } %：{ $interval }
+probability = p = { $probability }
+probability-small = p < 0.001
 
 ## Reasons
 reason-no-experiment = 尚无与之对应的实验。
@@ -365,7 +367,7 @@ target-gateway = 到网关
 list-comma = ，
 markdown-id = 编号
 markdown-details = 数字
-markdown-figure = { $name }（{ $subject }）：{ $estimate }（{ $interval }，n = { $n }）
+markdown-figure = { $name }（{ $subject }）：{ $estimate }（{ $interval }，n = { $n }，{ $probability }）
 chart-scale = 刻度至 { $highest }
 
 ## 已发表的结果

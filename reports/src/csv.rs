@@ -1,10 +1,11 @@
-//! Records as CSV (RFC 4180): one row for each sample used, and one for each series. Names are those of the records and
-//! numbers are in base units, for programs; nothing is translated.
+//! Records as CSV (RFC 4180): one row for each sample used, one for each series, and one for each figure of a claim. Names
+//! are those of the records and numbers are in base units, for programs; nothing is translated.
 
 use crate::record::{Outcome, Value};
 use crate::render::view::View;
 use crate::statistics::{Estimate, distribution};
 use crate::summary::{Data, Parameters};
+use crate::verdict::Expectation;
 use ::csv::{Writer, WriterBuilder};
 use std::borrow::Cow;
 
@@ -130,6 +131,75 @@ pub fn summary(view: &View<'_>) -> String {
     finish(writer)
 }
 
+const FIGURES: [&str; 18] = [
+    "claim",
+    "family",
+    "sandbox",
+    "against",
+    "metric",
+    "parameters",
+    "against_parameters",
+    "unit",
+    "value",
+    "low",
+    "high",
+    "level",
+    "blocks",
+    "expectation",
+    "margin",
+    "adjusted_probability_for",
+    "adjusted_probability_against",
+    "answer",
+];
+
+/// One row for each figure that decides a claim, with what the claim expects of it, the adjusted probabilities for and against
+/// the claim, and what the figure alone says.
+#[must_use]
+pub fn figures(view: &View<'_>) -> String {
+    let mut writer = writer(&FIGURES);
+    for (claim, figure) in
+        view.verdicts.iter().flat_map(|verdict| verdict.figures.iter().map(|figure| (verdict.claim, figure)))
+    {
+        let (expectation, margin) = expectation(figure.expectation);
+        row(
+            &mut writer,
+            &[
+                &claim.id,
+                &claim.family,
+                &figure.sandbox,
+                figure.against.as_deref().unwrap_or_default(),
+                &figure.metric,
+                &parameters(&figure.parameters),
+                &figure.against_parameters.as_ref().map(parameters).unwrap_or_default(),
+                figure.unit,
+                &number(figure.value),
+                &number(figure.interval.0),
+                &number(figure.interval.1),
+                &figure.level.to_string(),
+                &figure.blocks.to_string(),
+                expectation,
+                &margin.to_string(),
+                &number(figure.p_confirm),
+                &number(figure.p_refute),
+                figure.answer.key(),
+            ],
+        );
+    }
+    finish(writer)
+}
+
+/// What a claim expects, by the name that its rule has, and the margin or limit.
+const fn expectation(expectation: Expectation) -> (&'static str, f64) {
+    match expectation {
+        Expectation::Worse { margin } => ("worse", margin),
+        Expectation::Better { margin } => ("better", margin),
+        Expectation::Equal { margin } => ("equal", margin),
+        Expectation::Reaches { ratio } => ("reaches", ratio),
+        Expectation::Below { limit } => ("below", limit),
+        Expectation::AtLeast { limit } => ("at-least", limit),
+    }
+}
+
 fn estimate_row(
     writer: &mut Writer<Vec<u8>>,
     names: &[String; 4],
@@ -166,7 +236,8 @@ fn number(value: f64) -> String {
     let places = match value.abs() {
         size if size >= 1e5 => 0,
         size if size >= 1e2 => 3,
-        _ => 6,
+        size if size >= 0.1 || size == 0.0 => 6,
+        size => 5 + -size.log10().floor() as usize,
     };
     let text = format!("{value:.places$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }

@@ -66,6 +66,7 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
                         ("estimate", &estimate),
                         ("interval", &interval),
                         ("n", &figure.blocks.to_string()),
+                        ("probability", &words::figure_probability(messages, figure)),
                     ],
                 )
             }));

@@ -46,7 +46,7 @@ pub enum WriteError {
     Png(#[from] PngError),
 }
 
-/// Writes `report.html`, `report.md`, `samples.csv`, `summary.csv` and `charts/*.svg` and `*.png` to a directory that is
+/// Writes `report.html`, `report.md`, `samples.csv`, `summary.csv`, `figures.csv` and `charts/*.svg` and `*.png` to a directory that is
 /// made where it is missing. Each file is whole or not there: it is written beside its place and renamed. Page in both
 /// languages, `language` shown first; the other files in `language`.
 ///
@@ -83,6 +83,7 @@ pub fn write(directory: &Path, records: &Records, language: Language) -> Result<
     }
     save("samples.csv".to_owned(), csv::samples(&view).as_bytes())?;
     save("summary.csv".to_owned(), csv::summary(&view).as_bytes())?;
+    save("figures.csv".to_owned(), csv::figures(&view).as_bytes())?;
     save("report.html".to_owned(), html::page(&view, &sheets, language).as_bytes())?;
     Ok(Written { page: directory.join("report.html"), paths })
 }

@@ -217,6 +217,14 @@ pub struct Figure {
     pub answer: Answer,
 }
 
+impl Figure {
+    /// The adjusted probability of the side that has the stronger evidence: what decides, once the interval is clear.
+    #[must_use]
+    pub const fn probability(&self) -> f64 {
+        self.p_confirm.min(self.p_refute)
+    }
+}
+
 /// What the value of a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FigureKind {

@@ -8,6 +8,7 @@ use isobench_reports::font;
 use isobench_reports::messages::{Language, Messages};
 use isobench_reports::reader::Records;
 use isobench_reports::record::{Outcome, Value};
+use isobench_reports::render::quantity::quantity;
 use isobench_reports::render::view::View;
 use isobench_reports::render::{self, WriteError, terminal};
 use isobench_reports::{csv, html, markdown};
@@ -109,6 +110,51 @@ fn csv_has_a_row_for_each_sample_used() {
     let (low, value, high) = (bridge[7].parse::<f64>(), bridge[6].parse::<f64>(), bridge[8].parse::<f64>());
     let (low, value, high) = (low.unwrap(), value.unwrap(), high.unwrap());
     assert!(low < value && value < high && (2.4e6..2.9e6).contains(&value), "{low} {value} {high}");
+}
+
+#[test]
+fn csv_has_a_row_for_each_figure_with_both_of_its_adjusted_probabilities() {
+    let text = csv::figures(&VIEW);
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    let figures: Vec<_> = VIEW.verdicts.iter().flat_map(|verdict| &verdict.figures).collect();
+    assert_eq!(rows.len(), figures.len());
+    for (row, figure) in rows.iter().zip(figures) {
+        for (cell, probability) in [(&row[15], figure.p_confirm), (&row[16], figure.p_refute)] {
+            let cell: f64 = cell.parse().unwrap();
+            assert!((cell - probability).abs() <= probability * 1e-5, "{cell} for {probability}");
+        }
+        assert_eq!(&row[17], figure.answer.key());
+    }
+}
+
+#[test]
+fn every_figure_shows_the_adjusted_probability_that_decides_it() {
+    let shown: Vec<String> = VIEW
+        .verdicts
+        .iter()
+        .flat_map(|verdict| &verdict.figures)
+        .map(|figure| match figure.p_confirm.min(figure.p_refute) {
+            probability if probability < 0.001 => "p < 0.001".to_owned(),
+            probability => format!("p = {}", quantity(probability, "")),
+        })
+        .collect();
+    assert!(shown.iter().any(|text| text.starts_with("p <")) && shown.iter().any(|text| text.starts_with("p =")));
+    let page = page(&VIEW);
+    for (messages, charts) in &sheets(&VIEW) {
+        let tag = messages.language().tag();
+        let sheet = between(&page, &format!("<main lang=\"{tag}\">"), "</main>");
+        let terms = |text: &str| {
+            let found = text.match_indices("p = ").chain(text.match_indices("p &lt; "));
+            let mut found: Vec<(usize, String)> = found
+                .map(|(at, _)| (at, text[at..].chars().take_while(|next| !"<,)，）".contains(*next)).collect()))
+                .collect();
+            found.sort();
+            found.into_iter().map(|(_, term)| term.replace("&lt;", "<")).collect::<Vec<_>>()
+        };
+        assert_eq!(terms(&sheet), shown, "the page in {tag}");
+        assert_eq!(terms(&markdown::markdown(&VIEW, messages, charts)), shown, "the Markdown in {tag}");
+    }
 }
 
 #[test]

@@ -151,7 +151,9 @@ fn figures(messages: &Messages, figures: &[Figure]) -> Markup {
                             @if let Some(against) = &figure.against { " / " span.name { (against) } }
                         }
                         td.number { strong { (estimate) } @if let Some(medians) = medians { br; small { (medians) } } }
-                        td.number data-label=(heads[3]) { (words::figure_interval(messages, figure)) }
+                        td.number data-label=(heads[3]) {
+                            (words::figure_interval(messages, figure)) br; small { (words::figure_probability(messages, figure)) }
+                        }
                         td.number data-label=(heads[4]) { (figure.blocks) }
                         td data-label=(heads[5]) { (words::expectation(messages, figure)) }
                         td { (badge(figure.answer, &words::answer(messages, figure.answer))) }

@@ -165,6 +165,15 @@ pub fn figure_interval(messages: &Messages, figure: &Figure) -> String {
     messages.format("interval-level", &[("level", &level), ("interval", &interval)])
 }
 
+/// A figure's deciding probability, adjusted: `p = 0.0123`, or that it is below a thousandth.
+#[must_use]
+pub fn figure_probability(messages: &Messages, figure: &Figure) -> String {
+    match figure.probability() {
+        probability if probability < 0.001 => messages.text("probability-small"),
+        probability => messages.format("probability", &[("probability", &quantity(probability, ""))]),
+    }
+}
+
 /// What the claim says of a figure.
 #[must_use]
 pub fn expectation(messages: &Messages, figure: &Figure) -> String {

@@ -133,7 +133,7 @@ fn undecided(figures: &[Figure]) -> Reason {
     let mut open = figures.iter().filter(|figure| figure.answer == Answer::Inconclusive);
     match open.next() {
         Some(figure) if figure.clear && open.all(|figure| figure.clear) => {
-            Reason::Improbable { probability: figure.p_confirm.min(figure.p_refute), blocks: figure.blocks }
+            Reason::Improbable { probability: figure.probability(), blocks: figure.blocks }
         }
         _ => Reason::Undecided,
     }
