@@ -1,7 +1,7 @@
 //! The order of cells: randomised complete blocks.
 //!
 //! Every sandbox is measured once in each block of an experiment, in an order shuffled anew for each block, and blocks of
-//! different experiments are spread evenly over the run, so that the machine's drift hits all alike
+//! different experiments are spread evenly over each of two parts of the run, so that the machine's drift hits all alike
 //! ([Mytkowicz et al., *Producing wrong data without doing anything obviously wrong*, ASPLOS 2009]; blocking as in Box,
 //! Hunter & Hunter, *Statistics for Experimenters*, chapter 4). The same seed gives the same order.
 //!
@@ -12,20 +12,22 @@ use crate::experiments;
 use isobench_reports::metrics;
 use isobench_reports::record::Plan;
 
+/// Blocks of each experiment that come in the first part of a run. They are enough to decide every family of claims; what comes
+/// afterwards makes intervals narrower, and is what a run loses whose time is out.
+pub(crate) const FIRST: u32 = 10;
+
 /// The cells of a plan in the order in which they are measured: first one warm-up block of each experiment that warms up,
 /// numbered 0, then blocks 1, 2, 3... `sandboxes` says which take part in an experiment; the plan may give some of them fewer
-/// blocks, which are then spread evenly over the experiment's own.
+/// blocks, which are then spread evenly over the experiment's own: over its first ones where those are enough.
 pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut order = Vec::new();
     for (rank, experiment) in plan.experiments.iter().enumerate() {
         let blocks = plan.blocks.get(experiment).copied().unwrap_or(0);
         if warms_up(experiment) {
-            order.push((Time { numerator: 0, denominator: 1 }, 0, rank));
+            order.push((Due::WARM_UP, 0, rank));
         }
-        for block in 1..=blocks {
-            order.push((Time { numerator: block, denominator: blocks }, block, rank));
-        }
+        order.extend((1..=blocks).map(|block| (Due::of(block, blocks), block, rank)));
     }
     order.sort_by(|left, right| left.0.cmp(&right.0).then(left.2.cmp(&right.2)));
     let mut cells = Vec::new();
@@ -60,26 +62,36 @@ fn takes_part(plan: &Plan, experiment: &str, sandbox: &str, block: u32) -> bool 
     let all = plan.blocks.get(experiment).copied().unwrap_or(0);
     let fewer = plan.sandbox_blocks.get(experiment).and_then(|sandboxes| sandboxes.get(sandbox));
     let Some(wanted) = fewer.copied().filter(|wanted| *wanted <= all) else { return true };
+    let all = if wanted <= FIRST { all.min(FIRST) } else { all };
     // The number of wanted blocks that are due by then, to the nearest whole one: a single one lies in the middle.
-    let due = |block: u32| (u64::from(block) * u64::from(wanted) + u64::from(all / 2)) / u64::from(all);
+    let due = |block: u32| (u64::from(block.min(all)) * u64::from(wanted) + u64::from(all / 2)) / u64::from(all);
     // Such a sandbox has no warm-up either: an engine has launched two containers by then, and one block gives no interval.
     block > 0 && due(block) > due(block - 1)
 }
 
-/// When a block is due, as a fraction of the run. The first block of every experiment is due at once, so that a run that
-/// is stopped early has something of each.
+/// When a block is due: in which part of the run, and after which fraction of it.
 #[derive(Clone, Copy)]
-struct Time {
-    numerator: u32,
-    denominator: u32,
+struct Due {
+    part: u32,
+    before: u32,
+    of: u32,
 }
 
-impl Time {
+impl Due {
+    const WARM_UP: Self = Self { part: 0, before: 0, of: 1 };
+
+    /// The first block of every experiment is due at once, so that a run that is stopped early has something of each.
+    fn of(block: u32, blocks: u32) -> Self {
+        if block <= FIRST {
+            Self { part: 1, before: block - 1, of: blocks.min(FIRST) }
+        } else {
+            Self { part: 2, before: block - 1 - FIRST, of: blocks - FIRST }
+        }
+    }
+
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let due = |time: &Self| u64::from(time.numerator.saturating_sub(1));
-        let left = due(self) * u64::from(other.denominator);
-        let right = due(other) * u64::from(self.denominator);
-        left.cmp(&right).then(self.numerator.min(1).cmp(&other.numerator.min(1)))
+        let share = |one: &Self, other: &Self| u64::from(one.before) * u64::from(other.of);
+        self.part.cmp(&other.part).then_with(|| share(self, other).cmp(&share(other, self)))
     }
 }
 
@@ -153,6 +165,9 @@ mod tests {
             // They are spread: no two are further apart than the share says, rounded up.
             let gaps = blocks.windows(2).map(|pair| pair[1] - pair[0]);
             prop_assert!(gaps.max().unwrap_or(0) <= all.div_ceil(wanted.clamp(1, all)));
+            if wanted <= FIRST {
+                prop_assert!(blocks.iter().all(|block| *block <= FIRST), "{blocks:?}");
+            }
         }
     }
 
@@ -186,5 +201,15 @@ mod tests {
             [("0", 0), ("1", 0), ("0", 1), ("1", 1), ("0", 2), ("0", 3), ("1", 2), ("0", 4)],
             "warm-ups first, then the first block of each, then evenly"
         );
+    }
+
+    #[test]
+    fn what_only_narrows_an_interval_comes_last() {
+        let cells = cells(&plan(1, &[FIRST + 2, 2]), names(1));
+        let order: Vec<(&str, u32)> =
+            cells.iter().map(|cell| (&cell.experiment["experiment-".len()..], cell.block)).collect();
+        assert_eq!(order[order.len() - 3..], [("0", FIRST), ("0", FIRST + 1), ("0", FIRST + 2)]);
+        let second = order.iter().position(|cell| *cell == ("1", 2)).unwrap();
+        assert_eq!(order[second - 1], ("0", FIRST / 2 + 1));
     }
 }

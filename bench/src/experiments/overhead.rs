@@ -157,7 +157,7 @@ impl Calibration {
             affinity.pin_server(&process, Family::Process)?;
         }
         let server = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, PORT));
-        let large = large();
+        let large = large(ground.settings.quick);
         let orders = ITEMS.iter().map(|item| Self::order(item, server, large));
         let orders = orders.collect::<anyhow::Result<_>>().context("find out how much work takes long enough");
         process.destroy().map_err(ended)?;
@@ -188,13 +188,14 @@ impl Calibration {
     }
 }
 
-/// Twice the largest cache, but not so much that a machine must be large for it.
-fn large() -> u64 {
+/// Twice the largest cache, but not so much that a machine must be large for it, nor in the quick suite so much that writing to it
+/// takes longer than what is measured.
+fn large(quick: bool) -> u64 {
     let sizes = (0..8).filter_map(|index| {
         let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
         kibibytes(&std::fs::read_to_string(path).ok()?)
     });
-    (2 * sizes.max().unwrap_or(0)).clamp(64 << 20, 128 << 20)
+    (2 * sizes.max().unwrap_or(0)).clamp(64 << 20, if quick { 64 << 20 } else { 128 << 20 })
 }
 
 /// Reads a size such as `32768K` (Documentation/ABI/testing/sysfs-devices-system-cpu), in bytes.
@@ -384,7 +385,8 @@ mod tests {
     fn sizes_of_caches_are_read() {
         assert_eq!(kibibytes("32768K\n"), Some(32 << 20));
         assert_eq!(kibibytes("much"), None);
-        assert!((64 << 20..=128 << 20).contains(&large()));
+        assert!((64 << 20..=128 << 20).contains(&large(false)));
+        assert_eq!(large(true), 64 << 20);
     }
 
     #[test]
