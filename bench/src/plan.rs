@@ -178,7 +178,7 @@ fn quick_blocks(experiment: &Experiment, kind: &Kind) -> Option<u32> {
 fn quick_engine_blocks(experiment: &str, kind: &Kind) -> u32 {
     match experiment {
         "startup" if kind.is_default_bridge() => 6,
-        "startup" => 3,
+        "startup" => 2,
         "throughput" | "latency" | "streams" | "load" | "connections" | "lifecycle" | "overhead" => 0,
         "memory" => u32::from(kind.is_default_bridge()),
         _ => 1,
@@ -288,7 +288,7 @@ mod tests {
     fn engines_have_few_blocks_unless_they_are_asked_for() {
         let blocks = |request: &Request| request.plan(Vec::new()).sandbox_blocks;
         let quick = blocks(&Request::default());
-        assert_eq!((quick["startup"]["docker-bridge"], quick["startup"]["docker-none"]), (6, 3));
+        assert_eq!((quick["startup"]["docker-bridge"], quick["startup"]["docker-none"]), (6, 2));
         assert_eq!(quick["load"]["container-bridge"], 1, "and so without a warm-up");
         assert_eq!((quick["throughput"]["docker-bridge"], quick["network"]["docker-bridge"]), (0, 1));
         assert!(!quick["startup"].contains_key("container-bridge"));

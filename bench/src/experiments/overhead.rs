@@ -294,7 +294,7 @@ fn explained(instance: &mut Instance, error: anyhow::Error, patience: Duration) 
 fn sees_twice_the_work(item: &Item, server: SocketAddr, rounds: u64) -> anyhow::Result<bool> {
     let mut worker = begin(item, server, 0)?;
     let mut shortest = [u64::MAX; 2];
-    for _ in 0..6 {
+    for _ in 0..4 {
         for (shortest, rounds) in shortest.iter_mut().zip([rounds, 2 * rounds]) {
             *shortest = worker.work(rounds)?.nanoseconds.min(*shortest);
         }
