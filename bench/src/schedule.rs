@@ -51,10 +51,11 @@ pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> 
 }
 
 /// Whether an experiment measures anything that a first time could colour. A fact that is only seen does not depend on what is in
-/// a cache, and to see that something is not reached takes seconds. The work of `overhead` is done once before its first cell, to find
-/// out how much of it takes long enough, and each instance writes to its memory before the clock runs.
+/// a cache, and to see that something is not reached takes seconds. Others warm up in each cell: work is done once before the first
+/// one, to find out how much of it takes long enough, and each instance writes to its memory before the clock runs; a window of bulk
+/// traffic begins after traffic.
 fn warms_up(experiment: &str) -> bool {
-    if experiment == "overhead" {
+    if ["overhead", "throughput", "streams"].contains(&experiment) {
         return false;
     }
     let fact = |metric: &&str| metrics::find(metric).is_some_and(|metric| metric.is_fact());
@@ -178,7 +179,8 @@ mod tests {
     #[test]
     fn what_is_only_seen_has_no_warm_up() {
         assert!(warms_up("startup") && warms_up("reservation"));
-        assert!(!warms_up("hosts") && !warms_up("names") && !warms_up("overhead"));
+        assert!(!warms_up("hosts") && !warms_up("names"));
+        assert!(!warms_up("overhead") && !warms_up("throughput"));
         let mut plan = plan(1, &[2]);
         plan.experiments = vec!["names".to_owned()];
         plan.blocks = [("names".to_owned(), 2)].into();

@@ -85,7 +85,7 @@ const CACHE: u64 = 16 << 10;
 const SEED: u64 = 0x150b_e4c4;
 
 /// How long an order must take at least in a bare process, so that a round trip is lost in it, in nanoseconds.
-const LEAST: u64 = 20_000_000;
+const LEAST: u64 = 12_000_000;
 
 /// How often each order is given, each time a sample: what else a machine does falls on some of them.
 const TIMES: u32 = 3;
