@@ -9,13 +9,13 @@ use crate::plan::Plan;
 use crate::root::Mount;
 use crate::specification::{NetworkMode, Program, Root, Specification};
 use isobench_workload::{
-    Family, Instance, LaunchError, Released, Resource, Sandbox, Stage, Stages, Unsupported, Workload, clock,
+    ENDS_WITHIN, Family, Instance, LaunchError, Released, Resource, Sandbox, Stage, Stages, Unsupported, Workload,
+    clock,
 };
 use rustix::fd::OwnedFd;
 use rustix::mount::MountFlags;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A network mode by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Resource for OwnedCgroup {
     fn release(self: Box<Self>) -> Released {
         // Whoever else holds it removes it.
         if let Some(cgroup) = Arc::into_inner(self.0) {
-            cgroup.remove(Duration::from_secs(10))?;
+            cgroup.remove(ENDS_WITHIN)?;
         }
         Ok(None)
     }

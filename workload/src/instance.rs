@@ -7,6 +7,10 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How long what was killed may take to be gone, with all that belongs to it, before that is an error. The longest that a claim asks
+/// about is 60 s, and a time beyond it must still be a figure. A killed process ends by itself unless the kernel holds it.
+pub const ENDS_WITHIN: Duration = Duration::from_secs(120);
+
 /// Something on the machine that belongs to an instance and outlives its process: a cgroup, an address, a published port.
 pub trait Resource: std::fmt::Debug {
     /// What it is, such as `cgroup /isobench/12`.
@@ -243,7 +247,7 @@ impl Instance {
         if let Err(error) = self.process.signal(Signal::KILL) {
             errors.push(Box::new(error));
         }
-        if let Err(error) = self.process.wait(Duration::from_secs(10)) {
+        if let Err(error) = self.process.wait(ENDS_WITHIN) {
             errors.push(Box::new(error));
         }
         self.stages.stamp(Stage::Reaped, clock::now());
@@ -278,7 +282,7 @@ impl Drop for Instance {
             return;
         }
         let _ = self.process.signal(Signal::KILL);
-        let _ = self.process.wait(Duration::from_secs(10));
+        let _ = self.process.wait(ENDS_WITHIN);
         let _ = self.release();
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{Experiment, Ground, Point, Scene, ended};
 use crate::sandboxes::{Engine, Kind, Network};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use isobench_reports::record::Value;
 use isobench_workload::{Family, Instance, Sandbox, Stage, Stages, Workload, clock, protocol::PORT};
+use std::time::Duration;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "lifecycle",
@@ -70,6 +71,11 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
             }
             for (name, from, to) in STEPS {
                 sheet.value(&step(name), Value::Integer(between(alone, from, to)?));
+            }
+            // What is known of the one must not be lost in the ends of many, which would not come in time for an answer.
+            let deletion = Duration::from_nanos(between(alone, Stage::Ending, &[Stage::Gone])?);
+            if deletion > ground.settings.deadline {
+                bail!("one alone was gone after {} s: no more at once were tried", deletion.as_secs());
             }
         }
     }

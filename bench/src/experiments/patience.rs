@@ -64,16 +64,21 @@ mod tests {
     use super::*;
     use crate::sandboxes::KINDS;
     use isobench_reports::claims::{self, Rule};
+    use isobench_workload::ENDS_WITHIN;
 
     #[test]
-    fn a_launch_may_take_longer_than_any_claim_on_it_says() {
+    fn a_launch_and_an_end_may_take_longer_than_any_claim_on_them_says() {
         let patience = Patience::new(Duration::from_secs(10), false);
         let rules = claims::claims().iter().flat_map(|claim| &claim.rules);
         let limits = rules.filter_map(|rule| if let Rule::Threshold { limits } = rule { Some(limits) } else { None });
         let mut seen = 0;
-        for limit in limits.flatten().filter(|limit| ["start.ready", "lifecycle.creation"].contains(&&*limit.metric)) {
+        for limit in limits.flatten() {
+            let deadline = match &*limit.metric {
+                "start.ready" | "lifecycle.creation" => patience.deadline(Kind::named(&limit.sandbox).unwrap()),
+                "start.gone" | "lifecycle.deletion" => ENDS_WITHIN,
+                _ => continue,
+            };
             let nanoseconds = limit.at_least.or(limit.below).unwrap();
-            let deadline = patience.deadline(Kind::named(&limit.sandbox).unwrap());
             assert!(deadline.as_nanos() as f64 > 1.5 * nanoseconds, "{limit:?}: {deadline:?}");
             seen += 1;
         }

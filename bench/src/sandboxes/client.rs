@@ -39,6 +39,11 @@ impl Client {
         self
     }
 
+    /// The same, for what may take so long.
+    pub(super) fn patient(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
     /// The command so far; what it is to do follows.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

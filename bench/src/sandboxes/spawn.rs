@@ -1,6 +1,8 @@
 //! The one way in which a program of the host's is started as an instance, so that t0 means the same for all of them.
 
-use isobench_workload::{Instance, LaunchError, Output, Process, Released, Resource, Stage, Stages, clock};
+use isobench_workload::{
+    ENDS_WITHIN, Instance, LaunchError, Output, Process, Released, Resource, Stage, Stages, clock,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -69,9 +71,9 @@ impl Resource for Holders {
 
     fn release(self: Box<Self>) -> Released {
         // The kernel reports a hang-up when the last writer is closed, which ends with its last process (pipe(7)).
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let patience = Timespec { tv_sec: ENDS_WITHIN.as_secs() as i64, tv_nsec: 0 };
         match poll(&mut [PollFd::new(&self.output, PollFlags::empty())], Some(&patience))? {
-            0 => Err("one of them did not end within 10 s".into()),
+            0 => Err(format!("one of them did not end within {ENDS_WITHIN:?}").into()),
             _ => Ok(None),
         }
     }

@@ -8,6 +8,7 @@
 
 use anyhow::Context;
 use isobench_runtime::cgroup::{PARENT, end_tree, remove_tree};
+use isobench_workload::ENDS_WITHIN;
 use rustix::mount::mount_bind;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -244,20 +245,20 @@ pub(crate) fn list() -> anyhow::Result<Vec<String>> {
     Ok(groups)
 }
 
-/// How long what was killed may take to leave its group.
-const DEADLINE: Duration = Duration::from_secs(5);
-
 /// Ends what is left in a group of this name in each hierarchy, and removes it.
 pub(crate) fn remove_named(name: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies()? {
-        end_tree(&hierarchy.join(name), DEADLINE)?;
+        end_tree(&hierarchy.join(name), ENDS_WITHIN)?;
     }
     Ok(())
 }
 
+/// How long what has ended may take to leave a run's branch.
+const LEAVES_WITHIN: Duration = Duration::from_secs(5);
+
 /// Removes a branch, and our parent if nobody else uses it.
 fn remove_branch(branch: &Path) -> anyhow::Result<()> {
-    remove_tree(branch, DEADLINE)?;
+    remove_tree(branch, LEAVES_WITHIN)?;
     if let Some(parent) = branch.parent() {
         let _ = fs::remove_dir(parent);
     }

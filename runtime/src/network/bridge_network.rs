@@ -19,6 +19,7 @@ use super::{
     Endpoint, EndpointSettings, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, Pool, Subnet, Subnet6, Tap,
     TapEndpoint, sysctl,
 };
+use isobench_workload::ENDS_WITHIN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a link may take to carry packets, or to go with its namespace or descriptor.
+/// How long a link may take to carry packets.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a network is to be.
@@ -335,20 +336,30 @@ impl Network {
         sysctl::write(netlink.namespace(), &setting("route_localnet"), "1")
     }
 
-    /// Waits until a link has gone.
+    /// Waits until a link has gone with its namespace or descriptor.
     pub(crate) fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
         let lingering = || NetworkError::Lingering(name.into());
-        self.await_link(name, |link| link.is_none())?.then_some(()).ok_or_else(lingering)
+        self.watch_link(name, ENDS_WITHIN, |link| link.is_none())?.then_some(()).ok_or_else(lingering)
     }
 
-    /// Waits until a link is as it should be, told by the kernel of every change; false if it never is.
+    /// Waits until a link carries packets, or else is as it should be; false if it never is.
     pub(crate) fn await_link(&self, name: &str, reached: impl Fn(Option<&Link>) -> bool) -> Result<bool, NetworkError> {
+        self.watch_link(name, PATIENCE, reached)
+    }
+
+    /// Waits until a link is as it should be, told by the kernel of every change; false if it is not in time.
+    fn watch_link(
+        &self,
+        name: &str,
+        patience: Duration,
+        reached: impl Fn(Option<&Link>) -> bool,
+    ) -> Result<bool, NetworkError> {
         if reached(self.lock().link(name)?.as_ref()) {
             return Ok(true);
         }
         // Subscribed before the next look: no change is missed in between. The lock is not held while waiting.
         let watch = Netlink::watch_links(self.lock().namespace())?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience;
         while !reached(self.lock().link(name)?.as_ref()) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

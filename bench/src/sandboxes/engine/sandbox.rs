@@ -11,7 +11,7 @@ use isobench_runtime::Mode;
 use isobench_runtime::network::inside::LOOPBACK;
 use isobench_runtime::network::{Namespace, Netlink};
 use isobench_workload::{
-    Family, Instance, LaunchError, Located, Locator, Released, Resource, Sandbox, Unsupported, Workload,
+    ENDS_WITHIN, Family, Instance, LaunchError, Located, Locator, Released, Resource, Sandbox, Unsupported, Workload,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -119,10 +119,11 @@ impl Resource for Container {
 
     fn release(self: Box<Self>) -> Released {
         let Self { engine, name, id_file, inside } = *self;
+        let client = engine.client.clone().patient(ENDS_WITHIN);
         let remove = || match engine.engine {
-            Engine::Docker => engine.client.ask(&["rm", "--force", &name], None),
+            Engine::Docker => client.ask(&["rm", "--force", &name], None),
             // It would ask kindly for 10 s first.
-            Engine::Podman => engine.client.ask(&["rm", "--force", "--time", "0", &name], None),
+            Engine::Podman => client.ask(&["rm", "--force", "--time", "0", &name], None),
         };
         let removed = match remove() {
             // The runtime below the engine was told to kill what ended by itself at that moment.
@@ -136,9 +137,9 @@ impl Resource for Container {
             return Err(error.into());
         }
         if let Some(inside) = inside.get() {
-            let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+            let patience = Timespec { tv_sec: ENDS_WITHIN.as_secs() as i64, tv_nsec: 0 };
             if poll(&mut [PollFd::new(inside, PollFlags::IN)], Some(&patience))? == 0 {
-                return Err("its first process did not end within 10 s".into());
+                return Err(format!("its first process did not end within {ENDS_WITHIN:?}").into());
             }
         }
         if let Ok(id) = fs::read_to_string(&id_file) {
