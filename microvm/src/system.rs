@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -289,11 +289,15 @@ extern "C" fn on_alarm(_signal: libc::c_int) {
 /// Ends a vCPU's run when time is up: a signal takes it out of the guest or out of a wait, and `immediate_exit` closes the
 /// gap before `KVM_RUN` (Documentation/virt/kvm/api.rst, "immediate_exit"). One a process.
 #[derive(Debug)]
-pub(crate) struct DeadlineGuard(());
+pub(crate) struct DeadlineGuard {
+    began: Instant,
+    deadline: Duration,
+}
 
 impl DeadlineGuard {
     /// Starts the clock. `immediate_exit` must stay valid while the guard lives: the caller keeps the vCPU.
     pub(crate) fn start(deadline: Duration, immediate_exit: &mut u8) -> io::Result<Self> {
+        let began = Instant::now();
         EXPIRED.store(false, Ordering::SeqCst);
         IMMEDIATE_EXIT.store(immediate_exit, Ordering::SeqCst);
         // SAFETY: all zero is a valid sigaction; the handler does only atomic stores and one volatile store.
@@ -313,7 +317,12 @@ impl DeadlineGuard {
         };
         // SAFETY: the kernel reads one itimerval, which outlives the call.
         let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
-        if installed == 0 && set == 0 { Ok(Self(())) } else { Err(io::Error::last_os_error()) }
+        if installed == 0 && set == 0 { Ok(Self { began, deadline }) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// How long it is until then.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_sub(self.began.elapsed())
     }
 
     /// Whether time is up.
@@ -411,7 +420,6 @@ pub(crate) fn internal_error(run: &kvm_bindings::kvm_run) -> (u32, Vec<u64>) {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU8;
-    use std::time::Instant;
 
     #[test]
     fn an_alarm_that_has_ended_nothing_comes_again() {

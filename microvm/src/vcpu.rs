@@ -96,7 +96,8 @@ struct Parked {
     vm: Option<Result<VmState, VcpuError>>,
 }
 
-/// Between two kicks of a member that has not come yet: a signal is lost on one that is about to wait outside of `KVM_RUN`.
+/// Between two kicks of a member that has not come yet: a signal is lost on one that is about to wait outside of `KVM_RUN`. Between two
+/// looks of one that waits and whose time should be up.
 const AGAIN: Duration = Duration::from_millis(5);
 /// How long members may take to come to a stop, or to save themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -151,7 +152,10 @@ impl Crew {
         let mut parked = pause.parked();
         parked.saving = true;
         pause.changed.notify_all();
-        let under_way = |parked: &mut Parked| parked.saved.len() < pause.processors || parked.vm.is_none();
+        // One that has left, since its time is up, answers no more.
+        let under_way = |parked: &mut Parked| {
+            (parked.saved.len() < pause.processors || parked.vm.is_none()) && parked.arrived == pause.processors
+        };
         let waited = pause.changed.wait_timeout_while(parked, PATIENCE, under_way);
         let mut parked = waited.unwrap_or_else(PoisonError::into_inner).0;
         // Those who stay may be saved again.
@@ -177,14 +181,15 @@ impl Crew {
         }
     }
 
-    /// Where the calling member's processor waits while the crew is paused.
-    fn park(&self, vcpu: &VcpuFd, number: u8) {
+    /// Where the calling member's processor waits while the crew is paused, but no longer than to its deadline.
+    fn park(&self, vcpu: &VcpuFd, number: u8, deadline: Option<&DeadlineGuard>) {
         let Some(pause) = &self.pause else { return };
         let mut parked = pause.parked();
         parked.arrived += 1;
         pause.changed.notify_all();
         let mut saved = None;
-        while pause.wanted.load(Ordering::SeqCst) && !self.is_over() {
+        let in_time = || deadline.is_none() || !DeadlineGuard::expired();
+        while pause.wanted.load(Ordering::SeqCst) && !self.is_over() && in_time() {
             if parked.saving && saved != Some(parked.round) {
                 saved = Some(parked.round);
                 // All have come: nothing changes any more.
@@ -197,9 +202,17 @@ impl Crew {
                 }
                 pause.changed.notify_all();
             }
-            parked = pause.changed.wait(parked).unwrap_or_else(PoisonError::into_inner);
+            parked = match deadline {
+                // The alarm interrupts no wait for a condition, which the standard library begins again.
+                Some(deadline) => {
+                    let waited = pause.changed.wait_timeout(parked, deadline.left().max(AGAIN));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => pause.changed.wait(parked).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         parked.arrived -= 1;
+        pause.changed.notify_all();
     }
 
     /// Whether it was told to pause and not to go on.
@@ -343,7 +356,7 @@ impl Vcpu {
                 self.fd.get_kvm_run().immediate_exit = 0;
                 fence(Ordering::SeqCst);
                 if crew.is_paused() {
-                    crew.park(&self.fd, self.number);
+                    crew.park(&self.fd, self.number, guard.as_ref());
                 }
             }
             match reaction {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         ("options_are_printed_as_a_configuration", options_are_printed_as_a_configuration),
         ("before_the_start_the_socket_answers_everybody", before_the_start_the_socket_answers_everybody),
     ];
-    let booted: [(&str, Test); 10] = [
+    let booted: [(&str, Test); 11] = [
         ("a_guest_is_started_by_a_file", a_guest_is_started_by_a_file),
         ("a_guest_is_started_by_the_standard_input", a_guest_is_started_by_the_standard_input),
         ("the_example_of_the_documentation_runs", the_example_of_the_documentation_runs),
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("two_clients_look_after_one_guest", two_clients_look_after_one_guest),
         ("a_paused_guest_is_saved_and_stays_paused", a_paused_guest_is_saved_and_stays_paused),
         ("a_guest_paused_by_another_stays_so", a_guest_paused_by_another_stays_so),
+        ("a_paused_guest_ends_at_its_deadline", a_paused_guest_ends_at_its_deadline),
         ("a_guest_ends_whose_output_nobody_reads", a_guest_ends_whose_output_nobody_reads),
         ("a_guest_goes_on_that_was_not_to_be_paused", a_guest_goes_on_that_was_not_to_be_paused),
     ];
@@ -435,6 +436,29 @@ fn a_guest_paused_by_another_stays_so() -> Result<(), Failed> {
     check(described["state"] == "paused", described.to_string())?;
     client.does("stop", json!({}))?;
     check(monitor.ended()?.0 == Some(143), "another exit code")
+}
+
+/// Whether it stands still for the first time, or was saved and stands still for good.
+fn a_paused_guest_ends_at_its_deadline() -> Result<(), Failed> {
+    for saved in [false, true] {
+        let mut monitor = Monitor::start()?;
+        let mut client = monitor.client()?;
+        client.does("create", json!({"unikernel": {"workload": "idle", "deadline": 2}}))?;
+        client.does("start", json!({}))?;
+        monitor.ready()?;
+        client.does("pause", json!({}))?;
+        if saved {
+            take(&monitor.socket(), &monitor.directory.path().join("saved"), Afterwards::Continue)?;
+        }
+        let began = Instant::now();
+        while monitor.process.try_wait()?.is_none() {
+            check(began.elapsed() < PATIENCE, "it outlives its deadline")?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (code, told) = monitor.ended()?;
+        check(code == Some(124) && told.contains("the guest was ended at its deadline"), format!("{code:?}: {told}"))?;
+    }
+    Ok(())
 }
 
 /// A monitor whose standard output is a pipe that is full, and the pipe's other end.

@@ -13,7 +13,7 @@
 //! | `guest` | | a [`Guest`]: what runs in it, as a snapshot would say; the digest of a Linux guest's kernel file is worked out when it is first asked for |
 //! | `create` | a configuration, as a configuration file holds it | `{}`: the guest can be started |
 //! | `start` | | `{}`, once the machine is made and its guest begins |
-//! | `pause` | | `{}`, once every processor stands still |
+//! | `pause` | | `{}`, once every processor stands still; a deadline ends a paused guest as it does one that runs |
 //! | `resume` | | `{}` |
 //! | `balloon` | `target`, where wanted, in bytes | a [`BalloonState`], after the guest was asked to leave so many bytes unused; it does so in its own time |
 //! | `snapshot` | `stay`, where wanted: true for a guest that stays paused | a [`Guest`], after memory and state were written into the two empty files whose descriptors came with the request (`SCM_RIGHTS`, unix(7)) |
