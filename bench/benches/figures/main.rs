@@ -34,6 +34,10 @@ use std::time::{Duration, Instant};
 const PAIRS: RangeInclusive<usize> = 30..=300;
 const TIME: Duration = Duration::from_secs(15);
 
+/// Where a pair takes longer than this, as a thousand launches do, there are fewer: an interval needs six.
+const LONG: Duration = Duration::from_secs(15);
+const FEWER: usize = 8;
+
 /// Each call takes one pair: ours and the peer's.
 type Pair = Box<dyn FnMut() -> anyhow::Result<(f64, f64)>>;
 
@@ -123,8 +127,9 @@ fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
     // The first pair warms caches and neighbour tables and is not counted.
     let begun = Instant::now();
     pair()?;
-    let affordable = TIME.as_nanos() / begun.elapsed().as_nanos().max(1);
-    let number = (affordable as usize).clamp(*PAIRS.start(), *PAIRS.end());
+    let taken = begun.elapsed();
+    let affordable = (TIME.as_nanos() / taken.as_nanos().max(1)) as usize;
+    let number = if taken > LONG { FEWER } else { affordable.clamp(*PAIRS.start(), *PAIRS.end()) };
     let pairs = (0..number).map(|_| pair()).collect::<anyhow::Result<Vec<_>>>()?;
     let estimate =
         Pairs::ratios(&pairs).and_then(|pairs| pairs.estimate(0.95)).context("a measured value is not above zero")?;
