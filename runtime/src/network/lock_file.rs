@@ -130,6 +130,15 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    /// Gives the locks back at once: a child of another thread's that has not executed its program yet has this descriptor too, and
+    /// would keep them so long.
+    fn drop(&mut self) {
+        // What is not given back here goes with the last descriptor.
+        let _ = self.try_lock(&range(libc::F_UNLCK, 0, 0));
+    }
+}
+
 impl Sharing {
     const fn kind(self) -> i32 {
         match self {
@@ -173,7 +182,10 @@ mod tests {
         assert_eq!([6, 7, 8, 9].map(|offset| file.is_held(offset).unwrap()), [false, true, true, false]);
         drop(first);
         assert_eq!([7, 8].map(|offset| file.is_held(offset).unwrap()), [false, true]);
+        let inherited = second.0.try_clone().unwrap();
         drop(second);
+        assert!(!file.is_held(8).unwrap(), "also while a child that was forked meanwhile has the descriptor");
+        drop(inherited);
         let third = file.begin().unwrap();
         assert!(third.take(7, Sharing::Alone).unwrap());
         assert!(!file.begin().unwrap().take_all(Sharing::Shared).unwrap());
