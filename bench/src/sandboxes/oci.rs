@@ -118,22 +118,13 @@ fn configuration(template: &Value, workload: &Workload, root: &Path, host: &Path
     configuration["process"]["env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
     configuration["root"] = json!({"path": root, "readonly": true});
     configuration["linux"]["cgroupsPath"] = json!(cgroup);
-    configuration["mounts"] = json!([
-        mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-        mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-        mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-    ]);
+    if let Some(mounts) = configuration["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["type"] != "cgroup");
+    }
     for (part, unlimited) in [("process", "rlimits"), ("linux", "resources")] {
         configuration[part].as_object_mut().map(|part| part.remove(unlimited));
     }
     configuration
-}
-
-fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
-    json!({"destination": destination, "type": kind, "source": kind, "options": options})
 }
 
 /// Debian's crun 1.8.1 refuses a hybrid layout of control groups: it gets a mount namespace without the unified hierarchy.
@@ -204,5 +195,8 @@ mod tests {
         assert!(linux["seccomp"]["syscalls"].as_array().is_some_and(|rules| !rules.is_empty()));
         assert!(!process["capabilities"]["bounding"].to_string().contains("MKNOD"));
         assert!(linux["resources"].is_null() && process["rlimits"].is_null());
+        let targets = peer["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].as_str().unwrap());
+        let ours = root::Mount::standard();
+        assert!(targets.eq(ours.iter().map(|mount| mount.target.as_str())), "{}", peer["mounts"]);
     }
 }
