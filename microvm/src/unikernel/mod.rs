@@ -1,9 +1,11 @@
 //! Booting the unikernel: the recipe of the crate's front page, step by step.
 
+mod image;
 mod ports;
 pub(crate) mod registers;
 mod restore;
 
+pub use image::UNIKERNEL;
 pub(crate) use ports::Exit as ExitPort;
 pub use restore::{Restoration, restore};
 
@@ -29,22 +31,11 @@ use isobench_guest::frame::BUFFER;
 use isobench_guest::virtio::{Registers, StartError};
 use isobench_workload::{Stage, Stages, clock};
 use kvm_ioctls::VcpuFd;
-use linux_loader::loader::{Elf, KernelLoader};
 use std::fs::File;
-use std::io::{self, Cursor, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-
-/// The unikernel image: a static ELF file for the addresses of [`contract`].
-pub static UNIKERNEL: &[u8] = &IMAGE.0;
-
-/// The image at the beginning of a page, as its segments begin one within it.
-#[repr(C, align(4096))]
-struct Paged<T>(T);
-
-static IMAGE: Paged<[u8; include_bytes!(env!("ISOBENCH_UNIKERNEL")).len()]> =
-    Paged(*include_bytes!(env!("ISOBENCH_UNIKERNEL")));
 
 /// The least memory: the image, and enough buffers for a card and a few connections.
 pub const LEAST_MEMORY: u64 = 8 << 20;
@@ -94,7 +85,7 @@ pub enum UnikernelError {
     Overlap(#[from] Overlap),
     /// The image is no program that can be loaded.
     #[error("load the unikernel image")]
-    Image(#[source] linux_loader::loader::Error),
+    Image,
     /// Requests can't be taken.
     #[error("take requests on the machine's control socket")]
     Control(#[source] io::Error),
@@ -149,11 +140,7 @@ pub fn run(
     };
     ports::attach(&mut ports, card.as_ref(), false)?;
     // 5. kernel
-    let image = Elf::load(&memory, None, &mut Cursor::new(UNIKERNEL), None).map_err(UnikernelError::Image)?;
-    let entry = image.kernel_load.0;
-    if let Ok(program) = program {
-        share_image(&memory, &program)?;
-    }
+    let entry = image::load(&memory, program.ok().as_ref())?;
     populate(&memory, config.task)?;
     if let Some(mut card) = card {
         isobench_guest::virtio::start(&mut CardRegisters(&mut card), network.segmentation)
@@ -264,32 +251,6 @@ fn populate(memory: &GuestMemoryMmap, task: Task) -> Result<(), MemoryError> {
         memory::populate(memory, contract::RINGS[0], 0x2000)?;
         // The first buffer to send from, after those to receive into.
         memory::populate(memory, contract::BUFFERS + (contract::QUEUE_SIZE * BUFFER) as u64, 0x1000)?;
-    }
-    Ok(())
-}
-
-/// Has all machines of this program share the pages of the image that no guest writes to, which were copied into this one's memory.
-/// Where they cannot, each keeps its copy.
-fn share_image(memory: &GuestMemoryMmap, program: &File) -> Result<(), MemoryError> {
-    let word = |at: usize| UNIKERNEL.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-    // The first segment, which the linker script has code and constants in: offset in the file, address and size (elf(5)).
-    let header = word(0x20).unwrap_or_default() as usize;
-    let [Some(offset), Some(address), Some(size)] = [0x08, 0x10, 0x20].map(|field| word(header + field)) else {
-        return Ok(());
-    };
-    let whole = size as usize / 4096 * 4096;
-    let Some(bytes) = UNIKERNEL.get(offset as usize..offset as usize + whole) else { return Ok(()) };
-    let failed = |source| MemoryError::Access { address, source };
-    let slice = memory.get_slice(GuestAddress(address), whole).map_err(failed)?;
-    if system::map_constants(&slice, bytes, program).is_ok() {
-        let mut page = [0; 4096];
-        for (at, wanted) in bytes.chunks(page.len()).enumerate() {
-            let at = at * page.len();
-            slice.read_slice(&mut page, at).map_err(|source| failed(source.into()))?;
-            if page != wanted {
-                slice.write_slice(wanted, at).map_err(|source| failed(source.into()))?;
-            }
-        }
     }
     Ok(())
 }
