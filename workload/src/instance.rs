@@ -23,6 +23,9 @@ pub trait Resource: std::fmt::Debug {
 /// How a resource was removed: what is left to wait for, where there is something, or why it could not be removed.
 pub type Released = Result<Option<Aftermath>, Box<dyn std::error::Error + Send + Sync>>;
 
+/// What went wrong while an instance was ended.
+pub type Errors = Vec<Box<dyn std::error::Error + Send + Sync>>;
+
 /// What the kernel still does for a resource that is absent already, such as giving back a link's memory when nobody can read it
 /// any more. Dropped, it goes on by itself.
 #[derive(Debug)]
@@ -238,11 +241,16 @@ impl Instance {
         self.process.wait(deadline).map_err(|source| InstanceError::Process { instance: name.clone(), source })
     }
 
-    /// Ends the instance: kills it, reaps it, releases all that belongs to it, and waits for what the kernel does for that
-    /// afterwards. Stamps [`Stage::Ending`], [`Stage::Reaped`], [`Stage::Gone`] and, where there was something to wait for,
-    /// [`Stage::Settled`], and gives all stages back, or every error that occurred.
-    pub fn destroy(mut self) -> Result<Stages, Vec<Box<dyn std::error::Error + Send + Sync>>> {
-        let mut errors: Vec<Box<dyn std::error::Error + Send + Sync>> = Vec::new();
+    /// Ends the instance as [`Self::end`] does, and waits for what the kernel does for it afterwards. Gives all stages back, or every
+    /// error that occurred.
+    pub fn destroy(self) -> Result<Stages, Errors> {
+        self.end().settle()
+    }
+
+    /// Ends the instance: kills it, reaps it, and releases all that belongs to it. Stamps [`Stage::Ending`], [`Stage::Reaped`] and
+    /// [`Stage::Gone`].
+    pub fn end(mut self) -> Ended {
+        let mut errors: Errors = Vec::new();
         self.stages.stamp(Stage::Ending, clock::now());
         if let Err(error) = self.process.signal(Signal::KILL) {
             errors.push(Box::new(error));
@@ -256,11 +264,7 @@ impl Instance {
             errors.push(Box::new(error));
         }
         self.stages.stamp(Stage::Gone, clock::now());
-        if !aftermaths.is_empty() {
-            aftermaths.into_iter().for_each(Aftermath::wait);
-            self.stages.stamp(Stage::Settled, clock::now());
-        }
-        if errors.is_empty() { Ok(std::mem::take(&mut self.stages)) } else { Err(errors) }
+        Ended { stages: std::mem::take(&mut self.stages), errors, aftermaths }
     }
 
     fn release(&mut self) -> (Vec<Aftermath>, Vec<ResourceError>) {
@@ -273,6 +277,27 @@ impl Instance {
             }
         }
         (aftermaths, errors)
+    }
+}
+
+/// An instance that is gone.
+#[derive(Debug)]
+#[must_use = "it says whether anything went wrong"]
+pub struct Ended {
+    stages: Stages,
+    errors: Errors,
+    aftermaths: Vec<Aftermath>,
+}
+
+impl Ended {
+    /// Waits for what the kernel does afterwards. Stamps [`Stage::Settled`] where there was something to wait for, and gives all
+    /// stages back, or every error that occurred.
+    pub fn settle(mut self) -> Result<Stages, Errors> {
+        if !self.aftermaths.is_empty() {
+            self.aftermaths.into_iter().for_each(Aftermath::wait);
+            self.stages.stamp(Stage::Settled, clock::now());
+        }
+        if self.errors.is_empty() { Ok(self.stages) } else { Err(self.errors) }
     }
 }
 

@@ -45,7 +45,10 @@ mod workload;
 #[cfg(feature = "std")]
 pub use {
     input::Input,
-    instance::{Aftermath, ENDS_WITHIN, Instance, InstanceError, Located, Locator, Released, Resource, ResourceError},
+    instance::{
+        Aftermath, ENDS_WITHIN, Ended, Errors, Instance, InstanceError, Located, Locator, Released, Resource,
+        ResourceError,
+    },
     output::{Output, OutputError},
     process::{Exit, Process, ProcessError},
     sandbox::{Family, LaunchError, Sandbox, Unsupported},

@@ -4,7 +4,7 @@ use super::{Experiment, Ground, Point, Scene, ended};
 use crate::sandboxes::{Engine, Kind, Network};
 use anyhow::{Context, bail};
 use isobench_reports::record::Value;
-use isobench_workload::{Family, Instance, Sandbox, Stage, Stages, Workload, clock, protocol::PORT};
+use isobench_workload::{Ended, Family, Instance, Sandbox, Stage, Stages, Workload, clock, protocol::PORT};
 use std::time::Duration;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -60,9 +60,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let workload = if kind.network == Network::Bridged { Workload::Serve { port: PORT } } else { Workload::Idle };
     for at_once in AT_ONCE {
-        let begun = clock::now();
-        let stages = together(ground, kind, sandbox, &workload, at_once)?;
-        let nanoseconds = clock::now() - begun;
+        let (stages, nanoseconds) = together(ground, kind, sandbox, &workload, at_once)?;
         sheet.value(&rate(at_once), Value::Transfer { amount: at_once.into(), nanoseconds });
         if let ([alone], 1) = (stages.as_slice(), at_once) {
             let whole = [(CREATION, Stage::Started, READY), (DELETION, Stage::Ending, &[Stage::Gone])];
@@ -83,14 +81,16 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 }
 
 /// So many instances through their whole life. One launcher creates them one after the other and waits for none; what goes on
-/// in their own processes goes on at once. When all are ready, it removes them one after the other.
+/// in their own processes goes on at once. When all are ready, it removes them one after the other. The time is that until the last one
+/// is gone: what the kernel does afterwards is waited for, but takes no part in it, as it takes none in the stages of one.
 fn together(
     ground: &mut Ground,
     kind: &Kind,
     sandbox: &mut dyn Sandbox,
     workload: &Workload,
     at_once: u32,
-) -> anyhow::Result<Vec<Stages>> {
+) -> anyhow::Result<(Vec<Stages>, u64)> {
+    let begun = clock::now();
     let mut instances: Vec<Instance> = Vec::new();
     for number in 1..=at_once {
         let launched = sandbox.launch(workload).with_context(|| format!("launch number {number} of {at_once}"))?;
@@ -101,15 +101,17 @@ fn together(
         [alone] => ground.patience.await_ready(kind, alone)?,
         several => several.iter_mut().try_for_each(|instance| instance.await_ready(ground.settings.deadline))?,
     }
+    let gone: Vec<Ended> = instances.into_iter().map(Instance::end).collect();
+    let nanoseconds = clock::now() - begun;
     let mut errors = Vec::new();
     let mut stages = Vec::new();
-    for instance in instances {
-        match instance.destroy() {
+    for instance in gone {
+        match instance.settle() {
             Ok(seen) => stages.push(seen),
             Err(several) => errors.extend(several),
         }
     }
-    if errors.is_empty() { Ok(stages) } else { Err(ended(errors)) }
+    if errors.is_empty() { Ok((stages, nanoseconds)) } else { Err(ended(errors)) }
 }
 
 /// Nanoseconds from one stage to the first of several that was seen.

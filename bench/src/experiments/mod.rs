@@ -254,7 +254,7 @@ impl Sheet {
 }
 
 /// Every error of an instance's end, in one sentence.
-fn ended(errors: Vec<Box<dyn std::error::Error + Send + Sync>>) -> anyhow::Error {
+fn ended(errors: isobench_workload::Errors) -> anyhow::Error {
     let texts: Vec<String> =
         errors.into_iter().map(|error| format!("{:#}", anyhow::Error::from_boxed(error))).collect();
     anyhow::anyhow!(texts.join("; "))
