@@ -192,13 +192,23 @@ impl Resource for Endpoint {
         format!("{}{link}", self.lease.describe())
     }
 
+    /// A link goes with its namespace, but the kernel gives namespaces up in batches, one after the other and 20 to 40 ms each
+    /// (`cleanup_net` in net/core/net_namespace.c), so that each of several waits for all before it. Deleted, the link is absent within
+    /// a millisecond; but whoever deletes it waits for an RCU barrier, and that wait is the [`Aftermath`].
     fn release(self: Box<Self>) -> Released {
-        if let Some(name) = self.link.get() {
-            let network = self.network.network();
-            network.await_departure(name)?;
-            network.lock().forget_neighbour(network.bridge, self.address())?;
-        }
-        Ok(None)
+        let Some(name) = self.link.get() else { return Ok(None) };
+        let network = self.network.network();
+        let found = network.lock().link(name)?;
+        let aftermath = found.map(|link| -> Result<_, NetworkError> {
+            let mut netlink = Netlink::open_in(network.lock().namespace())?;
+            // It may have gone with the namespace meanwhile.
+            aside("link", move || drop(netlink.delete_link(link.index)))
+                .map_err(NetworkError::io("start a thread that deletes link", name))
+        });
+        let aftermath = aftermath.transpose()?;
+        network.await_departure(name)?;
+        network.lock().forget_neighbour(network.bridge, self.address())?;
+        Ok(aftermath)
     }
 }
 
@@ -213,8 +223,13 @@ pub struct TapEndpoint {
     held: Option<OwnedFd>,
 }
 
-/// Stack of the thread that closes a tap.
-const CLOSER_STACK: usize = 64 << 10;
+/// Stack of a thread that waits for the kernel.
+const WAITING_STACK: usize = 64 << 10;
+
+/// Has a thread of its own wait for what the kernel does after a link is absent.
+fn aside(name: &str, wait: impl FnOnce() + Send + 'static) -> std::io::Result<Aftermath> {
+    std::thread::Builder::new().name(name.into()).stack_size(WAITING_STACK).spawn(wait).map(Aftermath::of)
+}
 
 impl TapEndpoint {
     pub(crate) fn new(network: &BridgeNetwork, lease: Lease, mac: Option<Mac>, link: String) -> Self {
@@ -272,14 +287,8 @@ impl Resource for TapEndpoint {
     }
 
     fn release(self: Box<Self>) -> Released {
-        let aftermath = self.held.map(|tap| {
-            // This closes the last copy.
-            std::thread::Builder::new()
-                .name("tap".into())
-                .stack_size(CLOSER_STACK)
-                .spawn(|| drop(tap))
-                .map(Aftermath::of)
-        });
+        // This closes the last copy.
+        let aftermath = self.held.map(|tap| aside("tap", || drop(tap)));
         self.network.network().await_departure(&self.link)?;
         Ok(aftermath.transpose()?)
     }
