@@ -113,12 +113,14 @@ mod tests {
 
     #[test]
     fn a_request_of_the_warm_up_that_outlasts_the_window_moves_it() {
-        let begin = clock::now() + 1_000_000;
+        // Far enough off that the first request is there before it, on a busy machine too.
+        let begin = clock::now() + 200_000_000;
         let window = Window { begin, end: begin + 4_000_000 };
         let (mut tally, mut requests) = (Tally::new().unwrap(), 0);
         let stalls_at_first = || {
             requests += 1;
-            std::thread::sleep(Duration::from_millis(if requests == 1 { 10 } else { 1 }));
+            let lasts = if requests == 1 { (window.end + 1_000_000).saturating_sub(clock::now()) } else { 1_000_000 };
+            std::thread::sleep(Duration::from_nanos(lasts));
             Ok(())
         };
         tally.repeat(window, stalls_at_first).unwrap();
