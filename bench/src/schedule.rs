@@ -8,8 +8,7 @@
 //! [Mytkowicz et al., *Producing wrong data without doing anything obviously wrong*, ASPLOS 2009]: https://doi.org/10.1145/1508244.1508275
 
 use crate::cell::Cell;
-use crate::experiments;
-use isobench_reports::metrics;
+use crate::experiments::{self, WarmUp};
 use isobench_reports::record::Plan;
 
 /// Blocks of each experiment that come in the first part of a run. They are enough to decide every family of claims; what comes
@@ -50,16 +49,9 @@ pub fn cells(plan: &Plan, sandboxes: impl Fn(&str) -> Vec<String>) -> Vec<Cell> 
     cells
 }
 
-/// Whether an experiment measures anything that a first time could colour. A fact that is only seen does not depend on what is in
-/// a cache, and to see that something is not reached takes seconds. Others warm up in each cell: work is done once before the first
-/// one, to find out how much of it takes long enough, and each instance writes to its memory before the clock runs; a window of bulk
-/// traffic begins after traffic.
+/// Whether an experiment has a block that does not count, before all others.
 fn warms_up(experiment: &str) -> bool {
-    if ["overhead", "throughput", "streams"].contains(&experiment) {
-        return false;
-    }
-    let fact = |metric: &&str| metrics::find(metric).is_some_and(|metric| metric.is_fact());
-    experiments::named(experiment).is_none_or(|experiment| !experiment.metrics.iter().all(fact))
+    experiments::named(experiment).is_none_or(|experiment| experiment.warm_up == WarmUp::Block)
 }
 
 /// Whether a sandbox takes part in a block: in each one, or in as many of them as the plan says.
@@ -177,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_seen_has_no_warm_up() {
-        assert!(warms_up("startup") && warms_up("reservation"));
-        assert!(!warms_up("hosts") && !warms_up("names"));
-        assert!(!warms_up("overhead") && !warms_up("throughput"));
-        let mut plan = plan(1, &[2]);
-        plan.experiments = vec!["names".to_owned()];
-        plan.blocks = [("names".to_owned(), 2)].into();
-        assert!(cells(&plan, names(3)).iter().all(|cell| cell.block > 0 && !cell.warm_up));
+    fn an_experiment_has_a_block_to_warm_up_where_it_says_so() {
+        for experiment in experiments::all() {
+            let name = experiment.name.to_owned();
+            let plan = Plan { blocks: [(name.clone(), 2)].into(), experiments: vec![name], ..plan(1, &[]) };
+            let blocks = |warm_up| cells(&plan, names(3)).iter().filter(|cell| cell.warm_up == warm_up).count() / 3;
+            let expected = usize::from(experiment.warm_up == WarmUp::Block);
+            assert_eq!((blocks(true), blocks(false)), (expected, 2), "{}", experiment.name);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether traffic can be counted for each container: two of them, traffic to one, and the interface counters that each has.
 
 use super::traffic::{Path, Served, Span};
-use super::{Experiment, Point, Scene, ended};
+use super::{Experiment, Point, Scene, WarmUp, ended};
 use crate::sandboxes::{Kind, Network};
 use isobench_reports::record::Value;
 use isobench_runtime::network::{Namespace, Netlink};
@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "sends traffic to one of two containers and reads the interface counters of both",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[COUNTED],
     points,
     measure,

@@ -1,6 +1,6 @@
 //! A network card is added by hand to a container that runs without one.
 
-use super::{Experiment, Ground, Place, Point, Scene, answer, ended};
+use super::{Experiment, Ground, Place, Point, Scene, WarmUp, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use crate::testbed::network::CLIENT;
 use isobench_reports::record::Value;
@@ -14,6 +14,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "adds a network card to a running container that has none, and tries the way out before and after",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[INTERFACES, CONNECTS],
     points,
     measure,

@@ -1,7 +1,7 @@
 //! How many new connections a second a sandbox takes, with several in flight.
 
 use super::traffic::{Path, Served, Span, outcome};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use isobench_workload::Traffic;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -9,6 +9,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "new TCP connections with one answer each, four in flight, as many as go",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[RATE],
     points: |kind| Path::of(kind).iter().map(|path| point(*path)).collect(),
     measure,

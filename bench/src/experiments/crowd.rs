@@ -3,7 +3,7 @@
 use super::Ground;
 use super::latency::median;
 use super::traffic::Span;
-use super::{Experiment, Place, Point, Scene, Sheet, answer, ended};
+use super::{Experiment, Place, Point, Scene, Sheet, WarmUp, answer, ended};
 use crate::sandboxes::Kind;
 use crate::testbed::memory::available;
 use anyhow::{Context, bail};
@@ -15,6 +15,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches containers on the bridge; the start of the 1st, 10th and 100th, and a round trip to it beside the others",
     quick_blocks: 0,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: METRICS,
     points: |kind| points(kind, &[1, 10, 100]),
     measure: |scene| measure(scene, &[1, 10, 100]),

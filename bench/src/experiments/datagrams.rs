@@ -1,7 +1,7 @@
 //! How many small UDP datagrams a second arrive in a sandbox and from it, and how many were sent.
 
 use super::traffic::{Driven, Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use anyhow::Context;
 use isobench_reports::record::Value;
 use isobench_workload::{Family, Traffic};
@@ -11,6 +11,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "UDP datagrams of 64 bytes towards the sandbox and from it, as fast as they go: sent and arrived",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &["udp.upload", "udp.upload.sent", "udp.download", "udp.download.sent"],
     points: |kind| {
         // An engine publishes a TCP port alone when it launches.

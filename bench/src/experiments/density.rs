@@ -1,6 +1,6 @@
 //! How many instances it takes to use up a budget of the host's memory: counted, not calculated.
 
-use super::{Experiment, Ground, Point, Scene, ended};
+use super::{Experiment, Ground, Point, Scene, WarmUp, ended};
 use crate::sandboxes::Kind;
 use crate::testbed::memory::{Snapshot, available, held_since};
 use anyhow::{Context, bail};
@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches idle instances until they and the kernel hold 256 MiB more than before, and counts those that fit",
     quick_blocks: 0,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[INSTANCES, BUDGET],
     points,
     measure,

@@ -2,7 +2,7 @@
 //! them, and for comparison with ranges that differ and a route on each host.
 
 use super::beside::{Beside, HERE, THERE};
-use super::{Experiment, Ground, Point, Scene, answer, ended};
+use super::{Experiment, Ground, Point, Scene, WarmUp, answer, ended};
 use crate::sandboxes::Kind;
 use anyhow::Context;
 use isobench_reports::record::Value;
@@ -19,6 +19,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "tries to reach a container on a second host, with equal private ranges and with routed ones",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[CONNECTS],
     points,
     measure,

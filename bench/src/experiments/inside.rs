@@ -3,7 +3,7 @@
 
 use super::latency::median;
 use super::traffic::{Driven, Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use isobench_reports::record::Value;
 use isobench_workload::Traffic;
 
@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "TCP streams, round trips and connections from inside the sandbox, to another one like it and to the outside",
     quick_blocks: 0,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[
         "tcp.upload",
         "tcp.upload.cost",

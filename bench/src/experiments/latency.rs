@@ -1,7 +1,7 @@
 //! How long a round trip and a connection take, one at a time (a closed loop).
 
 use super::traffic::{Driven, Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use anyhow::bail;
 use isobench_reports::record::Value;
 use isobench_reports::statistics::distribution;
@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "one-byte round trips on one TCP connection, and new connections with one answer each, one after the other",
     quick_blocks: 9,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[
         "tcp.round-trip",
         "tcp.round-trip.median",

@@ -1,6 +1,6 @@
 //! What it takes to make and to remove instances: the steps of one, and how many go through all of them in a second.
 
-use super::{Experiment, Ground, Point, Scene, ended};
+use super::{Experiment, Ground, Point, Scene, WarmUp, ended};
 use crate::sandboxes::{Engine, Kind, Network};
 use anyhow::{Context, bail};
 use isobench_reports::record::Value;
@@ -12,6 +12,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "creates, starts, stops and deletes one instance, then 2, 4 and 8 at once",
     quick_blocks: 7,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[CREATION, DELETION, STEP, RATE],
     points,
     measure,

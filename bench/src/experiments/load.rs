@@ -4,7 +4,7 @@
 //! and each shows where it saturates: where it answers fewer than were due, and requests queue up.
 
 use super::traffic::{Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use anyhow::{Context, bail};
 use isobench_reports::record::Value;
 use isobench_workload::Traffic;
@@ -15,6 +15,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
            each one's time counts from when it was due",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[LATENCY, RATE],
     points: |kind| {
         // What a custom network does is the bridge's, and the unikernel's code is measured in its machine: both would take a

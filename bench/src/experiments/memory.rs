@@ -1,6 +1,6 @@
 //! What one more idle instance costs: memory of the whole host over the number of instances, and its parts.
 
-use super::{Experiment, Ground, Point, Scene, Sheet, ended};
+use super::{Experiment, Ground, Point, Scene, Sheet, WarmUp, ended};
 use crate::sandboxes::{Engine, Kind, Network};
 use crate::testbed::memory::{self, Snapshot};
 use isobench_reports::record::Value;
@@ -11,6 +11,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches idle instances one after the other and reads the host's memory after each doubling",
     quick_blocks: 6,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &["memory.host", "memory.pss", "memory.cgroup", "memory.vmm-overhead", "memory.engine"],
     points: |kind| {
         let host = COUNTS.map(|instances| point("memory.host", instances));

@@ -59,11 +59,25 @@ pub struct Experiment {
     pub quick_blocks: u32,
     /// Whether it can run the user's own program in place of its workload.
     pub takes_program: bool,
+    /// What comes before its samples, so that a first time does not colour them.
+    pub(crate) warm_up: WarmUp,
     /// Names of what it measures, each defined in [`isobench_reports::metrics`].
     pub metrics: &'static [&'static str],
     /// The points that one cell of it yields in a sandbox: none where it does not apply.
     points: fn(&Kind) -> Vec<Point>,
     measure: fn(Scene<'_>) -> anyhow::Result<()>,
+}
+
+/// How an experiment warms up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WarmUp {
+    /// By a block that is measured before all others and does not count.
+    Block,
+    /// By itself, in each cell.
+    Cell,
+    /// Not at all. A fact that is only seen does not depend on what is in a cache, and to see that something is not reached takes
+    /// seconds.
+    Nothing,
 }
 
 /// Every experiment, in the order of the report.
@@ -282,6 +296,15 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_only_seen_has_no_warm_up() {
+        for experiment in all() {
+            let facts =
+                experiment.metrics.iter().all(|name| metrics::find(name).is_some_and(|metric| metric.is_fact()));
+            assert_eq!(experiment.warm_up == WarmUp::Nothing, facts, "{}", experiment.name);
         }
     }
 

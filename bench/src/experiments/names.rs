@@ -1,6 +1,6 @@
 //! Whether containers find each other by name: in one network of their own, across two of them, and on the default bridge.
 
-use super::{Experiment, Ground, PATIENCE, Point, Scene, answer, ended};
+use super::{Experiment, Ground, PATIENCE, Point, Scene, WarmUp, answer, ended};
 use crate::networks::{Connection, Joining, Network, Request, Store};
 use crate::sandboxes::Kind;
 use crate::testbed::directory;
@@ -16,6 +16,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "asks for containers by name in their network, in another one and on the default bridge",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[RESOLVES, CONNECTS],
     points,
     measure,

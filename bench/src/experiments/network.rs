@@ -1,7 +1,7 @@
 //! What network a sandbox has: facts seen from inside and from outside, each beside its control.
 
 use super::traffic::Served;
-use super::{Experiment, Ground, PATIENCE, Place, Point, Scene, Sheet, answer, ended};
+use super::{Experiment, Ground, PATIENCE, Place, Point, Scene, Sheet, WarmUp, answer, ended};
 use crate::sandboxes::{Kind, NAMED_PORT, Network, Networks};
 use crate::testbed::network::{CLIENT, HOST, PUBLISHED};
 use anyhow::{Context, bail};
@@ -18,6 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "looks from inside at interfaces, addresses and routes, and tries to connect, to listen and to be reached",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[
         "network.interfaces",
         "network.addresses",

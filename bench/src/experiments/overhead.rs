@@ -1,7 +1,7 @@
 //! What isolation costs a program that runs: the same work by the same code in each sandbox, done by its server and timed from
 //! outside.
 
-use super::{Experiment, Ground, Place, Point, Scene, Sheet, ended};
+use super::{Experiment, Ground, Place, Point, Scene, Sheet, WarmUp, ended};
 use crate::sandboxes::{self, Kind};
 use anyhow::{Context, bail};
 use isobench_reports::record::{Outcome, Value};
@@ -17,6 +17,9 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "fixed amounts of work inside: integers, floating point, streams and dependent loads through memory, system calls, files",
     quick_blocks: 9,
     takes_program: false,
+    // Work is done once before the first block, to find out how much of it takes long enough, and each instance writes to its
+    // memory before the clock runs.
+    warm_up: WarmUp::Cell,
     metrics: &[COMPUTE, STREAM, CHASE, CALL, FILE, MEMORY, FILE_SYSTEM, SEEN],
     points,
     measure,

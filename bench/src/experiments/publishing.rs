@@ -2,7 +2,7 @@
 //! that wants the same port.
 
 use super::beside::{Beside, HERE};
-use super::{Experiment, Ground, Place, Point, Scene, Sheet, answer, ended};
+use super::{Experiment, Ground, Place, Point, Scene, Sheet, WarmUp, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use crate::testbed::Inventory;
 use crate::testbed::network::{HOST, PUBLISHED};
@@ -17,6 +17,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "tries each way from outside into a container, publishes its port, and asks for the same port once more",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[ANSWER, REACHED, REFUSED, LEFT, READY, GONE],
     points,
     measure,

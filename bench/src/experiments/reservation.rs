@@ -1,7 +1,7 @@
 //! Whether the memory that a virtual machine is given is taken from the host when it starts, or when it is used, and whether the host
 //! gets it back.
 
-use super::{Experiment, Ground, Point, Scene, ended};
+use super::{Experiment, Ground, Point, Scene, WarmUp, ended};
 use crate::sandboxes::{self, Kind};
 use crate::testbed::directory;
 use crate::testbed::memory::{self, Snapshot};
@@ -17,6 +17,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "reads what an instance holds of the host's memory when it has started, another one when it has used most of its own, and a third when it has freed that and, of a Linux guest, when a balloon has taken it",
     quick_blocks: 7,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[MEMORY, TAKEN, GIVEN_BACK],
     points,
     measure,

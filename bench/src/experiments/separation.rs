@@ -1,6 +1,6 @@
 //! Whether two networks with subnets of their own reach each other: a server in each, and a client in each that tries both.
 
-use super::{Experiment, Point, Scene, answer, ended};
+use super::{Experiment, Point, Scene, WarmUp, answer, ended};
 use crate::sandboxes::Kind;
 use anyhow::Context;
 use isobench_reports::record::Value;
@@ -11,6 +11,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "tries from each of two networks to reach a server in either",
     quick_blocks: 1,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[CONNECTS],
     points,
     measure,

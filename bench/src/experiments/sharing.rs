@@ -1,6 +1,6 @@
 //! Which pages instances of one program share, with each other and with the host.
 
-use super::{Experiment, Point, Scene, ended};
+use super::{Experiment, Point, Scene, WarmUp, ended};
 use crate::sandboxes::Kind;
 use crate::testbed::memory::{self, Snapshot};
 use anyhow::{Context, bail};
@@ -13,6 +13,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "runs eight instances of one dynamically linked program from one root, and reads which of their pages are shared",
     quick_blocks: 6,
     takes_program: false,
+    warm_up: WarmUp::Block,
     metrics: &[PAGES],
     points,
     measure,

@@ -1,6 +1,6 @@
 //! How long a sandbox takes from t0 until it is ready, and from the order to end until nothing of it is left.
 
-use super::{Experiment, Point, Scene, ended};
+use super::{Experiment, Point, Scene, WarmUp, ended};
 use crate::sandboxes::Network;
 use anyhow::{Context, bail};
 use isobench_reports::record::{StageTime, Value};
@@ -11,6 +11,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "launches one instance, waits until it is ready, ends it and waits until nothing of it is left",
     quick_blocks: 20,
     takes_program: true,
+    warm_up: WarmUp::Block,
     metrics: &[STAGES, READY, GONE],
     points: |_| [STAGES, READY, GONE].map(Point::plain).into(),
     measure,

@@ -1,7 +1,7 @@
 //! What several TCP streams at the same time carry towards a sandbox and from it.
 
 use super::traffic::{Driven, Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use anyhow::Context;
 use isobench_workload::Traffic;
 
@@ -10,6 +10,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "four TCP streams at the same time towards the sandbox and four from it, with segmentation offload",
     quick_blocks: 0,
     takes_program: false,
+    // A window of bulk traffic begins after traffic.
+    warm_up: WarmUp::Cell,
     metrics: &["tcp.upload", "tcp.upload.cost", "tcp.download", "tcp.download.cost"],
     points: |kind| Path::main(kind).iter().flat_map(|path| RUNS.iter().flat_map(|run| points(*path, run.1))).collect(),
     measure,

@@ -1,7 +1,7 @@
 //! What one TCP stream carries towards a sandbox and from it.
 
 use super::traffic::{Driven, Path, Served, Span, outcome, shared};
-use super::{Experiment, Point, Scene};
+use super::{Experiment, Point, Scene, WarmUp};
 use crate::sandboxes::{self, Kind};
 use isobench_workload::{Family, Traffic};
 
@@ -11,6 +11,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
            wire",
     quick_blocks: 9,
     takes_program: false,
+    // A window of bulk traffic begins after traffic.
+    warm_up: WarmUp::Cell,
     metrics: &["tcp.upload", "tcp.upload.cost", "tcp.download", "tcp.download.cost"],
     points: |kind| runs(kind).flat_map(|run| run.points()).collect(),
     measure,

@@ -1,6 +1,6 @@
 //! What of files and processes is seen from inside a container that shares somebody's network.
 
-use super::{Experiment, Place, Point, Scene, answer, ended};
+use super::{Experiment, Place, Point, Scene, WarmUp, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use crate::testbed::directory;
 use anyhow::Context;
@@ -13,6 +13,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "looks from inside for a file of the host and for processes of the host and of a neighbour",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[SEEN, NAMESPACE],
     points,
     measure,

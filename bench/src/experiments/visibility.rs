@@ -1,7 +1,7 @@
 //! Who sees a container's listener, and who reaches it by the loopback address: the host, a second container, and whoever
 //! shares the container's own network.
 
-use super::{Experiment, Place, Point, Scene, answer, ended};
+use super::{Experiment, Place, Point, Scene, WarmUp, answer, ended};
 use crate::sandboxes::{Kind, Network};
 use isobench_reports::record::Value;
 use isobench_runtime::network::Namespace;
@@ -13,6 +13,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     text: "looks for a container's listener from the host, from a second container and from its own network",
     quick_blocks: 2,
     takes_program: false,
+    warm_up: WarmUp::Nothing,
     metrics: &[LISTENER, LOOPBACK],
     points,
     measure,
