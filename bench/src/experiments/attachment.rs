@@ -85,7 +85,9 @@ fn attach(container: &Namespace, outside: &Namespace) -> anyhow::Result<()> {
     inner.add_address(inside::INTERFACE, INNER, PREFIX)?;
     client.bring_up(index)?;
     inner.bring_up(inside::INTERFACE)?;
-    Ok(inner.add_route(Ipv4Addr::UNSPECIFIED, 0, OUTER)?)
+    inner.add_route(Ipv4Addr::UNSPECIFIED, 0, OUTER)?;
+    // It was up before the container's end.
+    Ok(client.await_carrier(veth.name)?)
 }
 
 /// Looks from the container's own network, in which whatever it starts would find itself.

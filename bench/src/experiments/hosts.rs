@@ -109,6 +109,9 @@ fn connected(seen: &Finding) -> bool {
     matches!(seen.connects[..], [Ok(_)])
 }
 
+/// Name of a bridge of no network.
+const PLAIN: &str = "plain0";
+
 /// A bridge of no network: nothing is filtered or translated on its behalf.
 struct Plain {
     network: Ipv4Addr,
@@ -128,7 +131,7 @@ impl Plain {
     }
 
     fn create(&self, host: &mut Netlink) -> anyhow::Result<u32> {
-        let bridge = host.create_bridge("plain0", Mac::of(self.gateway()))?;
+        let bridge = host.create_bridge(PLAIN, Mac::of(self.gateway()))?;
         host.add_address(bridge, self.gateway(), 24)?;
         Ok(bridge)
     }
@@ -149,6 +152,10 @@ impl Plain {
         let mut inside = Netlink::open_in(container)?;
         inside.add_address(inside::INTERFACE, self.container(), 24)?;
         inside.bring_up(inside::INTERFACE)?;
-        Ok(inside.add_route(Ipv4Addr::UNSPECIFIED, 0, self.gateway())?)
+        inside.add_route(Ipv4Addr::UNSPECIFIED, 0, self.gateway())?;
+        // First the port: the bridge carries packets since it does. The gateway's answer to the first question for its link-layer
+        // address would be lost before, and the question asked again after a second.
+        host.await_carrier(veth.name)?;
+        Ok(host.await_carrier(PLAIN)?)
     }
 }

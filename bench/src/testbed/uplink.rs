@@ -71,12 +71,13 @@ pub(crate) fn connect(
         hairpin: false,
     };
     one.create_veth(&veth, &PeerNamespace::Descriptor(other.namespace().as_fd()))?;
-    for (side, address) in [(one, one_address), (other, other_address)] {
+    for (side, address) in [(&mut *one, one_address), (other, other_address)] {
         let index = side.index(name)?;
         side.add_address(index, address, PREFIX)?;
         side.bring_up(index)?;
     }
-    Ok(())
+    // It was up before the other.
+    Ok(one.await_carrier(name)?)
 }
 
 /// One algorithm for both sides: the machine's default may pace the sender (bbr) and would then measure itself. cubic is

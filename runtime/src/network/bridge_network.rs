@@ -17,18 +17,14 @@ use super::nft::Member;
 use super::pool::check_free;
 use super::{
     Endpoint, EndpointSettings, Firewall, Lease, Link, Mac, Netlink, NetworkError, Offload, Pool, Subnet, Subnet6, Tap,
-    TapEndpoint, sysctl,
+    TapEndpoint, sysctl, watch,
 };
 use isobench_workload::ENDS_WITHIN;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a link may take to carry packets.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a network is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -336,43 +332,20 @@ impl Network {
         sysctl::write(netlink.namespace(), &setting("route_localnet"), "1")
     }
 
-    /// Waits until a link has gone with its namespace or descriptor.
+    /// Waits until a link has gone with its namespace or descriptor. The lock is not held while waiting, here and below.
     pub(crate) fn await_departure(&self, name: &str) -> Result<(), NetworkError> {
         let lingering = || NetworkError::Lingering(name.into());
-        self.watch_link(name, ENDS_WITHIN, |link| link.is_none())?.then_some(()).ok_or_else(lingering)
+        let gone = || Ok(self.lock().link(name)?.is_none());
+        watch::until(name, ENDS_WITHIN, || self.watch_links(), gone)?.then_some(()).ok_or_else(lingering)
     }
 
-    /// Waits until a link carries packets, or else is as it should be; false if it never is.
-    pub(crate) fn await_link(&self, name: &str, reached: impl Fn(Option<&Link>) -> bool) -> Result<bool, NetworkError> {
-        self.watch_link(name, PATIENCE, reached)
+    /// Waits until a link carries packets.
+    pub(crate) fn await_carrier(&self, name: &str) -> Result<(), NetworkError> {
+        watch::carries(name, || self.watch_links(), || self.lock().link(name))
     }
 
-    /// Waits until a link is as it should be, told by the kernel of every change; false if it is not in time.
-    fn watch_link(
-        &self,
-        name: &str,
-        patience: Duration,
-        reached: impl Fn(Option<&Link>) -> bool,
-    ) -> Result<bool, NetworkError> {
-        if reached(self.lock().link(name)?.as_ref()) {
-            return Ok(true);
-        }
-        // Subscribed before the next look: no change is missed in between. The lock is not held while waiting.
-        let watch = Netlink::watch_links(self.lock().namespace())?;
-        let end = Instant::now() + patience;
-        while !reached(self.lock().link(name)?.as_ref()) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(NetworkError::system("watch link", name, errno)),
-            }
-            super::netlink::discard(&watch);
-        }
-        Ok(true)
+    fn watch_links(&self) -> Result<OwnedFd, NetworkError> {
+        Netlink::watch_links(self.lock().namespace())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Netlink> {

@@ -168,21 +168,15 @@ impl Endpoint {
 
     /// Waits until the bridge carries packets to and from the container, once its inside is configured.
     ///
-    /// When the container's end comes up, the kernel leaves it to a worker (net/core/link_watch.c) to let the host's end
-    /// send and to make the bridge's port forward. Until then packets are dropped, and a first one that is lost costs a
-    /// second. Since Linux 6.8 the question for the link's state makes the kernel catch up.
+    /// See [`Netlink::await_carrier`] for why that is not so at once.
     ///
     /// # Errors
     /// [`NetworkError::Silent`] if it never does.
     pub fn await_carrier(&self) -> Result<(), NetworkError> {
         let Some(name) = self.link.get() else { return Ok(()) };
+        let network = self.network.network();
         // The bridge itself carries packets only since its first port does: its own worker may be late too.
-        for name in [name, &self.network.settings().bridge] {
-            let silent = || NetworkError::Silent(name.clone());
-            let running = |link: Option<&super::Link>| link.is_some_and(|link| link.running);
-            self.network.network().await_link(name, running)?.then_some(()).ok_or_else(silent)?;
-        }
-        Ok(())
+        network.await_carrier(name).and_then(|()| network.await_carrier(&network.settings.bridge))
     }
 }
 

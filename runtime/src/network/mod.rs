@@ -38,6 +38,7 @@ pub mod subnet;
 pub mod sysctl;
 pub mod tap;
 mod transaction;
+mod watch;
 
 pub use bridge_network::BridgeNetwork;
 pub use conntrack::forget_connections;
