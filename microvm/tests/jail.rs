@@ -10,13 +10,11 @@ use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, MEMORY, UnikernelSandbox};
 use isobench_workload::protocol::PORT;
 use isobench_workload::{Sandbox, Workload, announcement};
-use jailed::{DESCRIPTORS, Monitor};
+use jailed::{DESCRIPTORS, Monitor, ends_with};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -258,29 +256,6 @@ fn it_ends_with_its_launcher() -> Result<(), Failed> {
     // A change of identity makes the kernel forget the signal that was asked for.
     let script = "setpriv --pdeathsig KILL \"$0\" unikernel --workload idle --deadline 600 & echo pid $!; wait";
     ends_with(Command::new("sh").args(["-c", script, VMM]))
-}
-
-/// Kills a launcher that has told its monitor's number and that it is ready; the monitor is gone then.
-fn ends_with(launcher: &mut Command) -> Result<(), Failed> {
-    let mut launcher = launcher.stdout(Stdio::piped()).spawn()?;
-    let mut output = BufReader::new(launcher.stdout.take().ok_or("no pipe")?);
-    // Its number and its ready line, in any order.
-    let mut lines = [String::new(), String::new()];
-    for line in &mut lines {
-        output.read_line(line)?;
-    }
-    let number = lines.iter().find_map(|line| line.strip_prefix("pid ")?.trim().parse().ok());
-    let number = number.and_then(Pid::from_raw).ok_or_else(|| format!("no number in {lines:?}"))?;
-    check(lines.iter().any(|line| line.starts_with(announcement::READY)), format!("not ready: {lines:?}"))?;
-    let monitor = pidfd_open(number, PidfdFlags::empty())?;
-    launcher.kill()?;
-    launcher.wait()?;
-    let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    let gone = poll(&mut [PollFd::new(&monitor, PollFlags::IN)], Some(&limit))?;
-    if gone == 0 {
-        pidfd_send_signal(&monitor, Signal::KILL)?;
-    }
-    check(gone == 1, "it outlives its launcher")
 }
 
 /// What launches by the library, in a process of its own: says the number of its monitor and that it is ready, and waits to be killed.

@@ -9,6 +9,7 @@ mod machine;
 mod served;
 mod support;
 
+use isobench_microvm::control;
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel::{Kernel, KernelError};
@@ -17,8 +18,10 @@ use isobench_microvm::linux::{Frames, LinuxError, boot_parameters};
 use isobench_microvm::memory;
 use isobench_microvm::sandbox::{AttachError, Attachment};
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
-use isobench_workload::{Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, server};
-use jailed::{DESCRIPTORS, Monitor};
+use isobench_workload::{
+    Drive, DriveOutcome, Instance, LaunchError, Probe, Sandbox, Stage, Traffic, Workload, announcement, server,
+};
+use jailed::{DESCRIPTORS, Monitor, ends_with};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -38,12 +41,18 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 5);
 /// In the rig everything is emulated twice.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Has this program launch a monitor that is tied to it.
+const LAUNCH: &str = "launch-tied";
+
 type Test = fn() -> Result<(), Failed>;
 type GuestTest = fn(&Path) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
     if inside::is_guest() {
         inside::run();
+    }
+    if std::env::args().nth(1).is_some_and(|word| word == LAUNCH) {
+        return launch_tied().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let everywhere: [(&str, Test); 9] = [
         ("a_missing_kernel_is_one_sentence", a_missing_kernel_is_one_sentence),
@@ -103,6 +112,9 @@ fn main() -> ExitCode {
     let root = nix::unistd::geteuid().is_root();
     let no_kvm = Trial::test("no_kvm_is_one_sentence", no_kvm_is_one_sentence).with_ignored_flag(!root);
     trials.push(if root { no_kvm } else { no_kvm.with_kind("needs root to hide /dev") });
+    let tied = (!judge().runs_unikernel()).then(|| judge().to_string()).or_else(no_network);
+    let trial = Trial::test("a_tied_one_ends_with_its_launcher", a_tied_one_ends_with_its_launcher);
+    trials.push(trial.with_ignored_flag(tied.is_some()).with_kind(tied.unwrap_or_default()));
     let machine = obstacle();
     // Our kernel boots four times faster, so where it has been built only what depends on the kernel is tested with both.
     let kernel = |file: &str| cache().join(file);
@@ -165,13 +177,43 @@ fn launched(kernel: &Path, workload: &Workload) -> Result<Instance, Failed> {
 }
 
 fn launched_with(frames: Frames, kernel: &Path, workload: &Workload) -> Result<Instance, Failed> {
+    make_bridge()?;
+    let sandbox = LinuxSandbox::new(VMM.into(), kernel.into(), agent(), MEMORY, attach)?;
+    Ok(sandbox.with_frames(frames).launch(workload)?)
+}
+
+fn make_bridge() -> Result<(), Failed> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     ip("link set lo up")?;
     ip("link add bridge0 type bridge")?;
     ip("address add 172.17.0.1/16 dev bridge0")?;
-    ip("link set bridge0 up")?;
-    let sandbox = LinuxSandbox::new(VMM.into(), kernel.into(), agent(), MEMORY, attach)?;
-    Ok(sandbox.with_frames(frames).launch(workload)?)
+    Ok(ip("link set bridge0 up")?)
+}
+
+/// What launches by the library, in a process of its own: says the number of its monitor and that its guest runs, and waits to be
+/// killed. The guest is no Linux but a loop, which runs on any KVM.
+fn launch_tied() -> Result<(), Failed> {
+    make_bridge()?;
+    let (kernel, directory) = (tempfile::NamedTempFile::new()?, tempfile::tempdir()?);
+    std::fs::write(kernel.path(), elf())?;
+    let path: PathBuf = kernel.path().into();
+    let socket = directory.path().join("control");
+    let sandbox = LinuxSandbox::new(VMM.into(), path.clone(), path, MEMORY, attach)?;
+    let instance = sandbox.with_control(socket.clone()).tied().launch(&Workload::Idle)?;
+    let began = Instant::now();
+    while control::describe(&socket).is_err() {
+        check(began.elapsed() < PATIENCE, "it does not run")?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Whoever is killed removes no file.
+    drop((kernel, directory));
+    println!("pid {}\n{}", instance.process().pid(), announcement::READY);
+    std::thread::park();
+    Ok(())
+}
+
+fn a_tied_one_ends_with_its_launcher() -> Result<(), Failed> {
+    ends_with(Command::new(std::env::current_exe()?).arg(LAUNCH))
 }
 
 fn destroyed(instance: Instance) -> Result<isobench_workload::Stages, Failed> {
@@ -400,7 +442,7 @@ fn bz_image() -> Vec<u8> {
     bytes
 }
 
-/// The smallest ELF executable: one segment of 16 bytes at 16 MiB.
+/// The smallest ELF executable: one segment of 16 bytes at 16 MiB, a loop without end.
 fn elf() -> Vec<u8> {
     let mut bytes = vec![0; 64 + 56];
     bytes[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0");
@@ -413,7 +455,7 @@ fn elf() -> Vec<u8> {
     bytes[88..96].copy_from_slice(&0x100_0000_u64.to_le_bytes());
     bytes[96] = 16;
     bytes[104] = 16;
-    bytes.extend([0x90; 16]);
+    bytes.extend([0xeb, 0xfe].repeat(8));
     bytes
 }
 

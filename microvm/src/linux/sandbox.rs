@@ -49,6 +49,7 @@ pub struct LinuxSandbox<F> {
     balloon: Option<BalloonKind>,
     frames: Frames,
     control: Option<PathBuf>,
+    tied: bool,
     attach: F,
     launched: u64,
     enclosure: OnceCell<Option<Enclosure>>,
@@ -87,6 +88,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             balloon: None,
             frames: Frames::Either,
             control: None,
+            tied: false,
             attach,
             launched: 0,
             enclosure: OnceCell::new(),
@@ -134,6 +136,13 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
     #[must_use]
     pub fn with_control(self, socket: PathBuf) -> Self {
         Self { control: Some(socket), ..self }
+    }
+
+    /// Has the kernel kill each virtual machine, clones too, when the thread that launched it ends, however it does, as with
+    /// [`UnikernelSandbox::tied`](crate::sandbox::UnikernelSandbox::tied).
+    #[must_use]
+    pub fn tied(self) -> Self {
+        Self { tied: true, ..self }
     }
 
     /// The same, with these disks, which the guest calls vda, vdb and so on. A launch ends with a sentence where one can't be
@@ -190,7 +199,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> Savable for LinuxSandbox<F> 
         let (name, mut command) = (self.restored_name(), Command::new(&self.program));
         command.args(words);
         self.disks.iter().for_each(|disk| _ = command.arg("--disk").arg(disk.words()));
-        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: false };
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: self.tied };
         launch_clone(name, number, monitor, &mut self.attach, (&[], workload))
     }
 }
@@ -243,7 +252,7 @@ impl<F: FnMut() -> Result<Attachment, AttachError>> LinuxSandbox<F> {
             command.args(["--argument", &argument]);
         }
         self.launched += 1;
-        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: false };
+        let monitor = Monitor { command, enclosure: enclosure(&self.enclosure), tied: self.tied };
         start(self.name(), self.launched, monitor, Some(attachment), workload, stages)
     }
 }

@@ -1,9 +1,17 @@
 //! What must hold of a monitor that serves a guest, seen from outside by root.
 
 use crate::support::check;
+use isobench_workload::announcement;
 use libtest_mimic::Failed;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A monitor by its number.
 pub(crate) struct Monitor(PathBuf);
@@ -90,3 +98,26 @@ impl Monitor {
 /// What a monitor of one processor with a network card holds.
 pub(crate) const DESCRIPTORS: [&str; 5] =
     ["/dev/net/tun", "/dev/kvm", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:0", "anon_inode:[eventfd]"];
+
+/// Kills a launcher that has told its monitor's number and that it is ready; the monitor is gone then.
+pub(crate) fn ends_with(launcher: &mut Command) -> Result<(), Failed> {
+    let mut launcher = launcher.stdout(Stdio::piped()).spawn()?;
+    let mut output = BufReader::new(launcher.stdout.take().ok_or("no pipe")?);
+    // Its number and its ready line, in any order.
+    let mut lines = [String::new(), String::new()];
+    for line in &mut lines {
+        output.read_line(line)?;
+    }
+    let number = lines.iter().find_map(|line| line.strip_prefix("pid ")?.trim().parse().ok());
+    let number = number.and_then(Pid::from_raw).ok_or_else(|| format!("no number in {lines:?}"))?;
+    check(lines.iter().any(|line| line.starts_with(announcement::READY)), format!("not ready: {lines:?}"))?;
+    let monitor = pidfd_open(number, PidfdFlags::empty())?;
+    launcher.kill()?;
+    launcher.wait()?;
+    let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let gone = poll(&mut [PollFd::new(&monitor, PollFlags::IN)], Some(&limit))?;
+    if gone == 0 {
+        pidfd_send_signal(&monitor, Signal::KILL)?;
+    }
+    check(gone == 1, "it outlives its launcher")
+}
