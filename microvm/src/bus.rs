@@ -27,6 +27,9 @@ pub trait Device: Debug + Send {
     /// The guest writes at `offset` within the device.
     fn write(&mut self, offset: u64, data: &[u8]) -> Reaction;
 
+    /// Does the rest of what a pause has come between, before the guest runs again.
+    fn go_on(&mut self) {}
+
     /// Leaves guest memory alone until [`Device::resume`], and gives what a [snapshot](crate::snapshot) must hold of the device;
     /// `None` where that is nothing.
     fn save(&mut self) -> Option<DeviceState> {
@@ -103,6 +106,11 @@ impl Bus {
             Some((offset, mut device)) => device.write(offset, data),
             None => Reaction::Continue,
         }
+    }
+
+    /// The devices do the rest of what a pause has come between.
+    pub fn go_on(&self) {
+        self.devices.iter().for_each(|placed| placed.lock().go_on());
     }
 
     /// What a snapshot must hold of the devices, each by its address. All of them leave guest memory alone until [`Bus::resume`].

@@ -66,7 +66,7 @@ impl VcpuError {
 /// The vCPUs of one guest, each on a thread of its own: when one comes to its end, so do all.
 #[derive(Debug, Default)]
 pub struct Crew {
-    over: Arc<AtomicBool>,
+    over: AtomicBool,
     members: Mutex<Vec<Kick>>,
     /// How many have ever been members.
     joined: AtomicUsize,
@@ -242,12 +242,8 @@ impl Crew {
         }
     }
 
-    /// What becomes true when it is dismissed.
-    pub fn over(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.over)
-    }
-
-    fn is_over(&self) -> bool {
+    /// Whether it was dismissed.
+    pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
@@ -358,6 +354,8 @@ impl Vcpu {
                 if crew.is_paused() {
                     crew.park(&self.fd, self.number, guard.as_ref());
                 }
+                // Also after a pause that was given up.
+                ports.go_on();
             }
             match reaction {
                 Reaction::Continue if crew.is_over() => return Ok(Stop::Dismissed),

@@ -12,6 +12,9 @@ use isobench_microvm::snapshot::{MEMORY, STATE};
 use isobench_workload::announcement;
 use isobench_workload::protocol::{Answer, Operation, PORT, Request};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::ptrace;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -52,8 +55,11 @@ fn main() -> ExitCode {
         ("a_guest_paused_by_another_stays_so", a_guest_paused_by_another_stays_so),
         ("a_paused_guest_ends_at_its_deadline", a_paused_guest_ends_at_its_deadline),
         ("a_guest_ends_whose_output_nobody_reads", a_guest_ends_whose_output_nobody_reads),
-        ("a_guest_goes_on_that_was_not_to_be_paused", a_guest_goes_on_that_was_not_to_be_paused),
+        ("a_guest_is_paused_whose_output_nobody_reads", a_guest_is_paused_whose_output_nobody_reads),
     ];
+    let held: [(&str, Test); 1] =
+        [("a_guest_goes_on_that_was_not_to_be_paused", a_guest_goes_on_that_was_not_to_be_paused)];
+    let root = (!nix::unistd::geteuid().is_root()).then(|| "needs root to hold a thread of another process".to_owned());
     let networked: [(&str, Test); 1] =
         [("a_guest_serves_on_a_tap_that_came_with_its_configuration", a_guest_serves_on_a_tap_that_came)];
     let trial = |(name, test): (&str, Test), obstacle: Option<String>| {
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
     };
     let mut trials: Vec<Trial> = alone.map(|test| trial(test, None)).into();
     trials.extend(booted.map(|test| trial(test, kvm.clone())));
+    trials.extend(held.map(|test| trial(test, kvm.clone().or_else(|| root.clone()))));
     trials.extend(networked.map(|test| trial(test, kvm.clone().or_else(|| network.clone()))));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -492,6 +499,17 @@ impl Unread {
         self.directory.path().join("control")
     }
 
+    /// Reads up to the ready line, which is whole.
+    fn is_ready(&self) -> Result<(), Failed> {
+        let mut line = String::new();
+        let mut output = BufReader::new(&self.reader);
+        while line.trim().is_empty() {
+            line.clear();
+            check(output.read_line(&mut line)? > 0, "there is no ready line")?;
+        }
+        check(announcement::parse(&line).is_some(), format!("no ready line but `{line}`"))
+    }
+
     fn ends_with(&mut self, code: i32) -> Result<(), Failed> {
         let began = Instant::now();
         loop {
@@ -518,19 +536,34 @@ fn a_guest_ends_whose_output_nobody_reads() -> Result<(), Failed> {
     Unread::start(&["--workload", "idle", "--deadline", "1"])?.ends_with(124)
 }
 
+/// It stands still and is saved, and what it was saying comes whole when it goes on.
+fn a_guest_is_paused_whose_output_nobody_reads() -> Result<(), Failed> {
+    let mut monitor = Unread::start(&["--workload", "exit", "--deadline", "300"])?;
+    for _ in 0..3 {
+        control::pause(&monitor.socket())?;
+        take(&monitor.socket(), &monitor.directory.path().join("saved"), Afterwards::Continue)?;
+        std::fs::remove_dir_all(monitor.directory.path().join("saved"))?;
+        let described = control::describe(&monitor.socket())?;
+        check(described.state == State::Paused, format!("{described:?}"))?;
+        control::resume(&monitor.socket())?;
+    }
+    monitor.is_ready()?;
+    monitor.ends_with(0)
+}
+
 /// One whose processor comes too late for a pause that was given up.
 fn a_guest_goes_on_that_was_not_to_be_paused() -> Result<(), Failed> {
     let mut monitor = Unread::start(&["--workload", "exit", "--deadline", "300"])?;
+    // The first thread, which is the processor's, is held by this one.
+    let processor = Pid::from_raw(i32::try_from(monitor.process.id())?);
+    ptrace::seize(processor, ptrace::Options::empty())?;
+    ptrace::interrupt(processor)?;
+    waitpid(processor, None)?;
     let refused = control::pause(&monitor.socket());
     let late = matches!(&refused, Err(ControlError::Refused { why, .. }) if why.message.contains("do not stop"));
+    ptrace::detach(processor, None)?;
     check(late, format!("{refused:?}"))?;
-    let mut line = String::new();
-    let mut output = BufReader::new(&monitor.reader);
-    while line.trim().is_empty() {
-        line.clear();
-        check(output.read_line(&mut line)? > 0, "there is no ready line")?;
-    }
-    check(announcement::parse(&line).is_some(), format!("no ready line but `{line}`"))?;
+    monitor.is_ready()?;
     monitor.ends_with(0)
 }
 

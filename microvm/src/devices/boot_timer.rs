@@ -3,12 +3,12 @@
 
 use crate::bus::{Device, Reaction};
 use crate::output::Lines;
+use crate::vcpu::Crew;
 use isobench_guest::contract::Milestone;
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::fmt::Debug;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// The boot timer. The ready line goes to `output` when the guest says that it listens.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ impl<W: Write + Debug> BootTimer<W> {
         Self { stages, output: Lines::new(output) }
     }
 
-    /// Has the line given up that nobody reads once this is true.
-    pub fn end_with(&mut self, over: Arc<AtomicBool>) {
-        self.output.end_with(over);
+    /// Has a line that nobody reads given up once this crew is dismissed, and put off while it is paused.
+    pub fn heed(&mut self, crew: Arc<Crew>) {
+        self.output.heed(crew);
     }
 }
 
@@ -54,6 +54,10 @@ impl<W: Write + Debug + Send> Device for BootTimer<W> {
             }
         }
         Reaction::Continue
+    }
+
+    fn go_on(&mut self) {
+        self.output.go_on();
     }
 }
 

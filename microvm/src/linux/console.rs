@@ -4,6 +4,7 @@
 use crate::bus::{Device, Reaction};
 use crate::output::Lines;
 use crate::snapshot::devices::{DeviceState, StateError};
+use crate::vcpu::Crew;
 use isobench_workload::guest::{AWAITS, BECAME};
 use isobench_workload::{Stage, Stages, announcement, clock};
 use std::collections::VecDeque;
@@ -43,9 +44,9 @@ impl<W: Write> Transcript<W> {
         Self { stages, output, line, line_began: 0, status: None, log, awaits }
     }
 
-    /// Has lines given up that nobody reads once this is true.
-    pub fn end_with(&mut self, over: Arc<AtomicBool>) {
-        self.output.end_with(over);
+    /// Has lines that nobody reads given up once this crew is dismissed, and put off while it is paused.
+    pub fn heed(&mut self, crew: Arc<Crew>) {
+        self.output.heed(crew);
     }
 
     /// Whether the agent has said that it can be told that it is another guest's.
@@ -209,6 +210,10 @@ impl<W: Write + Debug + Send> Device for Console<W> {
             let _ = self.port.write(offset as u8, *byte);
         }
         Reaction::Continue
+    }
+
+    fn go_on(&mut self) {
+        self.transcript.with(|transcript| transcript.output.go_on());
     }
 
     fn save(&mut self) -> Option<DeviceState> {

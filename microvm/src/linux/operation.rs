@@ -59,7 +59,7 @@ pub(super) fn operate<W: Write + Debug + Send + 'static>(
         (None, _) => Crew::new()?,
     };
     let crew = Arc::new(crew);
-    transcript.with(|transcript| transcript.end_with(crew.over()));
+    transcript.with(|transcript| transcript.heed(Arc::clone(&crew)));
     let server = control.map(|control| {
         let keeper = Keeper {
             crew: Arc::clone(&crew),

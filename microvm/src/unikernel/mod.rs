@@ -217,7 +217,7 @@ fn operate(
     system::release_code();
     stages.stamp(Stage::VmmReady, clock::now());
     let mut timer = BootTimer::new(stages, output);
-    timer.end_with(crew.over());
+    timer.heed(Arc::clone(&crew));
     ports.insert(port(contract::PORT_BOOT_TIMER), Box::new(timer))?;
     let mut vcpu = Vcpu::new(vcpu, 0);
     let stop = vcpu.run_in(&crew, &ports, &registers, operation.deadline)?;
