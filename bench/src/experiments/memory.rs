@@ -50,7 +50,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
 }
 
 fn fill(
-    (ground, kind): (&Ground, &Kind),
+    (ground, kind): (&mut Ground, &Kind),
     sandbox: &mut dyn Sandbox,
     workload: &Workload,
     sheet: &mut Sheet,
@@ -60,7 +60,7 @@ fn fill(
     for count in COUNTS {
         while (instances.len() as u32) < count {
             let mut instance = sandbox.launch(workload)?;
-            let ready = instance.await_ready(ground.settings.deadline);
+            let ready = ground.patience.await_ready(kind, &mut instance);
             instances.push(instance);
             ready?;
         }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// How many late launches of a kind are waited for to the end: with more, a machine that hangs would make a run endless.
 const LATE: u32 = 2;
 
-/// How many seconds QEMU has in the quick suite, ten times what it needs: a launch that hangs must not take most of three minutes.
+/// How many seconds a peer's machine has in the quick suite, ten times what it needs: a launch that hangs must not take most of three
+/// minutes.
 const BRIEFLY: u64 = 30;
 
 /// The deadlines of launches in one testbed.
@@ -33,11 +34,12 @@ impl Patience {
         if self.late.get(kind.name).is_some_and(|late| *late >= LATE) {
             return self.step;
         }
-        let machine = kind.is_qemu() || matches!(kind.family, Family::Unikernel | Family::Linux);
+        let peer = kind.is_qemu() || kind.is_user_mode();
+        let machine = peer || matches!(kind.family, Family::Unikernel | Family::Linux);
         let seconds = match machine {
             // It boots for a minute where it is emulated, on a busy host for several.
             true if kind.is_distribution() => 240,
-            true if kind.is_qemu() && self.quick => BRIEFLY,
+            true if peer && self.quick => BRIEFLY,
             true => 120,
             false => 30,
         };
