@@ -56,7 +56,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use vm_memory::GuestAddress;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The least and the most memory: below, no kernel of today boots; above, nothing here was ever tried.
@@ -139,17 +139,8 @@ pub fn run(
     if config.processors > 1 && Identity::of(&kernel).multiprocessor() == Some(false) {
         return Err(LinuxError::OneProcessor { kernel: config.kernel });
     }
-    let network = config.network.as_ref().map(|(_, network)| *network);
     // 1. memory
-    if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
-        return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
-    }
-    memory::check_against_host(config.memory)?;
-    let memory = memory::create_regions(&regions(config.memory))?;
-    memory::choose_pages(&memory, config.pages)?;
-    if config.populated {
-        memory::populate_all(&memory)?;
-    }
+    let memory = create_memory(&config)?;
     // 2. kvm
     let machine = Machine::new(memory.clone())?;
     // Before the processor: it is made with a local interrupt controller only where there is the rest of it.
@@ -159,21 +150,11 @@ pub fn run(
         source: source.into(),
     })?;
     // The last files that are opened.
-    let mut wanted = Vec::new();
-    wanted.extend(config.network.is_some().then_some("virtio_net"));
-    wanted.extend((!config.disks.is_empty()).then_some("virtio_blk"));
-    wanted.extend(config.entropy.then_some("virtio_rng"));
-    wanted.extend(config.balloon.is_some().then_some("virtio_balloon"));
-    wanted.extend(config.session.then_some("virtio_console"));
-    let modules = match wanted.is_empty() {
-        true => Vec::new(),
-        false => Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?,
-    };
-    let vhost = match (&config.network, config.frames) {
-        (None, _) | (_, Frames::Monitor) => None,
-        (Some(_), Frames::Either) => Vhost::open(&memory).ok(),
-        (Some(_), Frames::Kernel) => Some(Vhost::open(&memory).map_err(CardError::from)?),
-    };
+    let modules = read_modules(&config, &kernel)?;
+    let vhost = open_vhost(&config, &memory)?;
+    let mut initramfs = initramfs(&config.agent, &config.arguments, &modules);
+    initramfs.extend(std::mem::take(&mut config.archive));
+    let guest = describe(&config, &kernel, initramfs.len() as u64);
     if let Some(jail) = &config.operation.jail {
         // A disk may be of any size.
         jail.enter(None);
@@ -190,9 +171,8 @@ pub fn run(
         (0..config.processors).map(|number| machine.create_vcpu(number.into())).collect::<Result<Vec<_>, _>>()?;
     // 4. devices
     let transcript = Shared::new(Transcript::new(stages, output));
+    let network = config.network.as_ref().map(|(_, network)| *network);
     let card = config.network.map(|(tap, network)| (tap, network.mac));
-    let network = card.as_ref().and(network);
-    let disks: Vec<GuestDisk> = config.disks.iter().map(GuestDisk::of).collect();
     let written = config.disks.iter().any(|disk| !disk.is_read_only());
     let (entropy, balloon, spin) = (config.entropy, config.balloon, config.operation.spin);
     let wanted =
@@ -203,8 +183,6 @@ pub fn run(
     let places = std::mem::take(&mut equipment.places);
     // 5. kernel
     let loaded = kernel.load(&memory)?;
-    let mut initramfs = initramfs(&config.agent, &config.arguments, &modules);
-    initramfs.extend(std::mem::take(&mut config.archive));
     let root = acpi::write(&memory, &places, config.processors)?;
     multiprocessor::write(&memory, config.processors)?;
     // Only who may be saved need listen for who it is then.
@@ -215,25 +193,6 @@ pub fn run(
         &[clones, " ", &config.append].concat(),
     );
     boot_parameters::write(&memory, &loaded, &initramfs, &command_line, root)?;
-    let kernel_identity = config.operation.control.is_some().then(|| Identity::of(&kernel));
-    let guest = Guest {
-        kind: GuestKind::Linux,
-        workload: config.arguments.join(" "),
-        program: kernel_identity.as_ref().and_then(|identity| identity.release.clone()).unwrap_or_default(),
-        regions: regions(config.memory).into_iter().map(|(start, length)| (start.0, length as u64)).collect(),
-        processors: config.processors,
-        network: network.is_some(),
-        session: session.is_some(),
-        linux: Some(LinuxGuest {
-            kernel: kernel_identity.and_then(|identity| identity.banner).unwrap_or_default(),
-            kernel_bytes: kernel.bytes().len() as u64,
-            kernel_sha256: None,
-            initramfs_bytes: initramfs.len() as u64,
-            disks,
-            entropy: config.entropy,
-            balloon: config.balloon,
-        }),
-    };
     let kernel = config.operation.control.is_some().then(|| kernel.into_file()).flatten();
     drop((initramfs, modules));
     // 6. registers
@@ -247,6 +206,66 @@ pub fn run(
     // 7. run
     let refused = written.then_some("the guest writes to its disk, which a clone cannot share with it");
     operate(Assembled { machine, vcpus, equipment, session, transcript, guest, kernel, refused }, config.operation)
+}
+
+/// The guest's memory, of the pages that are asked for.
+fn create_memory(config: &Config) -> Result<GuestMemoryMmap, LinuxError> {
+    if !(LEAST_MEMORY..=MOST_MEMORY).contains(&config.memory) || !config.memory.is_multiple_of(2 << 20) {
+        return Err(MemoryError::Size { size: config.memory, least: LEAST_MEMORY, most: MOST_MEMORY }.into());
+    }
+    memory::check_against_host(config.memory)?;
+    let memory = memory::create_regions(&regions(config.memory))?;
+    memory::choose_pages(&memory, config.pages)?;
+    if config.populated {
+        memory::populate_all(&memory)?;
+    }
+    Ok(memory)
+}
+
+/// The modules that a kernel needs for the guest's devices, in order.
+fn read_modules(config: &Config, kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>, LinuxError> {
+    let mut wanted = Vec::new();
+    wanted.extend(config.network.is_some().then_some("virtio_net"));
+    wanted.extend((!config.disks.is_empty()).then_some("virtio_blk"));
+    wanted.extend(config.entropy.then_some("virtio_rng"));
+    wanted.extend(config.balloon.is_some().then_some("virtio_balloon"));
+    wanted.extend(config.session.then_some("virtio_console"));
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Modules::find(kernel.path(), kernel.release(), &wanted)?.read()?)
+}
+
+/// The kernel's way to move the card's frames, where it is to do that.
+fn open_vhost(config: &Config, memory: &GuestMemoryMmap) -> Result<Option<Vhost>, LinuxError> {
+    Ok(match (&config.network, config.frames) {
+        (None, _) | (_, Frames::Monitor) => None,
+        (Some(_), Frames::Either) => Vhost::open(memory).ok(),
+        (Some(_), Frames::Kernel) => Some(Vhost::open(memory).map_err(CardError::from)?),
+    })
+}
+
+/// What the guest is, as a snapshot has it. Only of one that can be saved is the kernel looked at for that.
+fn describe(config: &Config, kernel: &Kernel, initramfs_bytes: u64) -> Guest {
+    let identity = config.operation.control.is_some().then(|| Identity::of(kernel));
+    Guest {
+        kind: GuestKind::Linux,
+        workload: config.arguments.join(" "),
+        program: identity.as_ref().and_then(|identity| identity.release.clone()).unwrap_or_default(),
+        regions: regions(config.memory).into_iter().map(|(start, length)| (start.0, length as u64)).collect(),
+        processors: config.processors,
+        network: config.network.is_some(),
+        session: config.session,
+        linux: Some(LinuxGuest {
+            kernel: identity.and_then(|identity| identity.banner).unwrap_or_default(),
+            kernel_bytes: kernel.bytes().len() as u64,
+            kernel_sha256: None,
+            initramfs_bytes,
+            disks: config.disks.iter().map(GuestDisk::of).collect(),
+            entropy: config.entropy,
+            balloon: config.balloon,
+        }),
+    }
 }
 
 /// Guest memory of this size: below the hole for device registers, and the rest above 4 GiB.
