@@ -11,10 +11,10 @@ use rustix::termios::Winsize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         trial("a_killed_supervisor_takes_its_container_along", killed_supervisor),
         trial("a_kill_at_any_step_leaves_nothing_that_runs", killed_at_each_step),
         trial("twenty_launches_at_once_share_nothing", twenty),
+        trial("a_testbed_goes_though_a_command_stays", staying),
         trial("what_is_used_is_shown", statistics),
         trial("names_complete_in_the_shell", completion),
         trial("nothing_is_left_behind", leaves_nothing),
@@ -401,6 +402,22 @@ fn further() -> Outcome {
     lab.well(&["stop", "-t", "0", "one"])?;
     let (status, said) = lab.refused(&["exec", "one", "true"])?;
     check(status == Some(125) && said.contains("is not running"), || said)
+}
+
+/// One that was given to the testbed and does not end with it.
+fn staying() -> Outcome {
+    let lab = Lab::new()?;
+    lab.begin("one", &["--network", "none"], "echo begun; exec sleep 1000")?;
+    let mut follower = lab.container(&["logs", "-f", "one"]).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(follower.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
+    same(line.as_str(), "begun\n")?;
+    let process = Pid::from_raw(i32::try_from(follower.id())?).ok_or("no process")?;
+    kill_process(process, Signal::STOP)?;
+    let removed = lab.command(&["testbed", "rm", "default"]).output()?;
+    kill_process(process, Signal::CONT)?;
+    let status = follower.wait()?;
+    check(removed.status.success() && status.signal() == Some(9), || format!("{removed:?}, {status}"))
 }
 
 fn pausing() -> Outcome {

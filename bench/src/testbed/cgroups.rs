@@ -195,6 +195,12 @@ impl Branches {
         self.0.iter().try_for_each(|branch| remove_branch(&branch.path))
     }
 
+    /// Kills what is left in them, and removes them.
+    pub(crate) fn end(&self) -> anyhow::Result<()> {
+        self.0.iter().try_for_each(|branch| end_tree(&branch.path, LEAVES_WITHIN))?;
+        self.remove()
+    }
+
     /// Shows each branch at its hierarchy's mount point. Called in the testbed's mount namespace.
     pub(crate) fn show(&self) -> anyhow::Result<()> {
         for Branch { hierarchy, path } in &self.0 {

@@ -126,17 +126,24 @@ pub(crate) fn remove(name: &str) -> anyhow::Result<bool> {
     // Somebody else may have removed it while this waited.
     let Some((_, record)) = record::locate(name) else { return Ok(false) };
     let outer = Host { name: record.name.clone(), process: record.run.clone() };
-    for process in record.hosts.first().into_iter().chain([&outer]) {
-        if let Some(pidfd) = process.open() {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            wait(&pidfd)?;
-        }
+    let kill = || record.hosts.first().into_iter().chain([&outer]).try_for_each(kill);
+    if kill().and_then(|()| record.groups.remove()).is_err() {
+        // A command that was given to the testbed ends by itself, and with it what it has inside; but not while it is stopped, or
+        // nobody reads what it writes.
+        record.groups.end()?;
+        kill()?;
     }
     record.remove(&home)?;
-    record.groups.remove()?;
     // Its journal, which names nothing any more.
     journal::sweep(false);
     Ok(true)
+}
+
+/// Kills a host, and sees it gone.
+fn kill(host: &Host) -> anyhow::Result<()> {
+    let Some(pidfd) = host.open() else { return Ok(()) };
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    wait(&pidfd)
 }
 
 /// Waits for the end of a process that may be no child of ours.
