@@ -34,6 +34,44 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Request {
+    /// The IPv4 subnet that is asked for, and the IPv6 one that it is to have.
+    fn subnets(&self) -> anyhow::Result<(Option<Subnet>, Option<Subnet6>)> {
+        let (mut four, mut six): (Option<Subnet>, Option<Subnet6>) = (None, None);
+        for text in &self.subnets {
+            let twice = if text.contains("::") || text.matches(':').count() > 1 {
+                six.replace(text.parse()?).is_some()
+            } else {
+                four.replace(text.parse()?).is_some()
+            };
+            if twice {
+                return refuse(format!("subnet {text}: a network has one IPv4 subnet and one IPv6 subnet at most"));
+            }
+        }
+        if self.ipv6 || six.is_some() {
+            if !sysctl::has_ipv6() {
+                return refuse("this kernel has no IPv6: leave --ipv6 and IPv6 subnets away");
+            }
+            six = six.or_else(|| Some(Subnet6::unique_local(fastrand::u64(..))));
+        }
+        Ok((four, six))
+    }
+
+    /// Refuses a packet size or labels that no network can have.
+    fn check(&self, ipv6: bool) -> anyhow::Result<()> {
+        if let Some(mtu) = self.mtu {
+            let least = if ipv6 { 1280 } else { 68 };
+            if !(least..=65_535).contains(&mtu) {
+                return refuse(format!("MTU {mtu} is out of range: give {least} to 65535"));
+            }
+        }
+        if self.labels.contains_key("") {
+            return refuse("a label without a name: give NAME=VALUE");
+        }
+        Ok(())
+    }
+}
+
 /// A network as it is: `network.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -98,23 +136,7 @@ impl Settings {
         candidates: impl Iterator<Item = [u8; 4]>,
         prefix: u8,
     ) -> anyhow::Result<Self> {
-        let (mut four, mut six): (Option<Subnet>, Option<Subnet6>) = (None, None);
-        for text in &request.subnets {
-            let twice = if text.contains("::") || text.matches(':').count() > 1 {
-                six.replace(text.parse()?).is_some()
-            } else {
-                four.replace(text.parse()?).is_some()
-            };
-            if twice {
-                return refuse(format!("subnet {text}: a network has one IPv4 subnet and one IPv6 subnet at most"));
-            }
-        }
-        if request.ipv6 || six.is_some() {
-            if !sysctl::has_ipv6() {
-                return refuse("this kernel has no IPv6: leave --ipv6 and IPv6 subnets away");
-            }
-            six = six.or_else(|| Some(Subnet6::unique_local(fastrand::u64(..))));
-        }
+        let (four, six) = request.subnets()?;
         let free = |subnet: Subnet| {
             let clash = others.iter().find(|other| other.overlaps(subnet, six));
             match clash {
@@ -141,17 +163,7 @@ impl Settings {
         // A range of addresses that begins the subnet would else begin with the gateway's.
         let gateway = request.gateway.or_else(|| subnet.host(0)).unwrap_or(Ipv4Addr::UNSPECIFIED);
         pool::check(subnet, gateway, range)?;
-        if let Some(mtu) = request.mtu {
-            let least = if six.is_some() { 1280 } else { 68 };
-            if !(least..=65_535).contains(&mtu) {
-                return refuse(format!("MTU {mtu} is out of range: give {least} to 65535"));
-            }
-        }
-        for label in request.labels.keys() {
-            if label.is_empty() {
-                return refuse("a label without a name: give NAME=VALUE");
-            }
-        }
+        request.check(six.is_some())?;
         Ok(Self {
             name: request.name.clone(),
             created: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
