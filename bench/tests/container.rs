@@ -2,6 +2,8 @@
 //!
 //! It needs a static busybox for the containers' root; where there is none the tests are ignored, with the reason in their name.
 
+mod support;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -18,11 +20,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{PATIENCE, check, until};
 
 type Outcome = Result<(), Failed>;
 
 const BUSYBOX: &str = "/bin/busybox";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let missing = (!Path::new(BUSYBOX).exists()).then_some("needs /bin/busybox: apt-get install busybox-static");
@@ -176,22 +178,8 @@ impl Drop for Lab {
     }
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
-    if holds { Ok(()) } else { Err(otherwise().into()) }
-}
-
 fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Outcome {
     check(got == expected, || format!("got {got:?}, expected {expected:?}"))
-}
-
-/// Asks again until it holds; the tests wait here, the program nowhere.
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Outcome {
-    let begun = Instant::now();
-    while !holds()? {
-        check(begun.elapsed() < PATIENCE, || format!("{what} does not come"))?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn exit_codes() -> Outcome {

@@ -1,6 +1,8 @@
 //! A whole run with a Linux guest: where KVM runs Linux on this machine, or in `scripts/rig test`, whose machine is emulated, has
 //! pure cgroup v2 and a distribution's own kernel.
 
+mod support;
+
 use isobench_microvm::judge::judge;
 use isobench_microvm::linux::kernel;
 use isobench_reports::reader;
@@ -10,14 +12,12 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
-use std::time::{Duration, Instant};
+use support::{check, until};
 
 const SANDBOXES: [&str; 6] =
     ["process", "container-none", "container-bridge", "vm-unikernel", "vm-linux", "vm-linux-restored"];
 const BLOCKS: usize = 2;
 const BUSYBOX: &str = "/bin/busybox";
-/// Guests boot slowly on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 fn main() -> ExitCode {
     let obstacle = if !judge().runs_linux() {
@@ -44,10 +44,6 @@ fn main() -> ExitCode {
         trial("a_guest_that_cannot_be_is_told_in_one_sentence", refusals, obstacle.or(busybox)),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(what().into()) }
 }
 
 fn run() -> Result<(), Failed> {
@@ -486,16 +482,6 @@ fn refusals() -> Result<(), Failed> {
         let told = String::from_utf8_lossy(&output.stderr);
         let right = output.status.code() == Some(125) && told.contains(sentence);
         check(right, || format!("{options:?}: {output:?} does not tell `{sentence}`"))?;
-    }
-    Ok(())
-}
-
-/// Asks again until it holds; the tests wait here, the program nowhere.
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
-    let begun = Instant::now();
-    while !holds()? {
-        check(begun.elapsed() < PATIENCE, || format!("{what} does not come"))?;
-        std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -1,18 +1,20 @@
 //! `isobench vm` as its users run it: the real binary, in a testbed of the test's own, with what it leaves behind. The unikernel
 //! runs wherever there is a KVM; Linux guests are tested in `rig.rs`.
 
+mod support;
+
 use isobench_microvm::judge::judge;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::{check, until};
 
 type Outcome = Result<(), Failed>;
 
 const BUSYBOX: &str = "/bin/busybox";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let kvm = judge();
@@ -113,10 +115,6 @@ impl Drop for Lab {
     }
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
-    if holds { Ok(()) } else { Err(otherwise().into()) }
-}
-
 fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Outcome {
     check(got == expected, || format!("got {got:?}, expected {expected:?}"))
 }
@@ -127,16 +125,6 @@ fn one_sentence(output: &Output, status: i32, words: &str) -> Outcome {
     let errors: Vec<_> = told.lines().filter(|line| !line.starts_with("made the testbed")).collect();
     let right = output.status.code() == Some(status) && errors.len() == 1 && errors[0].contains(words);
     check(right, || format!("{output:?} is not {status} with `{words}`"))
-}
-
-/// Asks again until it holds; the tests wait here, the program nowhere.
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Outcome {
-    let begun = Instant::now();
-    while !holds()? {
-        check(begun.elapsed() < PATIENCE, || format!("{what} does not come"))?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn snapshots() -> Outcome {
