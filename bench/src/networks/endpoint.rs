@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::network::Network;
-use super::{PortMapping, names};
+use super::{PortMapping, names, port};
 use crate::json_file;
 use anyhow::Context;
 use isobench_runtime::network::{Endpoint, Mac, PublishedPort, Redirection};
@@ -113,6 +113,7 @@ impl Membership {
     /// # Errors
     /// If one of them cannot be had; then none is published, and nothing is left behind.
     pub fn publish(&mut self, mappings: &[PortMapping]) -> anyhow::Result<()> {
+        port::check_distinct(mappings)?;
         let mut ports = Vec::new();
         for mapping in mappings {
             ports.extend(self.network.redirections(&self.member, mapping)?);

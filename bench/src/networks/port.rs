@@ -36,6 +36,30 @@ impl PortMapping {
     }
 }
 
+/// Refuses two mappings that want the same port of the host.
+///
+/// # Errors
+/// A [`Refusal`] that names both.
+pub(super) fn check_distinct(mappings: &[PortMapping]) -> Result<(), Refusal> {
+    let first_and_last =
+        |mapping: &PortMapping| Some((mapping.host?, mapping.host?.saturating_add(mapping.count.saturating_sub(1))));
+    let same = |one: &PortMapping, other: &PortMapping| {
+        let both = first_and_last(one).zip(first_and_last(other));
+        one.protocol == other.protocol
+            && both.is_some_and(|(one, other)| one.0 <= other.1 && other.0 <= one.1)
+            // Where there is no address, it is every one.
+            && one.address.zip(other.address).is_none_or(|(one, other)| one == other)
+    };
+    for (index, one) in mappings.iter().enumerate() {
+        if let Some(other) = mappings[index + 1..].iter().find(|other| same(one, other)) {
+            return Err(Refusal(format!(
+                "-p: {one} and {other} want the same port of the host: leave one of them away"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// First and number of ports.
 fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -64,7 +88,8 @@ impl FromStr for PortMapping {
             Some((rest, container)) => (Some(rest), container),
             None => (None, ports),
         };
-        let (container, count) = range(container).ok_or_else(|| wrong("the container's port is not 1 to 65535"))?;
+        let (container, count) = range(container)
+            .ok_or_else(|| wrong("the container's port is no number, or rising range, from 1 to 65535"))?;
         let (address, host) = match rest {
             None => (None, ""),
             Some(rest) => match rest.rsplit_once(':') {
@@ -83,7 +108,8 @@ impl FromStr for PortMapping {
         let host = match (host, rest, address) {
             ("", None, _) | ("", _, Some(_)) => None,
             _ => {
-                let (first, number) = range(host).ok_or_else(|| wrong("the host's port is not 1 to 65535"))?;
+                let (first, number) = range(host)
+                    .ok_or_else(|| wrong("the host's port is no number, or rising range, from 1 to 65535"))?;
                 if number != count {
                     return Err(wrong("the two ranges differ in length"));
                 }
@@ -136,6 +162,18 @@ mod tests {
         assert_eq!("127.0.0.1::80".parse::<PortMapping>().unwrap().host, None);
         assert_eq!("0.0.0.0:1:2".parse::<PortMapping>().unwrap().address, None);
         assert!("[::1]:1:2".parse::<PortMapping>().unwrap().address.is_some());
+    }
+
+    #[test]
+    fn no_port_of_the_host_is_wanted_twice() {
+        let check = |texts: &[&str]| {
+            let mappings: Vec<PortMapping> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            check_distinct(&mappings).map_err(|error| error.to_string())
+        };
+        for texts in [["8080:80", "8080:80"], ["8080:80", "127.0.0.1:8080:81"], ["8080-8089:80-89", "8085:1"]] {
+            assert!(check(&texts).unwrap_err().contains("the same port of the host"), "{texts:?}");
+        }
+        assert_eq!(check(&["80", "80", "8080:80", "8080:80/udp", "127.0.0.1:81:80", "127.0.0.2:81:80"]), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use isobench_runtime::network::bridge_network;
 use isobench_runtime::network::{Route, Subnet, Subnet6, pool, sysctl};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The network that is there by itself.
 pub(super) const DEFAULT: &str = "bridge";
@@ -137,11 +138,12 @@ impl Settings {
         prefix: u8,
     ) -> anyhow::Result<Self> {
         let (four, six) = request.subnets()?;
-        let free = |subnet: Subnet| {
+        let free = |subnet: Subnet, six: Option<Subnet6>| {
             let clash = others.iter().find(|other| other.overlaps(subnet, six));
             match clash {
                 Some(other) => Err(anyhow::Error::from(Refusal(format!(
-                    "subnet {subnet} overlaps {} of the network `{}`: choose another subnet",
+                    "subnet {} overlaps {} of the network `{}`: choose another subnet",
+                    both(subnet, six),
                     other.subnets(),
                     other.name
                 )))),
@@ -149,16 +151,15 @@ impl Settings {
             }
         };
         let subnet = match four {
-            Some(subnet) => {
-                free(subnet)?;
-                subnet
-            }
+            Some(subnet) => subnet,
             None => {
                 let mut candidates = candidates.filter_map(|network| Subnet::new(network.into(), prefix).ok());
-                let found = candidates.find(|subnet| free(*subnet).is_ok());
+                let found = candidates.find(|subnet| free(*subnet, None).is_ok());
                 found.ok_or_else(|| Refusal("no subnet is free: give one with --subnet".into()))?
             }
         };
+        check_hosts(subnet, six)?;
+        free(subnet, six)?;
         let range: Option<Subnet> = request.range.as_deref().map(str::parse).transpose()?;
         // A range of addresses that begins the subnet would else begin with the gateway's.
         let gateway = request.gateway.or_else(|| subnet.host(0)).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -176,6 +177,21 @@ impl Settings {
             mtu: request.mtu,
             labels: request.labels.clone(),
         })
+    }
+
+    /// Why there is no network of this name, and how there could be one.
+    pub(super) fn absent(name: &str) -> String {
+        match name {
+            "host" | "none" => format!(
+                "`{name}` is no network that can be joined, left or shown: a container has it alone, by `--network {name}`"
+            ),
+            _ if check_name("network", name).is_err() => {
+                format!("there is no network `{name}`: `isobench network ls` shows them")
+            }
+            _ => format!(
+                "there is no network `{name}`: `isobench network ls` shows them, `isobench network create {name}` makes it"
+            ),
+        }
     }
 
     /// Whether it is the one that is there by itself.
@@ -200,16 +216,41 @@ impl Settings {
 
     /// Its subnets in one text.
     fn subnets(&self) -> String {
-        match &self.ipv6 {
-            Some(six) => format!("{} and {six}", self.subnet),
-            None => self.subnet.clone(),
-        }
+        both(&self.subnet, self.ipv6.as_ref())
     }
 
     fn overlaps(&self, subnet: Subnet, six: Option<Subnet6>) -> bool {
         let four = self.subnet.parse().is_ok_and(|own: Subnet| subnet.overlaps(own.network(), own.prefix()));
         let own: Option<Subnet6> = self.ipv6.as_deref().and_then(|own| own.parse().ok());
         four || six.zip(own).is_some_and(|(six, own)| six.overlaps(own.network(), own.prefix()))
+    }
+}
+
+/// Subnets in one text.
+fn both(four: impl Display, six: Option<impl Display>) -> String {
+    six.map_or_else(|| four.to_string(), |six| format!("{four} and {six}"))
+}
+
+/// Refuses what the kernel would, or what nobody could be reached at: addresses of this network, of the host itself, of a link
+/// and of groups ([RFC 6890](https://www.rfc-editor.org/rfc/rfc6890)).
+fn check_hosts(four: Subnet, six: Option<Subnet6>) -> anyhow::Result<()> {
+    let four_taken = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([224, 0, 0, 0], 4)];
+    let four_taken = four_taken.map(|(network, prefix)| (Ipv4Addr::from(network), prefix));
+    let six_taken = [(0, 8), (0xfe80, 10), (0xff00, 8)];
+    let six_taken = six_taken.map(|(first, prefix)| (Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), prefix));
+    let clash = four_taken.iter().find(|(network, prefix)| four.overlaps(*network, *prefix));
+    if let Some((network, prefix)) = clash {
+        return refuse(format!(
+            "subnet {four} overlaps {network}/{prefix}, which is not for hosts: choose another subnet"
+        ));
+    }
+    let clash =
+        six.and_then(|six| Some((six, six_taken.iter().find(|(first, prefix)| six.overlaps(*first, *prefix))?)));
+    match clash {
+        Some((six, (network, prefix))) => {
+            refuse(format!("subnet {six} overlaps {network}/{prefix}, which is not for hosts: choose another subnet"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -253,6 +294,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_in_one_sentence() {
         let there = choose(subnet("10.5.0.0/16"), &[]).unwrap();
+        let six = Request { name: "six".into(), ipv6: true, subnets: vec!["fd05::/64".into()], ..Request::default() };
+        let six = choose(six, &[]).unwrap();
         let range = |range: &str| Request { range: Some(range.into()), ..subnet("10.6.0.0/24") };
         let gateway = |address| Request { gateway: Some(Ipv4Addr::from(address)), ..subnet("10.6.0.0/24") };
         let named = |name: &str| Request { name: name.into(), ..Request::default() };
@@ -280,10 +323,21 @@ mod tests {
             ),
             (Request { name: "n".into(), ..gateway([10, 7, 0, 1]) }, "gateway 10.7.0.1 is no host address"),
             (Request { name: "n".into(), ..gateway([10, 6, 0, 255]) }, "gateway 10.6.0.255 is no host address"),
+            (
+                Request { name: "n".into(), ..subnet("224.1.0.0/16") },
+                "subnet 224.1.0.0/16 overlaps 224.0.0.0/4, which is not for hosts",
+            ),
+            (Request { name: "n".into(), ..subnet("0.1.0.0/16") }, "overlaps 0.0.0.0/8, which is not for hosts"),
+            (Request { name: "n".into(), ..subnet("ff02::/64") }, "overlaps ff00::/8, which is not for hosts"),
+            (Request { name: "n".into(), ..subnet("fe80::/64") }, "overlaps fe80::/10, which is not for hosts"),
+            (
+                Request { name: "n".into(), ..subnet("fd05::/48") },
+                "subnet 10.89.1.0/24 and fd05::/48 overlaps 10.89.0.0/24 and fd05::/64 of the network `six`",
+            ),
             (Request { name: "n".into(), ..mtu(67) }, "MTU 67 is out of range"),
             (Request { name: "n".into(), ..twice }, "one IPv4 subnet and one IPv6 subnet at most"),
         ] {
-            let error = choose(request.clone(), std::slice::from_ref(&there)).unwrap_err();
+            let error = choose(request.clone(), &[there.clone(), six.clone()]).unwrap_err();
             assert!(error.contains(words), "{request:?}: {error}");
         }
     }

@@ -47,11 +47,7 @@ impl Store {
         let settings = match self.settings(name)? {
             Some(settings) => settings,
             None if name == DEFAULT => self.make_default()?,
-            None => {
-                return refuse(format!(
-                    "there is no network `{name}`: `isobench network ls` shows them, `isobench network create {name}` makes it"
-                ));
-            }
+            None => return refuse(Settings::absent(name)),
         };
         let network = match self.opened(&settings) {
             Err(error) if errno(&error) == Some(Errno::NODEV) => {
@@ -78,7 +74,11 @@ impl Store {
         for entry in entries {
             let entry = entry.with_context(|| format!("list {}", directory.display()))?;
             if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().is_dir()) {
-                found.extend(self.settings(name)?);
+                match self.settings(name) {
+                    Ok(settings) => found.extend(settings),
+                    // The others are none the worse for it.
+                    Err(error) => crate::commands::note(&format!("the network `{name}` is damaged: {error:#}")),
+                }
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -107,8 +107,8 @@ impl Store {
     /// A [`super::Refusal`] if somebody uses it, or there is none.
     pub fn remove(&self, name: &str) -> anyhow::Result<()> {
         let _lock = self.lock()?;
-        if name == DEFAULT {
-            return refuse(format!("the network `{DEFAULT}` is there by itself and cannot be removed"));
+        if [DEFAULT, "host", "none"].contains(&name) {
+            return refuse(format!("the network `{name}` is there by itself and cannot be removed"));
         }
         let Some(settings) = self.settings(name)? else { return refuse(format!("there is no network `{name}`")) };
         self.remove_idle(&settings)
