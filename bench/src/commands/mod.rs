@@ -135,7 +135,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 /// Says something beside the result.
 pub(crate) fn note(sentence: &str) {
     // Nobody can be told that the standard error is closed.
-    let _ = writeln!(anstream::stderr(), "{sentence}");
+    let _ = writeln!(anstream::stderr(), "{}", status::plain(sentence));
 }
 
 /// The report's language: as asked for, else as the locale says.

@@ -42,7 +42,20 @@ impl Status {
 pub(super) fn say(sentence: &str) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // Nobody can be told that the standard error is closed.
-    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {sentence}");
+    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {}", plain(sentence));
+}
+
+/// A text without what a terminal would obey: it may quote an archive, a record or a name from elsewhere.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => plain.push(character),
+            _ if character.is_control() => plain.extend(character.escape_default()),
+            _ => plain.push(character),
+        }
+    }
+    plain
 }
 
 impl From<Status> for ExitCode {
@@ -72,5 +85,16 @@ impl BadInput {
     /// With a cause that says it all, and what was given.
     pub(super) fn because<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> anyhow::Error {
         anyhow::Error::new(error).context(Self(what.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn what_is_quoted_does_not_steer_the_terminal() {
+        assert_eq!(plain("`a\u{1b}[2J\r\u{7}` \u{9b}1m"), "`a\\u{1b}[2J\\r\\u{7}` \\u{9b}1m");
+        assert_eq!(plain("Grüße,\n\t端口"), "Grüße,\n\t端口");
     }
 }

@@ -83,7 +83,7 @@ fn open(file: impl Read + 'static) -> anyhow::Result<Box<dyn Read>> {
     Ok(match begin {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(ruzstd::decoding::StreamingDecoder::new(stream).map_err(|error| anyhow!("{error}"))?)
+            Box::new(Zstd(ruzstd::decoding::StreamingDecoder::new(stream).map_err(|_| broken_zstd())?))
         }
         [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', ..] => {
             bail!("it is compressed by xz or bzip2: decompress it first; gzip and zstd are read as they are")
@@ -91,6 +91,19 @@ fn open(file: impl Read + 'static) -> anyhow::Result<Box<dyn Read>> {
         [] => bail!("it is empty"),
         _ => Box::new(stream),
     })
+}
+
+/// A zstd stream whose errors are for people: the decoder's own are its source's names.
+struct Zstd<R>(R);
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|_| broken_zstd())
+    }
+}
+
+fn broken_zstd() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "its zstd stream is broken or cut short")
 }
 
 /// Unpacks an archive, plain or compressed, into an empty directory.
@@ -106,10 +119,13 @@ pub fn unpack(archive: impl Read + 'static, root: BorrowedFd<'_>) -> anyhow::Res
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         target.take(entry).with_context(|| format!("unpack its entry {path}"))?;
     }
+    let mut tail = archive.into_inner();
     // Both end blocks are zeros, and an archive that was cut short between two entries has none.
-    if !archive.into_inner().ended() {
+    if !tail.ended() {
         bail!("the archive has no end: it was cut short");
     }
+    // What was compressed has its checksum behind all of it.
+    io::copy(&mut tail.stream, &mut io::sink()).context("the archive is damaged")?;
     if target.made == 0 {
         bail!("the archive has nothing in it");
     }
