@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Trial::test("bad_input_is_one_sentence", bad_input),
         Trial::test("two_at_once_make_one", two_at_once),
         Trial::test("a_killed_testbed_is_swept", killed),
+        Trial::test("a_damaged_record_hides_no_testbed", damaged),
         Trial::test("what_a_script_has_open_is_not_kept", descriptors),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -531,6 +532,37 @@ fn killed() -> Outcome {
         expect(home.files().is_empty(), || format!("after {delay}: left {:?}", home.files()))?;
     }
     Ok(())
+}
+
+/// A testbed that runs is not made a second time where its record can't be read; `gc` ends it, and leaves the others.
+fn damaged() -> Outcome {
+    let home = Home::new();
+    let record = home.path().join("isobench/testbeds/lab.json");
+    home.well(&["testbed", "create", "other"])?;
+    let spoil: [fn(&Path) -> std::io::Result<()>; 3] = [
+        |record| fs::write(record, ""),
+        |record| fs::remove_file(record).and_then(|()| fs::create_dir(record)),
+        |record| fs::remove_file(record),
+    ];
+    for (index, spoil) in spoil.into_iter().enumerate() {
+        home.well(&["testbed", "create", "lab"])?;
+        let run = home.record("lab")?["run"].as_str().ok_or("no run")?.to_owned();
+        spoil(&record)?;
+        if record.exists() {
+            let output = home.run(&["testbed", "create", "lab"]);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            expect(!output.status.success() && told.contains("is damaged: `isobench gc` removes it"), || told.clone())?;
+        }
+        let would = home.well(&["gc", "--dry-run"])?;
+        expect(would.contains(&format!("would end the testbed of run {run}")), || would.clone())?;
+        let told = home.well(&["gc"])?;
+        expect(told.contains(&format!("ended the testbed of run {run}")), || told.clone())?;
+        expect(!record.exists() && groups(&run).is_empty(), || format!("{index}: left {:?}", groups(&run)))?;
+        expect(home.names()? == ["other"], || format!("{index}: {:?}", home.names()))?;
+        home.well(&["testbed", "enter", "other", "true"])?;
+    }
+    home.well(&["testbed", "rm", "other"])?;
+    wait_until(|| keepers(&home) == 0)
 }
 
 fn kill(process: &str) -> Outcome {

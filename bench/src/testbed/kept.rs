@@ -75,6 +75,7 @@ pub(crate) fn make(request: &Request) -> anyhow::Result<(Record, bool)> {
     if let Some(record) = record::find(&request.name) {
         return Ok((record, false));
     }
+    record::check(&home, &request.name)?;
     // What a dead one left: its record would be replaced, but its control groups would stay.
     record::sweep(false);
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the testbed")?;
@@ -147,7 +148,7 @@ fn kill(host: &Host) -> anyhow::Result<()> {
 }
 
 /// Waits for the end of a process that may be no child of ours.
-fn wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
+pub(super) fn wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
     let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     let mut polled = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
     match rustix::event::poll(&mut polled, Some(&timeout)).context("wait for the testbed's end")? {

@@ -13,6 +13,7 @@ mod failure;
 pub mod host;
 mod inventory;
 pub(crate) mod kept;
+pub(crate) mod lost;
 mod machine;
 pub(crate) mod memory;
 mod namespaces;

@@ -2,10 +2,11 @@
 //!
 //! A record is a file `testbeds/NAME.json` in a [home]. It names the testbed's processes by number and start
 //! time, so that a process that was given the number again is not taken for it. A record whose first host is gone is dead:
-//! it counts as not there, and the next one of that name, or `isobench gc`, removes it.
+//! it counts as not there, and the next one of that name, or `isobench gc`, removes it. A damaged record may be that of a testbed
+//! that lives: none is made in its place until `isobench gc` has removed it and ended the testbed ([`super::lost`]).
 
 use super::cgroups::Branches;
-use crate::{home, journal};
+use crate::{home, journal, json_file};
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -106,6 +107,23 @@ fn locate_in(homes: Vec<PathBuf>, name: &str) -> Option<(PathBuf, Record)> {
     })
 }
 
+/// Refuses to make a testbed where a damaged record has its name.
+pub(crate) fn check(home: &Path, name: &str) -> anyhow::Result<()> {
+    json_file::read::<Record>(&path(home, name)).map(drop).with_context(|| {
+        format!("the record of the testbed `{name}` is damaged: `isobench gc` removes it and ends the testbed")
+    })
+}
+
+/// The paths of damaged records.
+pub(crate) fn damaged() -> Vec<PathBuf> {
+    paths().filter(|path| json_file::read::<Record>(path).is_err()).collect()
+}
+
+/// Whether there is a record of a run.
+pub(crate) fn is_of(run: &str) -> bool {
+    everywhere().iter().any(|(_, record)| record.run == run)
+}
+
 /// Every living testbed of this user, by name.
 pub(crate) fn all() -> Vec<Record> {
     let mut records: Vec<Record> = everywhere().into_iter().map(|(_, record)| record).filter(Record::lives).collect();
@@ -154,9 +172,12 @@ fn unfinished(home: &Path) -> Vec<PathBuf> {
 }
 
 fn everywhere() -> Vec<(PathBuf, Record)> {
+    paths().filter_map(|path| Some((path.clone(), read(&path)?))).collect()
+}
+
+fn paths() -> impl Iterator<Item = PathBuf> {
     let entries = home::existing().into_iter().flat_map(|home| fs::read_dir(home::testbeds(&home))).flatten().flatten();
-    let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == "json"));
-    paths.filter_map(|path| Some((path.clone(), read(&path)?))).collect()
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == "json"))
 }
 
 fn path(home: &Path, name: &str) -> PathBuf {
@@ -164,7 +185,7 @@ fn path(home: &Path, name: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    json_file::read(path).ok()?
 }
 
 /// Whether a process named by number and start time runs; one that has ended and was not reaped yet does not.
