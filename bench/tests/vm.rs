@@ -170,6 +170,12 @@ fn snapshots() -> Outcome {
         lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: "))?;
         std::fs::write(&file, &whole[..whole.len() / 2])?;
         lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: "))?;
+        std::fs::remove_file(&file)?;
+        lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: No such file"))?;
+        // A pipe to which nobody writes.
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
+        lab.refused(&["restore", &cold, "--name", "damaged"], 2, &format!("cold/{name}: it is no regular file"))?;
+        std::fs::remove_file(&file)?;
         std::fs::write(&file, whole)?;
     }
     lab.refused(&["restore", &path("none")], 2, "none: No such file")?;

@@ -3,11 +3,11 @@
 //! It is JSON in one form alone. Its last field, `seal`, is the SHA-256 of the same text without it, so that a change anywhere in the file is found,
 //! and so that this can be said before it is known which version wrote it.
 
+use super::open::regular;
 use super::{Guest, SnapshotError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -139,7 +139,7 @@ impl Manifest {
     pub(super) fn read(path: &Path) -> Result<Self, SnapshotError> {
         let failed = |source| SnapshotError::File { operation: "read the snapshot's file", path: path.into(), source };
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)).map_err(failed)?;
+        regular(path)?.0.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
         Self::from_text(&bytes).map_err(|why| SnapshotError::Unusable { path: path.into(), why })
     }
 }

@@ -3,9 +3,11 @@
 use super::manifest::{FileIdentity, HostProcessor, Manifest, hexadecimal};
 use super::{GuestKind, LARGEST_STATE, MANIFEST, MEMORY, MachineState, STATE, SnapshotError, memory, take};
 use crate::unikernel;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A snapshot whose every byte is as it was written.
@@ -40,11 +42,9 @@ impl Snapshot {
             let path = directory.join(name);
             let failed =
                 |source| SnapshotError::File { operation: "read the snapshot's file", path: path.clone(), source };
-            let file = File::open(&path).map_err(failed)?;
-            let metadata = file.metadata().map_err(failed)?;
-            if !metadata.is_file() || metadata.len() != identity.length {
-                let why = format!("it has {} bytes instead of {}", metadata.len(), identity.length);
-                return Err(unusable(name, why));
+            let (file, length) = regular(&path)?;
+            if length != identity.length {
+                return Err(unusable(name, format!("it has {length} bytes instead of {}", identity.length)));
             }
             if hexadecimal(&digest(&file, identity.length).map_err(failed)?) != identity.sha256 {
                 return Err(unusable(name, "its content was changed after the snapshot was taken".into()));
@@ -80,6 +80,18 @@ impl Snapshot {
     pub fn memory(&self) -> &File {
         &self.memory
     }
+}
+
+/// Opens a file of a snapshot; its length is told too. A pipe is not waited for.
+pub(super) fn regular(path: &Path) -> Result<(File, u64), SnapshotError> {
+    let failed = |source| SnapshotError::File { operation: "read the snapshot's file", path: path.into(), source };
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(SnapshotError::Unusable { path: path.into(), why: "it is no regular file".into() });
+    }
+    Ok((file, metadata.len()))
 }
 
 impl MachineState {

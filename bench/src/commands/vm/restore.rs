@@ -12,6 +12,7 @@ use isobench_microvm::snapshot::SnapshotError;
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::{Guest as Saved, GuestKind};
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Go on from a snapshot in one or more new virtual machines, each with an address of its own
@@ -68,6 +69,10 @@ fn requests(arguments: Arguments) -> anyhow::Result<Vec<(String, Request)>> {
     let (guest, note) = match Snapshot::open(&directory) {
         Ok(snapshot) => (snapshot.manifest().guest.clone(), snapshot.manifest().note.clone()),
         Err(error @ SnapshotError::Unusable { .. }) => return refuse(error.to_string()),
+        // What is missing was not given.
+        Err(SnapshotError::File { path, source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return refuse(format!("the snapshot's file {}: {source}", path.display()));
+        }
         Err(error) => return Err(error).with_context(|| format!("open the snapshot {}", directory.display())),
     };
     let saved = match guest.kind {

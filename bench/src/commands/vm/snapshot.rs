@@ -58,7 +58,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     match taken {
         Ok(_) => {}
         Err(error @ SnapshotError::Exists { .. }) => return refuse(error.to_string()),
-        Err(error) => return Err(error).with_context(|| format!("save the {title}")),
+        Err(error) => return Err(error).with_context(|| format!("save the {title} into {shown}")),
     }
     if stop {
         attach::ask(&machine, &Order::Signal(rustix::process::Signal::KILL.as_raw()))?;

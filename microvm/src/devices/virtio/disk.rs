@@ -14,6 +14,9 @@ use vm_memory::VolatileSlice;
 /// The unit in which a virtio disk is addressed, in bytes (VIRTIO 1.2, 5.2.6).
 pub const SECTOR: u64 = 512;
 
+/// How images begin that hold a disk in a form of their own.
+const FORMATS: &[(&[u8], &str)] = &[(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX")];
+
 /// Why a file can't be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -56,6 +59,14 @@ pub enum DiskError {
     InUse {
         /// The file.
         name: String,
+    },
+    /// What the guest would see is the image's own administration.
+    #[error("the disk {name} is a {format} image: make a raw one of it, such as by `qemu-img convert -O raw`")]
+    Formatted {
+        /// The file.
+        name: String,
+        /// Its format.
+        format: &'static str,
     },
     /// It is empty.
     #[error("the disk {name} has {size} bytes, less than one sector of {SECTOR}")]
@@ -113,6 +124,11 @@ impl Disk {
         }
         // The size of a block device is where its end is.
         let size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(failed("find the size"))?;
+        let mut begin = [0; 8];
+        let length = rustix::io::pread(&fd, &mut begin, 0).map_err(failed("read the beginning"))?;
+        if let Some((_, format)) = FORMATS.iter().find(|(magic, _)| begin[..length].starts_with(magic)) {
+            return Err(DiskError::Formatted { name, format });
+        }
         match size / SECTOR {
             0 => Err(DiskError::TooSmall { name, size }),
             sectors => {
@@ -198,6 +214,10 @@ mod tests {
         assert!(refused(&pipe, true).ends_with("is neither a regular file nor a block device"));
         std::fs::write(path("small"), [0; 511]).unwrap();
         assert!(refused(&path("small"), true).ends_with("has 511 bytes, less than one sector of 512"));
+        for (magic, format) in FORMATS {
+            std::fs::write(path("foreign"), [*magic, &[0; 1024]].concat()).unwrap();
+            assert!(refused(&path("foreign"), true).contains(&format!("is a {format} image: make a raw one")));
+        }
         std::fs::write(path("image"), [0; 1535]).unwrap();
         let for_reading = File::open(path("image")).unwrap();
         let error = Disk::new(for_reading.into(), false, "3".into()).unwrap_err();
