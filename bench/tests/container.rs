@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         trial("networks_are_joined_and_left_while_it_runs", connecting),
         trial("published_ports_lead_inside", ports),
         trial("it_joins_another_containers_network", joining),
+        trial("a_damaged_one_is_in_nobodys_way", damaged),
         trial("bad_input_is_one_sentence_and_leaves_nothing", bad_input),
         trial("a_killed_supervisor_takes_its_container_along", killed_supervisor),
         trial("a_kill_at_any_step_leaves_nothing_that_runs", killed_at_each_step),
@@ -346,7 +347,12 @@ fn layers() -> Outcome {
         lab.shell(&["--network", "none"], "test -e /mine || echo none; cat /srv/index.html")?.as_str(),
         "none\nserved\n",
     )?;
-    same(names()?, before)
+    same(names()?, before)?;
+    // A directory of the host is not furnished, whatever its place.
+    let devices = lab.path("devices");
+    fs::create_dir(&devices)?;
+    lab.shell(&["--network", "none", "-v", &format!("{}:/dev", devices.display())], ":")?;
+    same(fs::read_dir(&devices)?.count(), 0)
 }
 
 fn further() -> Outcome {
@@ -691,6 +697,16 @@ fn joining() -> Outcome {
     let script = "hostname; wget -qO- http://127.0.0.1/";
     let join = ["run", "--rm", "--network", "container:web", &root, "sh", "-c", script];
     until("the server", || Ok(lab.run(&join)?.stdout == b"shared\nserved\n"))?;
+    // Whoever has joined can be joined, also when the first has gone.
+    lab.begin("second", &["--network", "container:web"], "sleep 1000")?;
+    let chain =
+        ["run", "--rm", "--network", "container:second", &root, "sh", "-c", "cat /etc/hosts; ip -o link; echo joined"];
+    let seen = lab.well(&chain)?;
+    check(seen.contains("eth0") && seen.ends_with("joined\n"), || seen.clone())?;
+    same(seen.split("1: lo").next(), lab.well(&["exec", "web", "cat", "/etc/hosts"])?.as_str().into())?;
+    lab.begin("third", &["--network", "container:second"], "sleep 1000")?;
+    lab.well(&["rm", "-f", "second"])?;
+    check(lab.well(&["exec", "third", "cat", "/etc/hosts"])?.contains("shared"), || "it has lost its files".into())?;
     lab.well(&["stop", "-t", "0", "web"])?;
     let (status, said) = lab.refused(&join)?;
     check(status == Some(125) && said.contains("it is exited"), || said)?;
@@ -699,6 +715,56 @@ fn joining() -> Outcome {
     lab.well(&["create", "--name", "self", "--network", "container:self", &root, "true"])?;
     let (status, said) = lab.refused(&["start", "self"])?;
     check(status != Some(0) && said.contains("cannot join its own network"), || said)
+}
+
+/// A container whose files were spoiled is in nobody's way, and can be removed.
+fn damaged() -> Outcome {
+    let lab = Lab::new()?;
+    let root = lab.root();
+    lab.begin("well", &["--network", "none"], "sleep 1000")?;
+    let spoil = |file: &str, how: &str| {
+        let script = format!("cd /run/isobench/containers/spoiled && rm {file} && {how} {file}");
+        lab.on_host(&["/bin/sh", "-c", &script]).map(drop)
+    };
+    for how in ["touch", "mkdir", "echo { >"] {
+        for runs in [true, false] {
+            let make = if runs { &["run", "-d"][..] } else { &["create"] };
+            let make = [make, &["--name", "spoiled", "--network", "none", &root, "sleep", "4324"]].concat();
+            let what = format!("{how}, runs: {runs}");
+
+            // How it fares: that is known no more, but the rest is.
+            lab.well(&make)?;
+            spoil("state.json", how)?;
+            let table = lab.well(&["ps", "-a"])?;
+            check(table.contains("well") && table.contains("spoiled"), || format!("{what}: {table}"))?;
+            let error = lab.inspect("spoiled")?["State"]["Error"].clone();
+            check(error.as_str().is_some_and(|error| error.contains("state.json")), || format!("{what}: {error}"))?;
+            lab.well(&["rm", "-f", "spoiled"])?;
+
+            // What it is: nothing is known, and it goes.
+            lab.well(&make)?;
+            spoil("container.json", how)?;
+            let output = lab.run(&["ps", "-a"])?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let table = String::from_utf8_lossy(&output.stdout).into_owned();
+            check(output.status.success() && table.contains("well"), || format!("{what}: {output:?}"))?;
+            check(said.contains("`isobench container rm -f spoiled` removes it"), || format!("{what}: {said}"))?;
+            let (status, said) = lab.refused(&["inspect", "spoiled"])?;
+            check(status == Some(3) && said.contains("rm -f spoiled"), || format!("{what}: {said}"))?;
+            lab.well(&["rm", "-f", "spoiled"])?;
+            same(lab.well(&["ps", "-aq"])?.lines().count(), 1)?;
+            let left = lab.on_host(&[
+                "/bin/sh",
+                "-c",
+                "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; ls /run/isobench/containers",
+            ])?;
+            check(!left.contains("sleep 4324\u{20}") && !left.contains("spoiled"), || format!("{what}: {left}"))?;
+        }
+    }
+    // What is whole is not taken for damaged by whoever looks for something else.
+    let (status, _) = lab.refused(&["rm", "-f", "absent"])?;
+    same(status, Some(2))?;
+    lab.well(&["exec", "well", "id"]).map(drop)
 }
 
 fn bad_input() -> Outcome {
@@ -853,6 +919,7 @@ fn killed_at_each_step() -> Outcome {
             Ok(output.status.success() || said.contains("no container"))
         });
         removed.map_err(|_| Failed::from(format!("{name} cannot be removed: {said}")))?;
+        check(!said.contains("--force"), || format!("forced removal was refused: {said}"))?;
         child.wait()?;
         // A supervisor that was just being started may have come to it late.
         let _ = lab.run(&["rm", "-f", &name])?;

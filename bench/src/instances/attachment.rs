@@ -6,6 +6,7 @@ use super::state::NetworkPlace;
 use super::store::Store;
 use super::{Kind, refuse};
 use crate::home;
+use crate::journal;
 use crate::networks::{self, Connection, Joining, Membership};
 use anyhow::Context;
 use isobench_runtime::network::{Endpoint, Mac, Namespace, Offload, Redirection, TapEndpoint, inside};
@@ -220,5 +221,10 @@ fn joined(request: &Request, name: &str, other: &str) -> anyhow::Result<NetworkM
             other.state.status.name()
         ));
     }
-    launching::network_of(other.state.pid())
+    let opened = launching::network_of(other.state.pid());
+    // Once it is open, the number in its path is seen to have been that container's all the time.
+    if journal::alive(&other.state.process) != Some(true) {
+        return refuse(format!("the network of the container {} cannot be joined: it has just ended", other.name));
+    }
+    opened
 }

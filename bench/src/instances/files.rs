@@ -6,6 +6,7 @@ use anyhow::Context;
 use isobench_runtime::root::{Mount, MountKind};
 use rustix::mount::MountFlags;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -28,6 +29,22 @@ pub(super) fn write(
     let texts = [hosts, format!("{}\n", request.host_name()), resolvers(&resolver, &servers, &request.network)];
     for (name, text) in NAMES.iter().zip(texts) {
         fs::write(name, text).with_context(|| format!("write the container's /etc/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Makes another container's files this one's as well, under names in the working directory: they stay when the other is removed,
+/// and whoever joins this one finds them here.
+pub(super) fn share(other: &Path) -> anyhow::Result<()> {
+    for name in NAMES {
+        // Those of an earlier start.
+        if let Err(error) = fs::remove_file(name)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("remove the container's former /etc/{name}"));
+        }
+        let source = other.join(name);
+        fs::hard_link(&source, name).with_context(|| format!("share /etc/{name} as {}", source.display()))?;
     }
     Ok(())
 }

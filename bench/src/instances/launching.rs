@@ -87,18 +87,15 @@ fn launch_beside(
 
     let attachment = super::attachment::Attachment::make(request, name, &mut specification)?;
     // A container that joins another's network has its files too.
-    let whose = match &request.network {
+    match &request.network {
         Network::Container(other) => {
             let other = Store::open()?.find(other)?;
             specification.host_name = Some(other.request.host_name().into());
-            other.path().to_path_buf()
+            files::share(other.path())?;
         }
-        _ => {
-            files::write(request, attachment.places(), attachment.resolver())?;
-            own.clone()
-        }
-    };
-    specification.mounts.extend(files::mounts(&whose));
+        _ => files::write(request, attachment.places(), attachment.resolver())?,
+    }
+    specification.mounts.extend(files::mounts(&own));
     specification.mounts.extend(request.volumes.iter().map(|volume| Mount {
         target: volume.target.clone(),
         kind: MountKind::Bind { source: volume.source.clone(), recursive: true },

@@ -12,7 +12,7 @@
 //! | `monitor` | the socket on which a virtual machine's monitor takes requests (`isobench_microvm::control`) |
 //! | `programs` | the socket on which a virtual machine's monitor takes further programs |
 //! | `upper`, `work` | what the container changed in its root |
-//! | `hosts`, `hostname`, `resolv.conf` | what it sees under those names in /etc |
+//! | `hosts`, `hostname`, `resolv.conf` | what it sees under those names in /etc; those of the container whose network it joins |
 //!
 //! A virtual machine is an instance like a container, with a monitor as its process; what makes it one is [`machine`].
 //!

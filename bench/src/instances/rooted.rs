@@ -51,6 +51,10 @@ pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Accoun
         return Ok(Account { user: None, home });
     }
     for (number, what, map) in [(uid, "user", "uid_map"), (gid, "group", "gid_map")] {
+        // The kernel takes it for no number at all.
+        if number == u32::MAX {
+            return refuse(format!("there can be no {what} {number}: the last number is {}", u32::MAX - 1));
+        }
         if !is_mapped(&testbed::own(map).unwrap_or_default(), number) {
             return refuse(format!(
                 "the {what} {number} does not exist here: this host was made without root and has user 0 alone"
@@ -148,6 +152,10 @@ mod tests {
         let refused = account(Some("nobody")).unwrap_err().to_string();
         assert!(refused.contains("no user `nobody`"), "{refused}");
         assert!(account(Some("0:nogroup")).is_err());
+        for none in ["4294967295", "1:4294967295"] {
+            let refused = account(Some(none)).unwrap_err().to_string();
+            assert!(refused.contains("the last number is 4294967294"), "{refused}");
+        }
         std::fs::remove_file(root.path().join("etc/passwd")).unwrap();
         std::os::unix::fs::symlink("/proc/self/environ", root.path().join("etc/passwd")).unwrap();
         assert!(account(Some("root")).is_err(), "the link leads into the root, where there is nothing");

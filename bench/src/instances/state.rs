@@ -88,6 +88,11 @@ impl State {
         self.process.split_once('-').and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
     }
 
+    /// That of a container of which nothing is known but that it was started, and why no more.
+    pub(super) fn unknown(why: String) -> Self {
+        Self { status: Status::Running, error: Some(why), ..Self::default() }
+    }
+
     /// The same container after its supervisor was killed, which has killed the container.
     pub(crate) fn killed(mut self) -> Self {
         if self.status.is_alive() {

@@ -2,9 +2,9 @@
 
 use super::request::Request;
 use super::state::{State, Status};
-use super::{Kind, attach, control_group, processes, refuse};
+use super::{Kind, attach, control_group, names, processes, refuse};
 use crate::json_file::{read, write};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
@@ -118,10 +118,15 @@ impl Store {
                 halves.push(entry.path());
             } else if name.starts_with('.') {
                 // The file that tells what has been told.
-            } else if let Some(container) = self.read(&name)?
-                && self.kind.is_none_or(|kind| container.request.kind() == kind)
-            {
-                containers.push(container);
+            } else {
+                match self.read(&name) {
+                    Ok(Some(container)) if self.kind.is_none_or(|kind| container.request.kind() == kind) => {
+                        containers.push(container);
+                    }
+                    Ok(_) => {}
+                    // It is in nobody's way but its own.
+                    Err(error) => crate::commands::note(&format!("{error:#}")),
+                }
             }
         }
         if !halves.is_empty() && at_work(&self.path, FlockOperation::NonBlockingLockExclusive)?.is_some() {
@@ -135,7 +140,7 @@ impl Store {
 
     /// The container of a name, or whose id begins so.
     pub(crate) fn find(&self, reference: &str) -> anyhow::Result<Container> {
-        let plain = !reference.is_empty() && !reference.starts_with('.') && !reference.contains('/');
+        let plain = is_plain(reference);
         if let Some(container) = plain.then(|| self.read(reference)).transpose()?.flatten() {
             let kind = container.request.kind();
             if self.kind.is_some_and(|wanted| wanted != kind) {
@@ -161,14 +166,39 @@ impl Store {
         }
     }
 
+    /// Removes what lies under a name and cannot be understood, and ends what runs of it; `false` where there is no such thing.
+    pub(crate) fn discard(&self, name: &str) -> anyhow::Result<bool> {
+        let path = self.path.join(name);
+        let is_whole = || matches!(self.read(name), Ok(Some(_)));
+        if !is_plain(name) || !path.is_dir() || is_whole() {
+            return Ok(false);
+        }
+        let state = read_state(&path)?.unwrap_or_default();
+        processes::kill(&state.process);
+        let Some(_lock) = lock(&path.join(LOCK), !state.process.is_empty())? else {
+            return refuse(format!(
+                "`{name}` is looked after by a process that cannot be told to end: remove the testbed"
+            ));
+        };
+        // Somebody may have removed it meanwhile, and made a whole one.
+        if is_whole() {
+            return Ok(false);
+        }
+        remove_directory(&path).map(|()| true)
+    }
+
     fn read(&self, name: &str) -> anyhow::Result<Option<Container>> {
         let path = self.path.join(name);
-        let Some(request) = read(&path.join(REQUEST))? else { return Ok(None) };
-        let Some(state) = read::<State>(&path.join(STATE))? else { return Ok(None) };
+        let request = read(&path.join(REQUEST)).with_context(|| {
+            let command = self.kind.unwrap_or(Kind::Container).command();
+            format!("`{name}` is damaged, `isobench {command} rm -f {name}` removes it")
+        })?;
+        let Some(request) = request else { return Ok(None) };
+        let Some(state) = read_state(&path)? else { return Ok(None) };
         let mut container = Container { path, name: name.to_owned(), request, state };
         if container.state.status.is_alive() && !attach::is_supervised(&container)? {
             // The supervisor has ended: in good order, which is written down by now, or not.
-            container.state = read::<State>(&container.path.join(STATE))?.unwrap_or_default();
+            container.state = read_state(&container.path)?.unwrap_or_default();
             if container.state.status.is_alive() {
                 processes::kill(&container.state.process);
                 container.state = container.state.killed();
@@ -219,16 +249,28 @@ impl Container {
         }
     }
 
-    /// Removes it; it must have ended.
-    pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        // A supervisor whose container has ended is about to end itself.
-        let Some(_lock) = self.lock(self.state.status == Status::Exited)? else {
+    /// Removes it; it must have ended, or been `killed` by who asks.
+    pub(crate) fn remove(&self, killed: bool) -> anyhow::Result<()> {
+        // A supervisor whose container has ended is about to end itself, and so is one that was killed itself meanwhile, whatever
+        // it came to write down.
+        let Some(_lock) = self.lock(killed || self.state.status == Status::Exited)? else {
             return refuse(format!("the {} is running: stop it, or remove it with --force", self.title()));
         };
         // A supervisor that was killed has left them, whether or not it came to write them down.
         control_group::clear(&self.request)?;
         remove_directory(&self.path)
     }
+}
+
+/// Whether a name can be one of a directory here: what is none is no path either.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains('/')
+}
+
+/// How the container in a directory fares. Where that cannot be understood it is one that runs: its supervisor, if it has one, does
+/// know, and writes it down anew with the next change; else it has been killed.
+fn read_state(path: &Path) -> anyhow::Result<Option<State>> {
+    read(&path.join(STATE)).or_else(|error| Ok(Some(State::unknown(format!("{error:#}")))))
 }
 
 /// Takes the lock of a container's directory.
@@ -262,10 +304,8 @@ fn at_work(path: &Path, operation: FlockOperation) -> anyhow::Result<Option<File
 
 /// Removes a container's directory: its name is free at once.
 pub(super) fn remove_directory(path: &Path) -> anyhow::Result<()> {
-    let request: Option<Request> = read(&path.join(REQUEST))?;
-    let Some(request) = request else { bail!("{} is no container's directory", path.display()) };
     let _at_work = path.parent().map(|parent| at_work(parent, FlockOperation::LockShared)).transpose()?;
-    let gone = path.with_file_name(format!("{GONE}{}", request.id));
+    let gone = path.with_file_name(format!("{GONE}{}", names::id()));
     rename(path, &gone).with_context(|| format!("remove {}", path.display()))?;
     // The kernel's own directory there is closed to all but root.
     let _ = fs::set_permissions(gone.join("work/work"), fs::Permissions::from_mode(0o700));

@@ -180,7 +180,8 @@ impl RootPlan {
         for mount in mounts {
             target_is_sound(&mount.target)?;
             mount_operations(mount, fresh, complete, &mut made, &mut operations)?;
-            if mount.target == "/dev" {
+            // A directory of the host is somebody's: what a container needs is made in a file system of its own alone.
+            if mount.target == "/dev" && !matches!(mount.kind, MountKind::Bind { .. }) {
                 device_operations(&mut operations)?;
                 made.push("/dev");
             }

@@ -20,12 +20,17 @@ pub(in crate::commands) struct Arguments {
 pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
     let store = Store::of(kind)?;
     each(&arguments.names, |name| {
-        let mut container = store.find(name)?;
+        let mut container = match store.find(name) {
+            Err(_) if arguments.force && store.discard(name)? => return output::print(&format!("{name}\n")),
+            found => found?,
+        };
+        let mut killed = false;
         if arguments.force {
             let order = Order::Attach { input: false, output: false, size: None };
             if let Some(socket) = attach::reach(&container, &order)? {
                 attach::signal(&socket, Signal::KILL)?;
                 attach::await_end(&socket)?;
+                killed = true;
             }
             match store.find(&container.request.id) {
                 Ok(ended) => container = ended,
@@ -33,7 +38,7 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
                 Err(_) => return output::print(&format!("{name}\n")),
             }
         }
-        container.remove()?;
+        container.remove(killed)?;
         output::print(&format!("{name}\n"))
     })
 }
