@@ -275,6 +275,20 @@ fn start_time(path: &str) -> std::io::Result<u64> {
     field.ok_or_else(|| std::io::ErrorKind::InvalidData.into())
 }
 
+/// A home that is named and cannot be one.
+#[derive(Debug, thiserror::Error)]
+#[error("ISOBENCH_HOME={}: give an absolute path, which means the same directory wherever a command is given", .0.display())]
+pub(crate) struct RelativeHome(PathBuf);
+
+/// Refuses a home that is not where the caller thinks it is.
+pub(crate) fn check_home() -> Result<(), RelativeHome> {
+    let named = std::env::var_os("ISOBENCH_HOME").map(PathBuf::from);
+    match named.filter(|path| path.is_relative() && !path.as_os_str().is_empty()) {
+        Some(relative) => Err(RelativeHome(relative)),
+        None => Ok(()),
+    }
+}
+
 /// Where journals may lie, best first.
 pub(crate) fn homes() -> Vec<PathBuf> {
     let named = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());

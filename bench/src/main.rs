@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Some(word) if word == selftest::SUBCOMMAND => selftest::main(),
         _ => {
             commands::complete();
-            commands::main(Arguments::read())
+            Arguments::read().map_or_else(|code| code, commands::main)
         }
     }
 }

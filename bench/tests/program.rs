@@ -181,6 +181,9 @@ fn bad_input() -> Outcome {
         expect(told.contains(sentence), || format!("{arguments:?} does not say `{sentence}`: {told}"))?;
         expect(output.stdout.is_empty(), || format!("{arguments:?} printed a result"))?;
     }
+    let output = place.command(&["testbed", "ls"]).env("ISOBENCH_HOME", "isobench").output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    expect(output.status.code() == Some(2) && told.contains("ISOBENCH_HOME=isobench: give an absolute path"), || told)?;
     expect(place.entries() == before, || format!("something was left: {:?}, before {before:?}", place.entries()))?;
     State::now().same_as(&state)
 }

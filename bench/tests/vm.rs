@@ -336,7 +336,7 @@ fn refusals() -> Outcome {
         &["--unikernel", "idle", "toolbox"],
         &[],
     ] {
-        same(lab.run(&[&["run"], words].concat())?.status.code(), Some(2))?;
+        same(lab.run(&[&["run"], words].concat())?.status.code(), Some(125))?;
     }
     lab.serve("web", &[])?;
     lab.refused(&["exec", "web", "sh"], 125, "the unikernel is one program and has no exec")?;

@@ -23,6 +23,8 @@ mod vm;
 
 pub use status::{BadInput, Status};
 
+use crate::instances::OWN_FAILURE;
+use crate::journal;
 use clap::{CommandFactory, Parser, Subcommand};
 use deferred::Deferred;
 use isobench_reports::messages::Language;
@@ -84,9 +86,22 @@ enum Command {
 }
 
 impl Arguments {
-    /// Reads the command line; says what is wrong with it, or the help, and ends.
-    pub fn read() -> Self {
-        container::Direct::read(std::env::args_os().skip(1)).unwrap_or_else(Self::parse)
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help, has been said; the exit status is to be this.
+    pub fn read() -> Result<Self, ExitCode> {
+        let words = || std::env::args_os().skip(1);
+        let whole = || {
+            Self::try_parse().map_err(|error| {
+                // Nobody can be told that the standard error is closed.
+                let _ = error.print();
+                // The help is no failure.
+                let failed = error.use_stderr() && container::stands_for_command(words());
+                ExitCode::from(if failed { OWN_FAILURE } else { error.exit_code() } as u8)
+            })
+        };
+        container::Direct::read(words()).map_or_else(whole, Ok)
     }
 }
 
@@ -98,7 +113,12 @@ pub fn complete() {
 /// Runs a command, says what went wrong once, and gives the exit status.
 pub fn main(arguments: Arguments) -> ExitCode {
     log_to_stderr();
-    let status = match arguments.command {
+    let status = journal::check_home().map_err(BadInput::from_error).and_then(|()| work(arguments.command));
+    status.unwrap_or_else(|error| Status::tell(&error)).into()
+}
+
+fn work(command: Command) -> anyhow::Result<Status> {
+    match command {
         Command::Run(arguments) => run::run(*arguments.0),
         Command::Report(arguments) => report::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
@@ -115,8 +135,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man(arguments) => shell::man(arguments, self::Arguments::command()),
         Command::Schema(arguments) => shell::schema(arguments),
-    };
-    status.unwrap_or_else(|error| Status::tell(&error)).into()
+    }
 }
 
 /// What is logged is said by `ISOBENCH_LOG`, such as `debug` or `warn,isobench_runtime=trace`; warnings where it says nothing.

@@ -52,10 +52,10 @@ Examples:
   isobench container rm -f web
 
 Exit status of run, start -a, attach and exec: the command's own, but
-  125  isobench failed, or what was asked for is not there
+  125  isobench failed or was misused, or what was asked for is not there
   126  the command cannot be executed
   127  there is no such command
-All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
+All others: 0, 2 for wrong usage and for what is not there or cannot be, 3 for a failure.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
@@ -91,6 +91,22 @@ impl Direct {
         let command = Command::Run(Deferred(Box::new(arguments)));
         Some(super::Arguments { command: super::Command::Container(Deferred(Box::new(Arguments { command, place }))) })
     }
+}
+
+/// Whether the words of a command line that cannot be understood begin a verb that ends as its command does.
+pub(in crate::commands) fn stands_for_command(mut words: impl Iterator<Item = OsString>) -> bool {
+    let group = words.next();
+    if !group.is_some_and(|group| [Kind::Container, Kind::Machine].iter().any(|kind| group == kind.command())) {
+        return false;
+    }
+    while let Some(word) = words.next() {
+        if word == "--testbed" {
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            return ["run", "start", "exec", "attach"].iter().any(|verb| word == *verb);
+        }
+    }
+    false
 }
 
 /// For a verb that ends as a container's command does: 125 tells a failure of ours from one of the command's.
@@ -150,6 +166,17 @@ fn each(names: &[String], mut verb: impl FnMut(&str) -> anyhow::Result<()>) -> a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_ends_as_its_verb_does() {
+        let stands = |line: &str| stands_for_command(line.split_whitespace().map(OsString::from));
+        for line in ["container run --no", "vm --testbed ps exec", "container --on-host start", "vm attach"] {
+            assert!(stands(line), "{line}");
+        }
+        for line in ["container ps run", "run --no", "network run", "container", "vm --testbed run", ""] {
+            assert!(!stands(line), "{line}");
+        }
+    }
 
     #[test]
     fn what_is_read_directly_is_what_the_whole_description_reads() {

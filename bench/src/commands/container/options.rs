@@ -24,7 +24,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NUMBER", value_parser = cpus)]
     cpus: Option<u64>,
     /// Limit its processes and threads
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = processes)]
     pids_limit: Option<u64>,
     /// Set a parameter of the kernel for it alone, such as net.ipv4.ip_forward=1
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
@@ -133,6 +133,14 @@ fn memory(text: &str) -> Result<u64, String> {
         .and_then(|bytes| if bytes >= 6 << 20 { Ok(bytes) } else { Err("no container runs in less than 6m".into()) })
 }
 
+/// As many as the kernel can number
+/// ([pid_max](https://man7.org/linux/man-pages/man5/proc_sys_kernel.5.html)).
+fn processes(text: &str) -> Result<u64, String> {
+    const MOST: u64 = 1 << 22;
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("give 1 to {MOST} processes"))
+}
+
 /// Microseconds in each 100,000.
 fn cpus(text: &str) -> Result<u64, String> {
     let number: f64 = text.parse().map_err(|_| "give a number of CPUs, such as 0.5".to_owned())?;
@@ -161,6 +169,10 @@ mod tests {
         for bad in ["0", "-1", "x", "nan", "inf"] {
             assert!(cpus(bad).is_err(), "{bad}");
         }
+        assert_eq!((processes("1"), processes("4194304")), (Ok(1), Ok(4_194_304)));
+        for bad in ["0", "-1", "x", "4194305", "18446744073709551616"] {
+            assert!(processes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -179,7 +191,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_is_too_strange_to_be_read(text in "\\PC{0,20}") {
-            let _ = (volume(&text), memory(&text), cpus(&text));
+            let _ = (volume(&text), memory(&text), cpus(&text), processes(&text));
         }
     }
 }

@@ -42,10 +42,10 @@ Examples:
 
 Exit status of run, start -a, attach and exec: the command's own, but
   101  the guest crashed
-  125  isobench failed, or what was asked for is not there
+  125  isobench failed or was misused, or what was asked for is not there
   126  the command cannot be executed
   127  there is no such command
-All others: 0, 2 for something that is not there or cannot be, 3 for a failure.";
+All others: 0, 2 for wrong usage and for what is not there or cannot be, 3 for a failure.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
