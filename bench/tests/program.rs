@@ -428,7 +428,15 @@ fn own_program() -> Outcome {
     })?;
     let errors =
         records.samples.iter().filter(|sample| matches!(sample.outcome, isobench_reports::record::Outcome::Error(_)));
-    expect(errors.count() == 0, || format!("{:?}", records.samples))
+    expect(errors.count() == 0, || format!("{:?}", records.samples))?;
+
+    // One that fails everywhere has its report, and is no success.
+    let mut arguments = SHORT.to_vec();
+    arguments.extend(["failed", "--", "/bin/false"]);
+    let output = place.run(&arguments);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    expect(output.status.code() == Some(3) && told.contains("every measurement failed"), || format!("{output:?}"))?;
+    expect(place.path("failed/report.html").exists(), || "it has no report".into())
 }
 
 fn required() -> Outcome {
@@ -446,7 +454,14 @@ fn required() -> Outcome {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     expect(output.status.code() == Some(1), || format!("{output:?}"))?;
     expect(told.contains(&format!("{name} is required and cannot be measured here")), || told.clone())?;
-    expect(!place.path("out").exists(), || "an empty directory was left".into())
+    expect(!place.path("out").exists(), || "an empty directory was left".into())?;
+    // Where nothing at all can be measured, nothing is written.
+    let output = place.run(&["run", "--only", "startup", "--sandbox", name, "--reps", "2", "--out", "out"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    expect(output.status.code() == Some(3) && told.contains("nothing of what was asked for"), || {
+        format!("{output:?}")
+    })?;
+    expect(!place.path("out").exists(), || "an empty run was left".into())
 }
 
 /// Starts a run that is long enough to be stopped in its middle, and waits for its first samples.

@@ -4,11 +4,12 @@ mod directory;
 
 use self::directory::Directory;
 use super::{BadInput, Status, gc, output, report, status};
+use crate::cell::Cell;
 use crate::interrupt::Interrupt;
 use crate::journal::{self, Journal};
 use crate::plan::{self, Request, Suite};
 use crate::progress::Progress;
-use crate::recorder::{MONOTONIC_START, Recorder, key};
+use crate::recorder::{CELL_DURATION, CELL_LEAK, MACHINE_STEAL, MONOTONIC_START, Recorder, key};
 use crate::session::{Ending, Session};
 use crate::testbed::Settings;
 use crate::testbeds::Testbeds;
@@ -17,7 +18,7 @@ use anyhow::{Context, bail};
 use isobench_reports::messages::{Language, Messages};
 use isobench_reports::metrics;
 use isobench_reports::reader::{self, Records};
-use isobench_reports::record::{Run, SCHEMA_VERSION, SandboxRecord};
+use isobench_reports::record::{Outcome as SampleOutcome, Run, SCHEMA_VERSION, Sample, SandboxRecord};
 use isobench_reports::render::{terminal::table, view::View};
 use isobench_workload::clock;
 use std::collections::BTreeSet;
@@ -128,6 +129,7 @@ struct Prepared {
     run: Run,
     recorder: Recorder,
     done: BTreeSet<crate::recorder::CellKey>,
+    cells: Vec<Cell>,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
@@ -211,11 +213,7 @@ impl Start<'_> {
             Some(run) => resume(self.directory, run, testbed.sandboxes())?,
             None => prepare(self.directory, &self.request, testbed)?,
         };
-        let sandboxes = &prepared.run.sandboxes;
-        let mut cells = schedule::cells(&prepared.run.plan, |experiment| plan::taking_part(experiment, sandboxes));
-        if cells.is_empty() {
-            bail!("nothing of what was asked for can be measured here: `isobench list` tells why");
-        }
+        let mut cells = std::mem::take(&mut prepared.cells);
         let usual = (prepared.run.plan.suite == Suite::Quick.name()).then_some(QUICK);
         cells.retain(|cell| !prepared.done.contains(&key(cell)));
         let mut progress = Progress::new(&cells, false);
@@ -258,8 +256,18 @@ fn prepare(directory: Directory, request: &Request, testbed: &Testbeds) -> anyho
         sandboxes: request.choose(testbed.sandboxes()),
         metrics: metrics::table(),
     };
+    let cells = cells(&run)?;
     let recorder = Recorder::create(&directory.path, &run, started)?;
-    Ok(Prepared { directory: directory.keep(), run, recorder, done: BTreeSet::new() })
+    Ok(Prepared { directory: directory.keep(), run, recorder, done: BTreeSet::new(), cells })
+}
+
+/// What is to be measured; there is something, or nothing is written.
+fn cells(run: &Run) -> anyhow::Result<Vec<Cell>> {
+    let cells = schedule::cells(&run.plan, |experiment| plan::taking_part(experiment, &run.sandboxes));
+    if cells.is_empty() {
+        bail!("nothing of what was asked for can be measured here: `isobench list` tells why");
+    }
+    Ok(cells)
 }
 
 /// Reads a run that is to go on, and sees that it is the same machine, boot, kernel and program.
@@ -291,8 +299,9 @@ fn resume(directory: Directory, run: Run, there: &[SandboxRecord]) -> anyhow::Re
         }
     }
     let started = run.machine.facts.get(MONOTONIC_START).and_then(|text| text.parse().ok()).unwrap_or_else(clock::now);
+    let cells = cells(&run)?;
     let (recorder, done) = Recorder::resume(&directory.path, started)?;
-    Ok(Prepared { directory: directory.keep(), run, recorder, done })
+    Ok(Prepared { directory: directory.keep(), run, recorder, done, cells })
 }
 
 fn finish(directory: &Path, ending: Ending, language: Language, json: bool) -> anyhow::Result<Status> {
@@ -319,6 +328,13 @@ fn finish(directory: &Path, ending: Ending, language: Language, json: bool) -> a
     } else {
         output::print(&table(&View::new(&records), &Messages::new(language)))?;
         output::print(&format!("\n{}\n", page.display()))?;
+    }
+    // What a cell says of itself comes about in any case.
+    let of_sandbox = |sample: &&Sample| ![CELL_DURATION, CELL_LEAK, MACHINE_STEAL].contains(&sample.metric.as_str());
+    let mut outcomes = records.samples.iter().filter(of_sandbox).map(|sample| &sample.outcome).peekable();
+    if outcomes.peek().is_some() && outcomes.all(|outcome| matches!(outcome, SampleOutcome::Error(_))) {
+        status::say("every measurement failed: the report tells why");
+        return Ok(Status::Failed);
     }
     Ok(Status::Success)
 }
