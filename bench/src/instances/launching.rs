@@ -3,11 +3,11 @@
 use super::capabilities;
 use super::control_group;
 use super::files;
-use super::refuse;
 use super::request::{Execution, Network, Request};
 use super::rooted::{self, Account};
 use super::store::Store;
 use super::task::{Ends, Task};
+use super::{Refusal, refuse};
 use anyhow::Context;
 use isobench_runtime::cgroup::Cgroup;
 use isobench_runtime::network::EmptyNamespace;
@@ -152,8 +152,15 @@ pub(super) fn launch_further(
         (true, None) => Ends::nowhere(&mut specification)?,
         _ => Ends::prepare(&mut specification, terminal, asked.input)?,
     };
-    let launched = join(first, specification).map_err(|error| failure(error, &asked.command, &request.root))?;
+    let launched = join(first, specification);
+    let launched = launched.map_err(|error| or_ended(first, failure(error, &asked.command, &request.root)))?;
     ends.task(launched.process)
+}
+
+/// What failed because the container's first process had ended is told so: what has ended is in no namespace any more.
+fn or_ended(first: i32, error: anyhow::Error) -> anyhow::Error {
+    let runs = Path::new(&format!("/proc/{first}/ns/ipc")).exists();
+    if runs { error } else { Refusal("the container is not running: it has just ended".into()).into() }
 }
 
 fn program(command: &[String]) -> anyhow::Result<Program> {
@@ -241,6 +248,19 @@ pub(crate) fn volume_source(path: &Path) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_ended_is_told_to_have_ended() {
+        let told = |process: u32| or_ended(process as i32, anyhow::anyhow!("open namespace")).to_string();
+        assert_eq!(told(std::process::id()), "open namespace");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // Until it is reaped, its number stays its own.
+        while Path::new(&format!("/proc/{}/ns/ipc", child.id())).exists() {
+            std::thread::yield_now();
+        }
+        assert!(told(child.id()).contains("has just ended"));
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_variable_is_set_once() {
