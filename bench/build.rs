@@ -1,10 +1,7 @@
 //! Builds the small programs that travel inside `isobench`, so that the one file does the whole job on another machine.
 //!
 //! A nested cargo with a target directory of its own builds them in the profile `embedded`: few pages and a fast exec,
-//! whatever profile `isobench` itself is built in.
-//!
-//! `isobench` itself is linked at a fixed address: it starts itself again for a testbed and for what looks after a container,
-//! and a static program that can lie anywhere relocates 1.5 MB of its own each time.
+//! whatever profile `isobench` itself is built in, for the target that it is built for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +16,11 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     tell_version(&workspace);
-    // The linker driver takes the last of -static-pie and -no-pie.
-    println!("cargo::rustc-link-arg-bins=-no-pie");
-    println!("cargo::rustc-link-arg-bins=-static");
     let target_directory = PathBuf::from(variable("OUT_DIR")).join("embedded");
+    let target = variable("TARGET");
     let mut cargo = Command::new(variable("CARGO"));
-    cargo.current_dir(&workspace).args(["build", "--profile", "embedded", "--target-dir"]).arg(&target_directory);
+    cargo.current_dir(&workspace).args(["build", "--profile", "embedded", "--target", &target]);
+    cargo.arg("--target-dir").arg(&target_directory);
     for (package, program, _) in PROGRAMS {
         cargo.args(["--package", package, "--bin", program]);
     }
@@ -43,26 +39,26 @@ fn main() {
         Ok(status) => panic!("{cargo:?} ended with {status}"),
         Err(error) => panic!("start {cargo:?}: {error}"),
     }
-    // The triple is set in .cargo/config.toml, so cargo puts the programs into a directory named after it.
-    let built = target_directory.join(variable("TARGET")).join("embedded");
+    let built = target_directory.join(&target).join("embedded");
     for (_, program, name) in PROGRAMS {
         println!("cargo::rustc-env={name}={}", built.join(program).display());
     }
 }
 
-/// The version that the program tells: with the git revision, where it is built from a checkout.
+/// The version that the program tells: with the git revision, where it is built from a checkout, and with the C library, which is
+/// part of how long a program takes to start.
 fn tell_version(workspace: &Path) {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").arg("-C").arg(workspace).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let version = variable("CARGO_PKG_VERSION");
+    let (version, library) = (variable("CARGO_PKG_VERSION"), variable("CARGO_CFG_TARGET_ENV"));
     let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"]) else {
-        println!("cargo::rustc-env=ISOBENCH_VERSION={version}");
+        println!("cargo::rustc-env=ISOBENCH_VERSION={version} ({library})");
         return;
     };
-    println!("cargo::rustc-env=ISOBENCH_VERSION={version} ({revision})");
+    println!("cargo::rustc-env=ISOBENCH_VERSION={version} ({revision}, {library})");
     // Every commit and every switch of branches writes a line there.
     if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]) {
         println!("cargo::rerun-if-changed={log}");

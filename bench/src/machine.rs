@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
 
-/// Version of this program, and its git revision where it was built from a checkout.
+/// Version of this program, its git revision where it was built from a checkout, and the C library that it is linked with.
 pub const fn version() -> &'static str {
     match option_env!("ISOBENCH_VERSION") {
         Some(version) => version,

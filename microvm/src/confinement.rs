@@ -41,7 +41,7 @@ pub enum Role {
 
 /// What every thread needs: memory for and of the allocator, locks, its stack's signals, to write what is told or signalled, to
 /// give back what it holds, and to end.
-const COMMON: [i64; 23] = [
+const COMMON: [i64; 24] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_poll,
@@ -66,7 +66,9 @@ const COMMON: [i64; 23] = [
     libc::SYS_exit_group,
     libc::SYS_gettid,
     libc::SYS_getpid,
+    // pthread_kill(3), of glibc and of musl.
     libc::SYS_tgkill,
+    libc::SYS_tkill,
 ];
 
 /// What moving frames takes beyond that.
@@ -85,7 +87,7 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             // Calls on the descriptors of KVM and of vhost, and the one call on a tap that a card makes when its driver is ready.
             let offload = argument(SeccompCmpOp::Eq, system::SET_TAP_OFFLOAD)?;
             // A session's terminal is again what it was when the guest has ended.
-            let terminal = [libc::TCSETS2, libc::TCSETS].map(|call| argument(SeccompCmpOp::Eq, call));
+            let terminal = [libc::TCSETS2, libc::TCSETS].map(|call| argument(SeccompCmpOp::Eq, number_of(call)));
             let calls = [calls_of(KVMIO), calls_of(VHOST), Ok(offload)].into_iter().chain(terminal);
             rules.insert(libc::SYS_ioctl, calls.collect::<Result<_, _>>()?);
             // The deadline and its handler.
@@ -98,7 +100,7 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
         Role::Console => {}
         Role::Session => {
             // The terminal's size.
-            rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::Eq, libc::TIOCGWINSZ)?]);
+            rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::Eq, number_of(libc::TIOCGWINSZ))?]);
             rules.insert(libc::SYS_accept4, Vec::new());
         }
         Role::Block => {
@@ -137,6 +139,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
 /// Calls on a kind of descriptors (ioctl(2)): those whose number has its type in the second byte.
 fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
     argument(SeccompCmpOp::MaskedEq(0xff00), u64::from(kind) << 8)
+}
+
+/// The number of a call on a descriptor, which has 32 bits whatever type a C library gives it (ioctl(2)).
+fn number_of(call: libc::Ioctl) -> u64 {
+    u64::from(call as u32)
 }
 
 /// Allows a call by its second argument.

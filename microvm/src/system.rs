@@ -223,10 +223,13 @@ pub(crate) fn discard(slice: &VolatileSlice<'_>) -> io::Result<()> {
 }
 
 /// Has all threads allocate from one heap (mallopt(3), `M_ARENA_MAX`), before there is a second one. Each would have one of its own,
-/// which is made when the thread first allocates: 16 KB and four system calls for threads that hardly allocate at all.
+/// which is made when the thread first allocates: 16 KB and four system calls for threads that hardly allocate at all. musl has one.
 pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: it only sets a parameter of the allocator, which takes its own lock.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 unsafe extern "C" {
