@@ -4,6 +4,12 @@ use isobench::commands::{self, Arguments};
 use isobench::{doctor, networks, selftest, testbed};
 use std::process::ExitCode;
 
+/// musl's own gives pages back to the kernel again and again, which in a program with two threads interrupts the other one's
+/// processor each time: 20 us, dozens of times in each launch.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     // A part of a testbed must be that before anything else is touched: it still has one thread and no state.
     match std::env::args_os().nth(1) {
