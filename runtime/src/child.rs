@@ -35,7 +35,7 @@ pub enum Step {
     ConfigureNetwork,
     /// Take over the standard streams.
     RedirectStreams,
-    /// Set resource limits and the session.
+    /// Set resource limits, the processors and the session.
     LimitResources,
     /// Open a terminal of its own.
     OpenTerminal,
@@ -191,7 +191,7 @@ fn join_namespaces(plan: &Plan) -> StepResult {
 fn await_host(plan: &Plan, shared: &Shared) -> StepResult {
     match &plan.network {
         NetworkPlan::Attached(_) => shared.await_attached(plan.parent.as_ref()).map_err(|errno| (0, errno)),
-        NetworkPlan::Untouched | NetworkPlan::LoopbackOnly | NetworkPlan::AttachedAhead => Ok(()),
+        NetworkPlan::Untouched | NetworkPlan::LoopbackOnly | NetworkPlan::Awaited => Ok(()),
     }
 }
 
@@ -211,7 +211,7 @@ fn name_host(plan: &Plan) -> StepResult {
 fn configure_network(plan: &Plan, shared: &Shared) -> StepResult {
     let failed = |errno| (0, errno);
     match &plan.network {
-        NetworkPlan::Untouched | NetworkPlan::AttachedAhead => Ok(()),
+        NetworkPlan::Untouched | NetworkPlan::Awaited => Ok(()),
         NetworkPlan::LoopbackOnly => {
             use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
@@ -244,6 +244,9 @@ fn redirect_streams(plan: &Plan) -> StepResult {
 }
 
 fn limit_resources(plan: &Plan) -> StepResult {
+    if let Some(processors) = &plan.processors {
+        rustix::thread::sched_setaffinity(None, processors).map_err(|errno| (plan.resource_limits.len() + 2, errno))?;
+    }
     for (item, (resource, limit)) in plan.resource_limits.iter().enumerate() {
         rustix::process::setrlimit(*resource, *limit).map_err(|errno| (item, errno))?;
     }

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::child::Step;
+use crate::elsewhere::Kept;
 use crate::error::Error;
 use crate::network::{Endpoint, PeerNamespace};
 use crate::parameters::Parameter;
-use crate::plan::{Plan, ProgramPlan};
+use crate::plan::{NetworkPlan, Plan, ProgramPlan};
 use crate::shared::{Failure, Shared};
 use crate::specification::{Program, Specification, Stream};
 use crate::{system, terminal};
@@ -13,7 +14,7 @@ use isobench_workload::{Output, Process};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,35 +31,44 @@ pub struct Launched {
 
 /// Launches a validated plan. When this returns, the program runs (or, with a start order, all but that is done); on any
 /// error the process is gone.
-pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
-    let (endpoint, ahead, _taken) = (plan.endpoint.take(), plan.ahead.take(), plan.taken.take());
+pub fn launch(plan: Plan) -> Result<Launched, Error> {
+    launch_while(plan, || Ok(())).map(|(launched, ())| launched)
+}
+
+/// The same, with something to do while the child builds its root. In [`NetworkMode::Awaited`](crate::NetworkMode::Awaited) that
+/// is all of its network, and the program waits for it. Where it fails the process is gone too.
+pub fn launch_while<T, E: From<Error>>(
+    mut plan: Plan,
+    meanwhile: impl FnOnce() -> Result<T, E>,
+) -> Result<(Launched, T), E> {
+    let (endpoint, _taken) = (plan.endpoint.take(), plan.taken.take());
     let waits = plan.start_order.is_some();
     let dumpable = plan.user.is_some().then(rustix::process::dumpable_behavior).and_then(Result::ok);
+    let kept = matches!(plan.network, NetworkPlan::Awaited).then(Kept::here).flatten();
+    plan.processors = kept.as_ref().map(|kept| kept.before);
     let (plan, shared) = (Box::new(plan), Box::new(Shared::default()));
 
-    // create: the child starts on its half of the recipe at once.
+    // create: the child starts on its half of the recipe at once; where others get its network ready, on the processor of this
+    // thread, which has nothing to do but wait for them.
     let cloned = system::clone3(plan.clone_flags, plan.cgroup_at_clone(), &plan, &shared);
+    drop(kept);
     let (pid, pidfd, running) = cloned.map_err(Error::system("create", "the process (clone3)"))?;
     let process = Process::from_pidfd(pid, pidfd);
 
     // attach, settle: what only this process can do for the child, while the child builds its root and limits itself.
-    if let Some(endpoint) = endpoint.as_ref().filter(|_| plan.awaits_host()) {
-        let connected = match ahead {
-            // What is taken here must be gone when this returns: it would keep the namespace, and with it the link.
-            Some(ahead) => endpoint.attach_ahead(&ahead),
-            None => endpoint.attach(&PeerNamespace::Process(pid)).and_then(|()| {
-                shared.attached();
-                shared.await_configuration();
-                if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
-            }),
-        };
-        if let Err(error) = connected {
-            // A child that has failed takes its namespace along: then there was nothing to connect.
-            let cause = shared.failure();
+    let connected = meanwhile().and_then(|done| match &plan.network {
+        NetworkPlan::Attached(_) => connect(&plan, endpoint.as_ref(), pid, &shared).map(|()| done).map_err(E::from),
+        _ => Ok(done),
+    });
+    let done = match connected {
+        Ok(done) => done,
+        Err(error) => {
             shared.give_up();
             drop(running);
-            return Err(reap(process, cause.map_or_else(|| error.into(), |failure| describe(&plan, failure))));
+            return end(process).map_err(E::from).and(Err(error));
         }
+    };
+    if plan.awaits_host() {
         shared.settled();
     }
 
@@ -70,7 +80,7 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
             std::mem::forget(running);
             Box::leak(plan);
             Box::leak(shared);
-            return Ok(Launched { process, endpoint });
+            return Ok((Launched { process, endpoint }, done));
         }
     }
     drop(running);
@@ -79,10 +89,22 @@ pub fn launch(mut plan: Plan) -> Result<Launched, Error> {
         rustix::process::set_dumpable_behavior(before).map_err(Error::system("restore", "the dumpable attribute"))?;
     }
     if let Some(failure) = shared.failure() {
-        return Err(reap(process, describe(&plan, failure)));
+        return end(process).and(Err(describe(&plan, failure))).map_err(E::from);
     }
 
-    Ok(Launched { process, endpoint })
+    Ok((Launched { process, endpoint }, done))
+}
+
+/// Connects the child to its network, lets it configure its side, and waits until that carries packets.
+fn connect(plan: &Plan, endpoint: Option<&Endpoint>, child: Pid, shared: &Shared) -> Result<(), Error> {
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    let connected = endpoint.attach(&PeerNamespace::Process(child)).and_then(|()| {
+        shared.attached();
+        shared.await_configuration();
+        if shared.failure().is_some() { Ok(()) } else { endpoint.await_carrier() }
+    });
+    // A child that has failed takes its namespace along: then there was nothing to connect.
+    connected.map_err(|error| shared.failure().map_or_else(|| error.into(), |failure| describe(plan, failure)))
 }
 
 /// Launches a process with no isolation at all, by the same clone3; its standard output is a pipe.
@@ -104,10 +126,10 @@ pub fn capture_output(specification: &mut Specification) -> Result<Output, Error
     Ok(Output::new(read))
 }
 
-/// Sees a failed child off; the error is its own, or that it would not go.
-fn reap(mut process: Process, error: Error) -> Error {
-    let ended = process.signal(Signal::KILL).and_then(|()| process.wait(Duration::from_secs(10)));
-    ended.map_or_else(Error::from, |_| error)
+/// Sees a failed child off.
+fn end(mut process: Process) -> Result<(), Error> {
+    process.signal(Signal::KILL).and_then(|()| process.wait(Duration::from_secs(10)))?;
+    Ok(())
 }
 
 fn describe(plan: &Plan, failure: Failure) -> Error {

@@ -24,7 +24,7 @@
 //! 5. **change_root** ([`root`]): enter the new root, make its mounts, hide what Docker hides, detach the old root.
 //! 6. **await_host**: until step 3 above is done.
 //! 7. **configure_network**: bring `lo` up, or send the prepared messages now that the link is there. Both are left out where
-//!    the namespace was there before the process ([`NetworkMode::AttachedAhead`]): then step 3 above includes it.
+//!    the launching process does all of the network meanwhile ([`NetworkMode::Awaited`]): then step 3 above is that.
 //! 8. **redirect_streams**: and mark every other descriptor to be closed (CVE-2024-21626).
 //! 9. **limit_resources**: limits, a session and a keyring of its own.
 //! 10. **open_terminal** ([`terminal`]): only where it is asked for.
@@ -67,6 +67,7 @@
 pub mod capabilities;
 pub mod cgroup;
 mod child;
+pub mod elsewhere;
 mod error;
 pub mod join;
 pub mod launch;
@@ -88,7 +89,7 @@ pub use capabilities::Capabilities;
 pub use child::Step;
 pub use error::Error;
 pub use join::join;
-pub use launch::{Launched, launch};
+pub use launch::{Launched, launch, launch_while};
 pub use plan::Plan;
 pub use sandbox::{ContainerSandbox, Mode, SandboxNetwork};
 pub use specification::{Namespaces, NetworkMode, Program, Root, Specification, Stream, User};

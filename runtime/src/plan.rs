@@ -3,7 +3,7 @@
 use crate::capabilities::{self, Capabilities};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
-use crate::network::{Configuration, EmptyNamespace, Endpoint};
+use crate::network::{Configuration, Endpoint};
 use crate::parameters::{self, Parameter};
 use crate::prepared::Taken;
 use crate::root::RootPlan;
@@ -14,7 +14,7 @@ use crate::terminal::Terminal;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
 use rustix::process::{Gid, PidfdFlags, Resource, Rlimit, Uid, getpid, pidfd_open};
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CpuSet};
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) enum NetworkPlan {
     LoopbackOnly,
     Attached(Configuration),
     /// Connected and configured by the launching process.
-    AttachedAhead,
+    Awaited,
 }
 
 #[derive(Debug)]
@@ -61,7 +61,6 @@ pub struct Plan {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) network: NetworkPlan,
     pub(crate) endpoint: Option<Endpoint>,
-    pub(crate) ahead: Option<EmptyNamespace>,
     /// Its stock waits for the launch.
     pub(crate) taken: Option<Taken>,
     pub(crate) capabilities: Option<Capabilities>,
@@ -75,6 +74,8 @@ pub struct Plan {
     pub(crate) error: Option<OwnedFd>,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) start_order: Option<OwnedFd>,
+    /// Where it may run, if it starts with less.
+    pub(crate) processors: Option<CpuSet>,
     pub(crate) kept: Vec<OwnedFd>,
     /// This process, where the new one is to end with it.
     pub(crate) parent: Option<OwnedFd>,
@@ -102,7 +103,7 @@ impl Plan {
         } else {
             None
         };
-        let (mut endpoint, mut ahead, mut taken, mut joined_namespaces) = (None, None, None, asked.joined_namespaces);
+        let (mut endpoint, mut taken, mut joined_namespaces) = (None, None, asked.joined_namespaces);
         let not_the_hosts = !matches!(asked.network, NetworkMode::Host);
         let own_network = matches!(asked.network, NetworkMode::None | NetworkMode::Attached(_));
         let network = match asked.network {
@@ -123,13 +124,12 @@ impl Plan {
                 NetworkPlan::Attached(configuration)
             }
             // To join it takes privilege over its owner, which is the launching process's user namespace.
-            NetworkMode::AttachedAhead(..) if namespaces.user => {
+            NetworkMode::Awaited(_) if namespaces.user => {
                 return Err(Error::invalid("a network namespace made ahead", "cannot go with a user namespace"));
             }
-            NetworkMode::AttachedAhead(attached, namespace) => {
-                joined_namespaces.insert(0, Arc::clone(&namespace.namespace));
-                (endpoint, ahead) = (Some(attached), Some(namespace));
-                NetworkPlan::AttachedAhead
+            NetworkMode::Awaited(namespace) => {
+                joined_namespaces.insert(0, namespace);
+                NetworkPlan::Awaited
             }
         };
         let cgroup_joins = match &asked.cgroup {
@@ -153,7 +153,6 @@ impl Plan {
             parameters: parameters::parameters(asked.parameters, not_the_hosts, namespaces.ipc)?,
             network,
             endpoint,
-            ahead,
             taken,
             dropped: asked.capabilities.map(|sets| capabilities::outside(sets.bounding)).unwrap_or_default(),
             capabilities: asked.capabilities,
@@ -166,6 +165,7 @@ impl Plan {
             error: descriptor(asked.error),
             terminal: asked.terminal,
             start_order: asked.start_order,
+            processors: None,
             kept: asked.kept,
             parent: asked.dies_with_parent.then(own_pidfd).transpose()?,
             joined_directory: None,
@@ -179,7 +179,7 @@ impl Plan {
 
     /// Whether the child has to wait for something that only the launching process can do for it.
     pub(crate) fn awaits_host(&self) -> bool {
-        matches!(self.network, NetworkPlan::Attached(_) | NetworkPlan::AttachedAhead)
+        matches!(self.network, NetworkPlan::Attached(_) | NetworkPlan::Awaited)
     }
 
     /// The cgroup into which clone3 itself puts the child (version 2).

@@ -12,7 +12,7 @@ pub(crate) use change::change_root;
 pub(crate) use plan::RootPlan;
 
 use rustix::mount::MountFlags;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Something mounted in the container.
@@ -90,8 +90,11 @@ const MASKED: [&str; 12] = [
 /// Paths that Docker hides: the fixed ones, and one a CPU where the hardware has it.
 pub fn masked() -> Vec<String> {
     static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        // All have it or none, and the first is always there: most virtual machines have none, and this is asked at each start.
+        if !Path::new("/sys/devices/system/cpu/cpu0/thermal_throttle").is_dir() {
+            return Vec::new();
+        }
         let entries = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
-        // The directory has twenty entries that are no processors; each would be looked into at every start of a program.
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let processors = entries.filter(|entry| {
             entry.file_name().to_str().and_then(|name| name.strip_prefix("cpu")).is_some_and(is_number)

@@ -2,7 +2,7 @@
 
 use crate::capabilities::Capabilities;
 use crate::cgroup::Cgroup;
-use crate::network::{EmptyNamespace, Endpoint};
+use crate::network::Endpoint;
 use crate::prepared::PreparedNetwork;
 use crate::root::{self, Mount};
 use crate::seccomp::Filter;
@@ -62,9 +62,9 @@ pub enum NetworkMode {
     /// One of its own that is attached to a network. The host's side is connected by the launching process while the child
     /// builds its root; the inside is configured by the child, with messages prepared beforehand, once the link is there.
     Attached(Endpoint),
-    /// The same in a namespace that was made while the rest was got ready. All of the network is then the launching process's
-    /// to do, while the child builds its root. Not with a user namespace of the container's own.
-    AttachedAhead(Endpoint, EmptyNamespace),
+    /// One that the launching process gets ready, all of it, while the child builds its root ([`crate::launch_while`]); its
+    /// namespace is there before. Not with a user namespace of the container's own.
+    Awaited(Arc<OwnedFd>),
     /// One that was made ahead of the launch.
     Prepared(PreparedNetwork),
 }

@@ -11,9 +11,12 @@ use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::process::{Pid, WaitOptions};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::unix::thread::JoinHandleExt;
 use std::ptr::null;
+use std::thread::JoinHandle;
 
 /// A NULL-terminated vector of strings, as [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html) takes it.
 #[derive(Debug)]
@@ -281,6 +284,29 @@ pub fn fork_apart<F: FnOnce(OwnedFd) -> i32>(kept: OwnedFd, work: F) -> Result<(
     let number = if number < 0 { Err(last_error()) } else { Ok(Pid::from_raw(number)) };
     rustix::process::waitpid(number?, WaitOptions::empty())?;
     apart.outcome
+}
+
+/// Moves a thread to another processor than the caller's ([pthread_setaffinity_np(3)]), if there is one that it may run on.
+///
+/// [pthread_setaffinity_np(3)]: https://man7.org/linux/man-pages/man3/pthread_setaffinity_np.3.html
+pub(crate) fn move_away<T>(thread: &JoinHandle<T>) -> Result<(), Errno> {
+    let allowed = sched_getaffinity(None)?;
+    let mut others = allowed;
+    others.unset(sched_getcpu());
+    if others.count() == 0 {
+        return Ok(());
+    }
+    // SAFETY: the thread is neither joined nor detached as long as there is its handle, and a set of processors is an array of
+    // bits to libc and to rustix (CPU_SET(3)).
+    let error = unsafe {
+        let thread = thread.as_pthread_t() as libc::pthread_t;
+        libc::pthread_setaffinity_np(thread, size_of::<CpuSet>(), (&raw const others).cast())
+    };
+    // To musl a thread that has ended has the number 0, which is the calling one's to the kernel.
+    if thread.is_finished() {
+        sched_setaffinity(None, &allowed)?;
+    }
+    if error == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(error)) }
 }
 
 /// What [`fork_apart`] hands to the process between.

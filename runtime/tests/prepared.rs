@@ -6,7 +6,7 @@ use isobench_runtime::launch::capture_output;
 use isobench_runtime::network::bridge_network::Settings;
 use isobench_runtime::network::{BridgeNetwork, EmptyNamespace, Firewall, Namespace, Netlink};
 use isobench_runtime::prepared::{PreparedNetwork, Stock};
-use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Specification, Step, launch};
+use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Specification, Step, launch_while};
 use isobench_workload::Resource;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let tests = vec![
         trial("each_of_many_gets_a_network_of_its_own_from_the_stock", each_of_many_gets_a_network_of_its_own),
         trial("a_network_that_nobody_took_leaves_nothing", a_network_that_nobody_took_leaves_nothing),
-        trial("a_namespace_made_meanwhile_is_attached", a_namespace_made_meanwhile_is_attached),
+        trial("a_namespace_made_ahead_is_attached", a_namespace_made_ahead_is_attached),
         trial("a_launch_that_fails_leaves_no_link", a_launch_that_fails_leaves_no_link),
         trial("a_namespace_of_another_user_is_refused", a_namespace_of_another_user_is_refused),
         trial("without_a_network_there_is_lo_alone", without_a_network_there_is_lo_alone),
@@ -45,9 +45,17 @@ fn main() -> ExitCode {
 
 /// Runs a shell script in a container with this network; what it said, and the container.
 fn said(network: NetworkMode, script: &str) -> Result<(String, Launched), Failed> {
+    said_while(network, script, || Ok(()))
+}
+
+fn said_while(
+    network: NetworkMode,
+    script: &str,
+    meanwhile: impl FnOnce() -> Result<(), Failed>,
+) -> Result<(String, Launched), Failed> {
     let mut specification = shell(network, script)?;
     let mut output = capture_output(&mut specification)?;
-    let mut launched = launch(Plan::validate(specification)?)?;
+    let (mut launched, ()) = launch_while(Plan::validate(specification)?, meanwhile)?;
     let line = output.line(DEADLINE)?;
     let exit = launched.process.wait(DEADLINE)?;
     if exit.code() == 0 { Ok((line, launched)) } else { Err(format!("{script}: {exit:?}, {line}").into()) }
@@ -65,19 +73,27 @@ fn shell(network: NetworkMode, script: &str) -> Result<Specification, Failed> {
 const PING_AND_TELL: &str =
     "busybox ping -c 1 -W 2 172.17.0.1 >/dev/null && busybox ip -4 -o addr show eth0 | busybox awk '{print $4}'";
 
-fn a_namespace_made_meanwhile_is_attached() -> Result<(), Failed> {
+fn a_namespace_made_ahead_is_attached() -> Result<(), Failed> {
     let firewall = Firewall::create("prepared")?;
     let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
     for _ in 0..4 {
-        let endpoint = network.endpoint()?;
+        let (endpoint, ahead) = (network.endpoint()?, EmptyNamespace::create()?);
         let address = endpoint.address();
-        let mode = NetworkMode::AttachedAhead(endpoint, EmptyNamespace::create()?);
-        let (said, launched) = said(mode, PING_AND_TELL)?;
-        if said != format!("{address}/16") {
+        let mode = NetworkMode::Awaited(Arc::clone(ahead.descriptor()));
+        // It would be first by far if it did not wait.
+        let attach = || {
+            std::thread::sleep(Duration::from_millis(20));
+            endpoint.attach_ahead(&ahead)?;
+            drop(ahead);
+            Ok(())
+        };
+        let (said, launched) = said_while(mode, &format!("echo $({PING_AND_TELL}) on $(busybox nproc)"), attach)?;
+        // It starts on this thread's processor, and may then run on all.
+        if said != format!("{address}/16 on {}", std::thread::available_parallelism()?) {
             return Err(format!("it has {said} in place of {address}").into());
         }
         // Nothing that stayed here keeps the link once the container has ended.
-        let endpoint = launched.endpoint.ok_or("a place in the network was lost")?;
+        drop(launched);
         (Box::new(endpoint) as Box<dyn Resource>).release().map_err(|error| error.to_string())?;
     }
     Ok(())
@@ -86,12 +102,23 @@ fn a_namespace_made_meanwhile_is_attached() -> Result<(), Failed> {
 fn a_launch_that_fails_leaves_no_link() -> Result<(), Failed> {
     let firewall = Firewall::create("prepared")?;
     let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
-    let mut specification = shell(NetworkMode::AttachedAhead(network.endpoint()?, EmptyNamespace::create()?), "")?;
-    specification.program = Program::Path("/there/is/none".into());
-    match Plan::validate(specification).and_then(launch) {
-        Err(Error::Child { step: Step::Execute, .. }) => {}
-        other => return Err(format!("{other:?}").into()),
-    }
+    let launching = |program: &str, fails: bool| -> Result<(), Failed> {
+        let (endpoint, ahead) = (network.endpoint()?, EmptyNamespace::create()?);
+        let mut specification = shell(NetworkMode::Awaited(Arc::clone(ahead.descriptor())), "")?;
+        specification.program = Program::Path(program.into());
+        let meanwhile = || {
+            endpoint.attach_ahead(&ahead)?;
+            drop(ahead);
+            if fails { Err(Error::Invalid { what: "this".into(), why: "fails".into() }) } else { Ok(()) }
+        };
+        match (launch_while(Plan::validate(specification)?, meanwhile), fails) {
+            (Err(Error::Child { step: Step::Execute, .. }), false) | (Err(Error::Invalid { .. }), true) => Ok(()),
+            (other, _) => Err(format!("{other:?}").into()),
+        }
+    };
+    launching("/there/is/none", false)?;
+    // What runs only after the network never runs.
+    launching("/bin/busybox", true)?;
     // The link goes with the namespace, of which nobody has anything any more.
     let mut netlink = Netlink::open_in(&Namespace::current()?)?;
     let deadline = std::time::Instant::now() + DEADLINE;
@@ -105,9 +132,8 @@ fn a_launch_that_fails_leaves_no_link() -> Result<(), Failed> {
 }
 
 fn a_namespace_of_another_user_is_refused() -> Result<(), Failed> {
-    let firewall = Firewall::create("prepared")?;
-    let network = BridgeNetwork::create(&firewall, Settings::default_bridge())?;
-    let mut specification = shell(NetworkMode::AttachedAhead(network.endpoint()?, EmptyNamespace::create()?), "")?;
+    let ahead = EmptyNamespace::create()?;
+    let mut specification = shell(NetworkMode::Awaited(Arc::clone(ahead.descriptor())), "")?;
     specification.namespaces.user = true;
     match Plan::validate(specification) {
         Err(error) if error.to_string().contains("user namespace") => Ok(()),

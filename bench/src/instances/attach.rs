@@ -23,10 +23,10 @@ use std::os::unix::net::UnixStream;
 /// The supervisor is a copy of this process, which must have one thread: starting the program anew would take twice as long.
 pub(crate) fn start(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair().context("make a socket pair for the supervisor")?;
-    // What a script has open must not stay open as long as the container lives: it gets the socket alone.
-    fork_apart(theirs.into(), |socket| supervisor::main(container.path(), socket.into()))
-        .context("start a supervisor")?;
+    // It lies there when the supervisor begins, which need not wait for this process.
     Frame::of(Kind::Order, order).send(&ours).context("give the supervisor its first order")?;
+    // What a script has open must not stay open as long as the container lives: it gets the socket alone.
+    fork_apart(theirs.into(), |socket| supervisor::main(container, socket.into())).context("start a supervisor")?;
     Ok(ours)
 }
 

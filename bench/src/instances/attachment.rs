@@ -8,7 +8,7 @@ use super::{Kind, refuse};
 use crate::home;
 use crate::journal;
 use crate::networks::{self, Connection, Joining, Membership};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use isobench_runtime::network::{Endpoint, Mac, Namespace, Offload, Redirection, TapEndpoint, inside};
 use isobench_runtime::{NetworkMode, Specification};
 use isobench_workload::Resource;
@@ -44,16 +44,23 @@ impl Attachment {
                 attachment.own = false;
                 joined(request, name, other)?
             }
-            Network::Named(network) => {
-                let network = networks::Store::open(&home::state()?)?.network(network)?;
-                let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
-                membership.publish(&request.ports)?;
-                attachment.places.push(place(&membership, inside::INTERFACE_NAME));
-                attachment.membership = Some(membership);
+            Network::Named(_) => {
+                let (joined, endpoint) = Self::join(request, name)?;
+                attachment = joined;
                 NetworkMode::Attached(endpoint)
             }
         };
         Ok(attachment)
+    }
+
+    /// Takes what is asked for of a network, if it is one that has a name.
+    pub(super) fn join(request: &Request, name: &str) -> anyhow::Result<(Self, Endpoint)> {
+        let Network::Named(network) = &request.network else { bail!("the network is none that has a name") };
+        let network = networks::Store::open(&home::state()?)?.network(network)?;
+        let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
+        membership.publish(&request.ports)?;
+        let places = vec![place(&membership, inside::INTERFACE_NAME)];
+        Ok((Self { membership: Some(membership), places, own: true, ..Self::default() }, endpoint))
     }
 
     /// Takes what is asked for by a virtual machine, whose monitor is to have the tap.
@@ -80,9 +87,9 @@ impl Attachment {
         self.tap.as_ref()
     }
 
-    /// Takes the endpoint back from the launch.
+    /// Takes the endpoint back from whoever has attached it.
     pub(super) fn launched(mut self, endpoint: Option<Endpoint>) -> Self {
-        self.endpoint = endpoint;
+        self.endpoint = endpoint.or(self.endpoint);
         self
     }
 

@@ -13,7 +13,13 @@ use std::path::Path;
 /// Their names in the container's directory and under /etc.
 pub(super) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-/// Writes them into the working directory, the container's own.
+/// Makes those that are not there in the working directory, the container's own: they can be mounted before they are written.
+pub(super) fn begin() -> anyhow::Result<()> {
+    let make = |name: &&str| fs::File::options().create(true).append(true).open(name);
+    NAMES.iter().try_for_each(|name| make(name).map(drop).with_context(|| format!("make the container's /etc/{name}")))
+}
+
+/// Writes them into the working directory.
 pub(super) fn write(
     request: &Request,
     places: &[NetworkPlace],

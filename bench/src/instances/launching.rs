@@ -1,8 +1,10 @@
 //! From what was asked for to a running container.
 
+use super::attachment::Attachment;
 use super::capabilities;
 use super::control_group;
 use super::files;
+use super::place::Place;
 use super::request::{Execution, Network, Request};
 use super::rooted::{self, Account};
 use super::store::Store;
@@ -10,15 +12,13 @@ use super::task::{Ends, Task};
 use super::{Refusal, refuse};
 use anyhow::Context;
 use isobench_runtime::cgroup::Cgroup;
-use isobench_runtime::network::EmptyNamespace;
 use isobench_runtime::root::{Mount, MountKind};
-use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Root, Specification, Step, join, launch};
+use isobench_runtime::{Error, Launched, NetworkMode, Plan, Program, Root, Specification, Step, join, launch_while};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
 
 /// The search path of every container, as Docker has it.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,42 +29,15 @@ pub(super) struct Running {
     pub(super) task: Task,
     pub(super) cgroup: Option<Arc<Cgroup>>,
     pub(super) control_group: Option<String>,
-    pub(super) attachment: super::attachment::Attachment,
-}
-
-/// What of a container needs nothing of the rest.
-struct Ahead {
-    namespace: Option<EmptyNamespace>,
-    cgroup: Option<Arc<Cgroup>>,
-}
-
-impl Ahead {
-    /// On a thread of its own, which ends with it.
-    fn make(request: &Request) -> anyhow::Result<Self> {
-        let namespace = match &request.network {
-            // An ordinary user has the right to one only in the user namespace that the container is yet to get.
-            Network::Named(_) if rustix::process::geteuid().is_root() => Some(EmptyNamespace::create_and_stay()?),
-            _ => None,
-        };
-        Ok(Self { namespace, cgroup: control_group::make(request)? })
-    }
+    pub(super) attachment: Attachment,
 }
 
 /// Launches a container; the working directory is its own.
-pub(super) fn launch_container(request: &Request, name: &str, size: (u16, u16)) -> anyhow::Result<Running> {
-    // The kernel takes as long for these as all else does until the clone: where there are two processors, that time is saved.
-    // Whatever fails, the scope waits for the thread, and what it made goes.
-    thread::scope(|scope| {
-        let ahead = thread::Builder::new().name("ahead".into()).spawn_scoped(scope, || Ahead::make(request));
-        launch_beside(request, name, size, ahead.context("start a thread")?)
-    })
-}
-
-fn launch_beside(
+pub(super) fn launch_container(
     request: &Request,
     name: &str,
     size: (u16, u16),
-    ahead: ScopedJoinHandle<'_, anyhow::Result<Ahead>>,
+    place: Option<Place>,
 ) -> anyhow::Result<Running> {
     let own = std::env::current_dir().context("find the container's directory")?;
     let account = rooted::account(&request.directory, request.user.as_deref())?;
@@ -85,16 +58,27 @@ fn launch_beside(
     specification.seccomp = Some(capabilities::filter(capabilities)?);
     specification.dies_with_parent = true;
 
-    let attachment = super::attachment::Attachment::make(request, name, &mut specification)?;
-    // A container that joins another's network has its files too.
-    match &request.network {
-        Network::Container(other) => {
+    let cgroup = control_group::make(request)?;
+    specification.cgroup = cgroup.clone();
+    let attachment = match (&request.network, &place) {
+        (_, Some(_)) => {
+            files::begin()?;
+            Attachment::default()
+        }
+        // A container that joins another's network has its files too.
+        (Network::Container(other), None) => {
+            let attachment = Attachment::make(request, name, &mut specification)?;
             let other = Store::open()?.find(other)?;
             specification.host_name = Some(other.request.host_name().into());
             files::share(other.path())?;
+            attachment
         }
-        _ => files::write(request, attachment.places(), attachment.resolver())?,
-    }
+        _ => {
+            let attachment = Attachment::make(request, name, &mut specification)?;
+            files::write(request, attachment.places(), attachment.resolver())?;
+            attachment
+        }
+    };
     specification.mounts.extend(files::mounts(&own));
     specification.mounts.extend(request.volumes.iter().map(|volume| Mount {
         target: volume.target.clone(),
@@ -103,16 +87,15 @@ fn launch_beside(
         read_only: volume.read_only,
     }));
     let ends = Ends::prepare(&mut specification, request.terminal.then_some(size), request.input)?;
-    let Ahead { namespace, cgroup } = ahead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    specification.network = match (std::mem::take(&mut specification.network), namespace) {
-        (NetworkMode::Attached(endpoint), Some(namespace)) => NetworkMode::AttachedAhead(endpoint, namespace),
-        (network, _) => network,
-    };
+    if let Some(place) = &place {
+        specification.network = NetworkMode::Awaited(place.namespace()?);
+    }
     let control_group = cgroup.as_ref().map(|cgroup| cgroup.describe());
-    specification.cgroup = cgroup.clone();
-    let Launched { process, endpoint } = Plan::validate(specification).and_then(launch).map_err(explain(request))?;
-    let attachment = attachment.launched(endpoint);
-    Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment })
+    let launched = Plan::validate(specification)
+        .map_err(anyhow::Error::from)
+        .and_then(|plan| launch_while(plan, || place.as_ref().map_or(Ok(attachment), Place::attachment)));
+    let (Launched { process, endpoint }, attachment) = launched.map_err(explain(request))?;
+    Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment: attachment.launched(endpoint) })
 }
 
 /// What was asked for, beside what Docker sets: users other than root may use `ping`, and may serve low ports, in a network that
@@ -209,8 +192,8 @@ pub(super) fn network_of(process: i32) -> anyhow::Result<NetworkMode> {
     Ok(NetworkMode::Container(Arc::new(opened.with_context(|| format!("open {path}"))?)))
 }
 
-fn explain(request: &Request) -> impl FnOnce(Error) -> anyhow::Error + use<'_> {
-    |error| failure(error, &request.command, &request.root)
+fn explain(request: &Request) -> impl FnOnce(anyhow::Error) -> anyhow::Error + use<'_> {
+    |error| error.downcast().map_or_else(|other| other, |error| failure(error, &request.command, &request.root))
 }
 
 /// A command that is not there, or is none, is the user's concern: it has an exit status of its own.

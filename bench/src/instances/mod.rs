@@ -37,6 +37,7 @@ mod machine;
 mod monitor;
 pub(crate) mod names;
 mod pause;
+mod place;
 pub(crate) mod processes;
 pub(crate) mod protocol;
 mod request;

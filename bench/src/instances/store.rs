@@ -322,11 +322,6 @@ pub(crate) fn kind_of(directory: &Path) -> Option<Kind> {
     Some(request?.kind())
 }
 
-/// Reads the request of the container whose directory is the working directory.
-pub(super) fn own_request() -> anyhow::Result<Request> {
-    read(Path::new(REQUEST))?.context("there is no container here")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,10 +11,11 @@ use super::connection::{Connection, Role};
 use super::execution::Executing;
 use super::launching::{self, NotStarted, Running};
 use super::log::Log;
+use super::place::Place;
 use super::protocol::{Answer, Frame, Order};
 use super::request::Request;
 use super::state::{State, Status, now};
-use super::store::{self, CONTROL, LOCK, STATE};
+use super::store::{self, CONTROL, Container, LOCK, STATE};
 use super::task::{Part, Task};
 use super::{OWN_FAILURE, monitor, refuse};
 use crate::journal;
@@ -38,17 +39,16 @@ const NAME: &CStr = c"isobench-keeper";
 /// How long the kernel may take to remove a control group whose processes have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The supervisor of the container that lies in a directory, in a process of its own; gives the exit status. The socket is that
-/// of its starter.
-pub(super) fn main(directory: &Path, socket: UnixStream) -> i32 {
-    match supervise(directory, socket) {
+/// The supervisor of a container, in a process of its own; gives the exit status. The socket is that of its starter.
+pub(super) fn main(container: &Container, socket: UnixStream) -> i32 {
+    match supervise(container, socket) {
         Ok(()) => 0,
         // Whoever started it has been told, as far as anybody can be.
         Err(_) => 1,
     }
 }
 
-fn supervise(directory: &Path, socket: UnixStream) -> anyhow::Result<()> {
+fn supervise(container: &Container, socket: UnixStream) -> anyhow::Result<()> {
     // No terminal and no group of the starter's: Ctrl-C there is meant for the starter alone.
     rustix::process::setsid().context("begin a session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -58,7 +58,7 @@ fn supervise(directory: &Path, socket: UnixStream) -> anyhow::Result<()> {
     if root {
         refuse_looks()?;
     }
-    std::env::set_current_dir(directory).context("enter the container's directory")?;
+    std::env::set_current_dir(container.path()).context("enter the container's directory")?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("detach the standard input")?;
     rustix::stdio::dup2_stdout(&null).context("detach the standard output")?;
@@ -71,7 +71,7 @@ fn supervise(directory: &Path, socket: UnixStream) -> anyhow::Result<()> {
         Order::Attach { input, output, size } => (size, Role::Attached { input, output }),
         _ => bail!("the first order must be to start"),
     };
-    match Supervisor::start(size) {
+    match Supervisor::start(container.request.clone(), size) {
         Ok(mut supervisor) => {
             if !root {
                 refuse_looks()?;
@@ -126,12 +126,11 @@ struct Supervisor {
 
 impl Supervisor {
     /// Launches the container whose directory is the working directory.
-    fn start(size: Option<(u16, u16)>) -> anyhow::Result<Self> {
+    fn start(request: Request, size: Option<(u16, u16)>) -> anyhow::Result<Self> {
         let name = own_name()?;
         let Some(lock) = store::lock(Path::new(LOCK), false)? else {
             return refuse(format!("{name} is running already"));
         };
-        let request = store::own_request()?;
         let mut state = State { started: Some(now()), ..State::default() };
         let begun = Self::launch(&request, &name, size, &mut state);
         let (running, listener, log) = match begun {
@@ -175,13 +174,15 @@ impl Supervisor {
         size: Option<(u16, u16)>,
         state: &mut State,
     ) -> anyhow::Result<(Running, UnixListener, Log)> {
+        // Of all that there is to do this takes longest.
+        let place = Place::begin(request, name)?;
         let log = Log::open().context("open the container's log")?;
         let _ = std::fs::remove_file(CONTROL);
         let listener = UnixListener::bind(CONTROL).context("make the container's control socket")?;
         listener.set_nonblocking(true).context("make the control socket non-blocking")?;
         let size = size.unwrap_or((24, 80));
         let running = match &request.machine {
-            None => launching::launch_container(request, name, size)?,
+            None => launching::launch_container(request, name, size, place)?,
             Some(machine) => monitor::launch_machine(request, machine, name, size)?,
         };
         state.status = Status::Running;

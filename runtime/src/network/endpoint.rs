@@ -81,8 +81,11 @@ impl Endpoint {
 
     /// The same in a namespace where nobody is yet, and then all that is left to do: when this returns, the bridge carries
     /// packets to and from it.
-    pub(crate) fn attach_ahead(&self, ahead: &EmptyNamespace) -> Result<(), NetworkError> {
-        self.attach(&PeerNamespace::Descriptor(ahead.namespace.as_fd()))?;
+    ///
+    /// # Errors
+    /// What the kernel refused, and [`NetworkError::Silent`] if no packet passes. A link that was made goes with the namespace.
+    pub fn attach_ahead(&self, ahead: &EmptyNamespace) -> Result<(), NetworkError> {
+        self.attach(&PeerNamespace::Descriptor(ahead.descriptor.as_fd()))?;
         let applied = self.configuration.apply_by(ahead.socket.as_fd());
         applied.map_err(|(step, errno)| NetworkError::system(step.name(), "in a network namespace", errno))?;
         self.await_carrier()

@@ -55,10 +55,15 @@ impl Namespace {
             return Ok(work());
         }
         on_own_thread(|| {
-            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|source| NetworkError::system("enter", "a network namespace", source))?;
+            self.go_there()?;
             Ok(work())
         })
+    }
+
+    /// Takes the calling thread there.
+    fn go_there(&self) -> Result<(), NetworkError> {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|source| NetworkError::system("enter", "a network namespace", source))
     }
 
     /// Whether both are one namespace: the same inode of the same nsfs
@@ -99,14 +104,13 @@ impl From<Namespace> for OwnedFd {
 }
 
 /// A fresh network namespace for a container that is yet to be launched
-/// ([`NetworkMode::AttachedAhead`](crate::NetworkMode::AttachedAhead)), with a socket that was opened in it.
+/// ([`NetworkMode::Awaited`](crate::NetworkMode::Awaited)), with a socket that was opened in it.
 ///
-/// Making it is a fifth of a launch on a bridge, and needs nothing that is known about the container: so it can be made on
-/// another processor while the launching process gets the rest ready.
+/// Making it is a fifth of a launch on a bridge, and needs nothing that is known about the container.
 #[derive(Debug)]
 pub struct EmptyNamespace {
-    pub(crate) namespace: Arc<OwnedFd>,
-    /// Of `NETLINK_ROUTE`: through it the launching process configures the inside without going there.
+    pub(crate) descriptor: Arc<OwnedFd>,
+    /// Of `NETLINK_ROUTE`: through it the inside is configured by somebody who is not there.
     pub(crate) socket: OwnedFd,
 }
 
@@ -116,19 +120,33 @@ impl EmptyNamespace {
     /// # Errors
     /// What the kernel refused; nothing is left then.
     pub fn create() -> Result<Self, NetworkError> {
-        on_own_thread(Self::create_and_stay)
+        on_own_thread(Self::of_a_thread)
     }
 
-    /// Makes one and leaves the calling thread in it: for a thread that ends soon, which then needs no other beside it.
+    /// Makes one on the calling thread, which goes there and comes back: for a thread that ends where this fails, and so needs no
+    /// other beside it.
     ///
     /// # Errors
-    /// As [`EmptyNamespace::create`].
-    pub fn create_and_stay() -> Result<Self, NetworkError> {
+    /// As [`EmptyNamespace::create`]; the thread may then be in the namespace still.
+    pub fn create_and_return() -> Result<Self, NetworkError> {
+        let here = Namespace::current()?;
+        let made = Self::of_a_thread()?;
+        here.go_there()?;
+        Ok(made)
+    }
+
+    /// The namespace.
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+        &self.descriptor
+    }
+
+    /// One of the calling thread's own, in which it stays.
+    fn of_a_thread() -> Result<Self, NetworkError> {
         let Namespace(descriptor) = Namespace::of_a_thread()?;
         // Protocol 0 is NETLINK_ROUTE.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
             .map_err(|source| NetworkError::system("open", "a netlink socket", source))?;
-        Ok(Self { namespace: Arc::new(descriptor), socket })
+        Ok(Self { descriptor: Arc::new(descriptor), socket })
     }
 }
 

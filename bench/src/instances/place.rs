@@ -1,0 +1,78 @@
+//! A container's place in its network, got ready on another processor while the launching thread does the rest.
+
+use super::attachment::Attachment;
+use super::files;
+use super::request::{Network, Request};
+use anyhow::Context;
+use isobench_runtime::elsewhere;
+use isobench_runtime::network::EmptyNamespace;
+use rustix::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// A thread that makes a network namespace, takes what the container asks of its network, and attaches the one to the other.
+///
+/// Both take as long as all else does. Dropped, it is waited for, and what it took is given back.
+#[derive(Debug)]
+pub(super) struct Place {
+    namespace: Receiver<Arc<OwnedFd>>,
+    attached: Receiver<anyhow::Result<Attachment>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Place {
+    /// Starts the thread, if the container is one that can be launched so; the working directory is its own.
+    pub(super) fn begin(request: &Request, name: &str) -> anyhow::Result<Option<Self>> {
+        // A virtual machine has a tap. An ordinary user has no right to a network namespace but in the user namespace that the
+        // container is yet to get.
+        let named = request.machine.is_none() && matches!(request.network, Network::Named(_));
+        if !named || !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let ((made, namespace), (done, attached)) = (sync_channel(1), sync_channel(1));
+        let (request, name) = (request.clone(), name.to_owned());
+        let work = move || {
+            // Whoever does not listen has given up: then all goes at once.
+            drop(done.send(attach(&request, &name, &made)));
+        };
+        let thread = elsewhere::spawn("network", work).context("start a thread for the network")?;
+        Ok(Some(Self { namespace, attached, thread: Some(thread) }))
+    }
+
+    /// The namespace, as soon as it is there.
+    pub(super) fn namespace(&self) -> anyhow::Result<Arc<OwnedFd>> {
+        match self.namespace.recv() {
+            Ok(namespace) => Ok(namespace),
+            // It says why there is none.
+            Err(_) => self.attachment().and(Err(gone())),
+        }
+    }
+
+    /// Waits until it is attached, and the container's files say so. What is then left of the thread need not be waited for.
+    pub(super) fn attachment(&self) -> anyhow::Result<Attachment> {
+        self.attached.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A panic has been told.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn attach(request: &Request, name: &str, made: &SyncSender<Arc<OwnedFd>>) -> anyhow::Result<Attachment> {
+    let namespace = EmptyNamespace::create_and_return()?;
+    if made.send(Arc::clone(namespace.descriptor())).is_err() {
+        return Err(gone());
+    }
+    let (attachment, endpoint) = Attachment::join(request, name)?;
+    files::write(request, attachment.places(), attachment.resolver())?;
+    endpoint.attach_ahead(&namespace).context("connect the container to its network")?;
+    Ok(attachment.launched(Some(endpoint)))
+}
+
+fn gone() -> anyhow::Error {
+    anyhow::anyhow!("the thread that connects the container to its network has ended")
+}
