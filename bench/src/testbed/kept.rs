@@ -20,6 +20,7 @@ use crate::{home, journal};
 use anyhow::{Context, anyhow, bail};
 use isobench_microvm::system::close_inherited;
 use isobench_runtime::network::Namespace;
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal, setsid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
@@ -141,14 +142,17 @@ pub(crate) fn remove(name: &str) -> anyhow::Result<bool> {
 }
 
 /// Kills a host, and sees it gone.
-fn kill(host: &Host) -> anyhow::Result<()> {
+pub(super) fn kill(host: &Host) -> anyhow::Result<()> {
     let Some(pidfd) = host.open() else { return Ok(()) };
-    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    wait(&pidfd)
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        // It has ended by itself.
+        Ok(()) | Err(Errno::SRCH) => wait(&pidfd),
+        Err(errno) => Err(errno).with_context(|| format!("end the testbed {}", host.name)),
+    }
 }
 
 /// Waits for the end of a process that may be no child of ours.
-pub(super) fn wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
+fn wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
     let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     let mut polled = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
     match rustix::event::poll(&mut polled, Some(&timeout)).context("wait for the testbed's end")? {

@@ -2,11 +2,9 @@
 //! and `isobench gc` ends them.
 
 use super::SUBCOMMAND;
-use super::kept::{OUTER, wait};
+use super::kept::{OUTER, kill};
 use super::record::{self, Host};
 use crate::home;
-use anyhow::Context;
-use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
 use std::path::Path;
 
@@ -21,9 +19,8 @@ pub(crate) fn end(dry: bool) -> anyhow::Result<Vec<String>> {
         // Whoever makes a testbed holds this until the record is written.
         let _lock = record::lock(&home)?;
         for testbed in kept.into_iter().filter(|testbed| !record::is_of(&testbed.process)) {
-            if !dry && let Some(pidfd) = testbed.open() {
-                pidfd_send_signal(&pidfd, Signal::KILL).with_context(|| format!("end the testbed {}", testbed.name))?;
-                wait(&pidfd)?;
+            if !dry {
+                kill(&testbed)?;
             }
             lost.push(testbed.process);
         }
