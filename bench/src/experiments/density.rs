@@ -9,7 +9,7 @@ use isobench_workload::{Family, Instance, Sandbox, Workload, protocol::PORT};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "density",
-    text: "launches idle instances until they and the kernel hold 256 MiB more than before, and counts those that fit",
+    text: "launches idle instances until they and the kernel hold 192 MiB more than before, and counts those that fit",
     quick_blocks: 0,
     takes_program: false,
     warm_up: WarmUp::Block,
@@ -22,7 +22,7 @@ const INSTANCES: &str = "density.instances";
 const BUDGET: &str = "density.budget";
 
 /// The budget in bytes: some instances of the largest kind, and not so many of the smallest that a network is full.
-const MEMORY: u64 = 256 << 20;
+const MEMORY: u64 = 192 << 20;
 
 /// Instances at most: a usual machine's table of neighbours has no room for more on one network.
 const MOST: usize = 480;
