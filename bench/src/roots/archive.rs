@@ -6,6 +6,7 @@
 //! owners where an ordinary user unpacks.
 
 use super::cache::{self, Unfinished};
+use super::zstd::{self, Zstd};
 use crate::commands::BadInput;
 use anyhow::{Context, anyhow, bail};
 use rustix::fs::{
@@ -82,28 +83,13 @@ fn open(file: impl Read + 'static) -> anyhow::Result<Box<dyn Read>> {
     let begin = io::BufRead::fill_buf(&mut stream)?;
     Ok(match begin {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(Zstd(ruzstd::decoding::StreamingDecoder::new(stream).map_err(|_| broken_zstd())?))
-        }
+        begin if zstd::begins(begin) => Box::new(Zstd::new(stream)),
         [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', ..] => {
             bail!("it is compressed by xz or bzip2: decompress it first; gzip and zstd are read as they are")
         }
         [] => bail!("it is empty"),
         _ => Box::new(stream),
     })
-}
-
-/// A zstd stream whose errors are for people: the decoder's own are its source's names.
-struct Zstd<R>(R);
-
-impl<R: Read> Read for Zstd<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|_| broken_zstd())
-    }
-}
-
-fn broken_zstd() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "its zstd stream is broken or cut short")
 }
 
 /// Unpacks an archive, plain or compressed, into an empty directory.

@@ -7,6 +7,7 @@
 mod archive;
 mod cache;
 pub mod toolbox;
+mod zstd;
 
 pub use archive::unpack;
 
