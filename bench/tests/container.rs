@@ -566,7 +566,18 @@ fn signals() -> Outcome {
         reader.read_to_string(&mut rest)?;
         same((rest.as_str(), child.wait()?.code()), ("caught\n", Some(11)))?;
     }
-    Ok(())
+    // What this program's starter ignores, as `nohup` and a shell's `&` have it, the container does not.
+    let command =
+        lab.container(&["run", "--rm", "--network", "none", &root, "sh", "-c", "grep SigIgn /proc/self/status"]);
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP INT TERM; exec \"$@\"", "sh"]).arg(command.get_program());
+    ignoring.args(command.get_args());
+    ignoring.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ignored = String::from_utf8(ignoring.output()?.stdout)?;
+    let set = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16)?;
+    // One bit a signal, from the lowest (proc_pid_status(5)).
+    let three = [Signal::HUP, Signal::INT, Signal::TERM].map(|signal| 1 << (signal.as_raw() - 1));
+    check(three.iter().all(|bit| set & bit == 0), || ignored)
 }
 
 fn networks() -> Outcome {

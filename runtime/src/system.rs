@@ -203,14 +203,21 @@ pub(crate) fn exit(status: i32) -> ! {
     }
 }
 
-/// Signals as a new program expects them: none blocked, and SIGPIPE, which Rust's runtime ignores, deadly again.
+/// Signals as a new program expects them: none blocked, and none ignored, be it by Rust's runtime (SIGPIPE) or by whoever started
+/// this program (`nohup`, or a shell's `&`): a shell cannot trap again what it began with ignored
+/// ([sigaction(2)](https://man7.org/linux/man-pages/man2/sigaction.2.html); real-time signals nobody ignores for others).
 pub(crate) fn reset_signals() -> Result<(), Errno> {
     let empty: u64 = 0;
     // `struct kernel_sigaction`: handler (SIG_DFL), flags, restorer, mask.
     let default = [0_u64; 4];
-    // SAFETY: the kernel reads 8 bytes of mask and 32 of action and writes nothing.
+    for signal in (1..libc::SIGSYS + 1).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: the kernel reads 32 bytes of action and writes nothing.
+        unsafe {
+            system_call(libc::SYS_rt_sigaction, [signal as usize, default.as_ptr() as usize, 0, 8, 0, 0])?;
+        }
+    }
+    // SAFETY: the kernel reads 8 bytes of mask and writes nothing.
     unsafe {
-        system_call(libc::SYS_rt_sigaction, [libc::SIGPIPE as usize, default.as_ptr() as usize, 0, 8, 0, 0])?;
         system_call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, (&raw const empty) as usize, 0, 8, 0, 0])?;
     }
     Ok(())
