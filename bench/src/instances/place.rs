@@ -16,13 +16,16 @@ use std::thread::JoinHandle;
 /// Both take as long as all else does. Dropped, it is waited for, and what it took is given back.
 #[derive(Debug)]
 pub(super) struct Place {
+    /// The order to take what is asked for.
+    order: Option<SyncSender<()>>,
     namespace: Receiver<Arc<OwnedFd>>,
     attached: Receiver<anyhow::Result<Attachment>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Place {
-    /// Starts the thread, if the container is one that can be launched so; the working directory is its own.
+    /// Starts the thread, if the container is one that can be launched so. Until it is told to go on ([`Place::go_on`]) it makes
+    /// nothing but the namespace.
     pub(super) fn begin(request: &Request, name: &str) -> anyhow::Result<Option<Self>> {
         // A virtual machine has a tap. An ordinary user has no right to a network namespace but in the user namespace that the
         // container is yet to get.
@@ -30,14 +33,21 @@ impl Place {
         if !named || !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
-        let ((made, namespace), (done, attached)) = (sync_channel(1), sync_channel(1));
+        let ((order, ordered), (made, namespace), (done, attached)) =
+            (sync_channel(1), sync_channel(1), sync_channel(1));
         let (request, name) = (request.clone(), name.to_owned());
         let work = move || {
             // Whoever does not listen has given up: then all goes at once.
-            drop(done.send(attach(&request, &name, &made)));
+            drop(done.send(attach(&request, &name, &made, &ordered)));
         };
         let thread = elsewhere::spawn("network", work).context("start a thread for the network")?;
-        Ok(Some(Self { namespace, attached, thread: Some(thread) }))
+        Ok(Some(Self { order: Some(order), namespace, attached, thread: Some(thread) }))
+    }
+
+    /// Has it go on: the container is locked, and its directory the working directory.
+    pub(super) fn go_on(&self) {
+        // A thread that has ended says why.
+        self.order.as_ref().map(|order| order.send(()));
     }
 
     /// The namespace, as soon as it is there.
@@ -57,14 +67,20 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.order = None;
         // A panic has been told.
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-fn attach(request: &Request, name: &str, made: &SyncSender<Arc<OwnedFd>>) -> anyhow::Result<Attachment> {
+fn attach(
+    request: &Request,
+    name: &str,
+    made: &SyncSender<Arc<OwnedFd>>,
+    ordered: &Receiver<()>,
+) -> anyhow::Result<Attachment> {
     let namespace = EmptyNamespace::create_and_return()?;
-    if made.send(Arc::clone(namespace.descriptor())).is_err() {
+    if made.send(Arc::clone(namespace.descriptor())).is_err() || ordered.recv().is_err() {
         return Err(gone());
     }
     let (attachment, endpoint) = Attachment::join(request, name)?;

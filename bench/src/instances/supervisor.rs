@@ -49,6 +49,8 @@ pub(super) fn main(container: &Container, socket: UnixStream) -> i32 {
 }
 
 fn supervise(container: &Container, socket: UnixStream) -> anyhow::Result<()> {
+    // Of all that there is to do this takes longest.
+    let place = Place::begin(&container.request, &container.name);
     // No terminal and no group of the starter's: Ctrl-C there is meant for the starter alone.
     rustix::process::setsid().context("begin a session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -71,7 +73,7 @@ fn supervise(container: &Container, socket: UnixStream) -> anyhow::Result<()> {
         Order::Attach { input, output, size } => (size, Role::Attached { input, output }),
         _ => bail!("the first order must be to start"),
     };
-    match Supervisor::start(container.request.clone(), size) {
+    match Supervisor::start(container.request.clone(), place, size) {
         Ok(mut supervisor) => {
             if !root {
                 refuse_looks()?;
@@ -126,13 +128,13 @@ struct Supervisor {
 
 impl Supervisor {
     /// Launches the container whose directory is the working directory.
-    fn start(request: Request, size: Option<(u16, u16)>) -> anyhow::Result<Self> {
+    fn start(request: Request, place: anyhow::Result<Option<Place>>, size: Option<(u16, u16)>) -> anyhow::Result<Self> {
         let name = own_name()?;
         let Some(lock) = store::lock(Path::new(LOCK), false)? else {
             return refuse(format!("{name} is running already"));
         };
         let mut state = State { started: Some(now()), ..State::default() };
-        let begun = Self::launch(&request, &name, size, &mut state);
+        let begun = place.and_then(|place| Self::launch(&request, &name, place, size, &mut state));
         let (running, listener, log) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -171,11 +173,11 @@ impl Supervisor {
     fn launch(
         request: &Request,
         name: &str,
+        place: Option<Place>,
         size: Option<(u16, u16)>,
         state: &mut State,
     ) -> anyhow::Result<(Running, UnixListener, Log)> {
-        // Of all that there is to do this takes longest.
-        let place = Place::begin(request, name)?;
+        place.iter().for_each(Place::go_on);
         let log = Log::open().context("open the container's log")?;
         let _ = std::fs::remove_file(CONTROL);
         let listener = UnixListener::bind(CONTROL).context("make the container's control socket")?;
