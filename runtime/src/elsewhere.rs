@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::system;
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -16,8 +17,23 @@ use std::thread::{Builder, JoinHandle};
 pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     let thread = Builder::new().name(name.into()).spawn(work)?;
     // It is as good a thread where it is.
-    let _ = system::move_away(&thread);
+    let _ = move_away(&thread);
     Ok(thread)
+}
+
+fn move_away<T>(thread: &JoinHandle<T>) -> Result<(), Errno> {
+    let allowed = sched_getaffinity(None)?;
+    let mut others = allowed;
+    others.unset(sched_getcpu());
+    if others.count() == 0 {
+        return Ok(());
+    }
+    let moved = system::set_affinity(thread, &others);
+    // To musl a thread that has ended has the number 0, which is the calling one's to the kernel.
+    if thread.is_finished() {
+        sched_setaffinity(None, &allowed)?;
+    }
+    moved
 }
 
 /// The calling thread, kept on the processor that it runs on until this is dropped; so is what it starts meanwhile, until it is

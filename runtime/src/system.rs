@@ -11,7 +11,7 @@ use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::process::{Pid, WaitOptions};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::CpuSet;
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::thread::JoinHandleExt;
@@ -293,26 +293,16 @@ pub fn fork_apart<F: FnOnce(OwnedFd) -> i32>(kept: OwnedFd, work: F) -> Result<(
     apart.outcome
 }
 
-/// Moves a thread to another processor than the caller's ([pthread_setaffinity_np(3)]), if there is one that it may run on.
+/// Says where a thread may run ([pthread_setaffinity_np(3)]).
 ///
 /// [pthread_setaffinity_np(3)]: https://man7.org/linux/man-pages/man3/pthread_setaffinity_np.3.html
-pub(crate) fn move_away<T>(thread: &JoinHandle<T>) -> Result<(), Errno> {
-    let allowed = sched_getaffinity(None)?;
-    let mut others = allowed;
-    others.unset(sched_getcpu());
-    if others.count() == 0 {
-        return Ok(());
-    }
+pub(crate) fn set_affinity<T>(thread: &JoinHandle<T>, processors: &CpuSet) -> Result<(), Errno> {
     // SAFETY: the thread is neither joined nor detached as long as there is its handle, and a set of processors is an array of
     // bits to libc and to rustix (CPU_SET(3)).
     let error = unsafe {
         let thread = thread.as_pthread_t() as libc::pthread_t;
-        libc::pthread_setaffinity_np(thread, size_of::<CpuSet>(), (&raw const others).cast())
+        libc::pthread_setaffinity_np(thread, size_of::<CpuSet>(), (&raw const *processors).cast())
     };
-    // To musl a thread that has ended has the number 0, which is the calling one's to the kernel.
-    if thread.is_finished() {
-        sched_setaffinity(None, &allowed)?;
-    }
     if error == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(error)) }
 }
 

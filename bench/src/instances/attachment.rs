@@ -8,7 +8,7 @@ use super::{Kind, refuse};
 use crate::home;
 use crate::journal;
 use crate::networks::{self, Connection, Joining, Membership};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use isobench_runtime::network::{Endpoint, Mac, Namespace, Offload, Redirection, TapEndpoint, inside};
 use isobench_runtime::{NetworkMode, Specification};
 use isobench_workload::Resource;
@@ -44,8 +44,8 @@ impl Attachment {
                 attachment.own = false;
                 joined(request, name, other)?
             }
-            Network::Named(_) => {
-                let (joined, endpoint) = Self::join(request, name)?;
+            Network::Named(network) => {
+                let (joined, endpoint) = Self::join(network, request, name)?;
                 attachment = joined;
                 NetworkMode::Attached(endpoint)
             }
@@ -53,9 +53,8 @@ impl Attachment {
         Ok(attachment)
     }
 
-    /// Takes what is asked for of a network, if it is one that has a name.
-    pub(super) fn join(request: &Request, name: &str) -> anyhow::Result<(Self, Endpoint)> {
-        let Network::Named(network) = &request.network else { bail!("the network is none that has a name") };
+    /// Takes what is asked for of a network.
+    pub(super) fn join(network: &str, request: &Request, name: &str) -> anyhow::Result<(Self, Endpoint)> {
         let network = networks::Store::open(&home::state()?)?.network(network)?;
         let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
         membership.publish(&request.ports)?;

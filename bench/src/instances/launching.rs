@@ -60,25 +60,20 @@ pub(super) fn launch_container(
 
     let cgroup = control_group::make(request)?;
     specification.cgroup = cgroup.clone();
-    let attachment = match (&request.network, &place) {
-        (_, Some(_)) => {
-            files::begin()?;
-            Attachment::default()
-        }
+    let attachment = match place {
+        Some(_) => Attachment::default(),
+        None => Attachment::make(request, name, &mut specification)?,
+    };
+    match &request.network {
         // A container that joins another's network has its files too.
-        (Network::Container(other), None) => {
-            let attachment = Attachment::make(request, name, &mut specification)?;
+        Network::Container(other) => {
             let other = Store::open()?.find(other)?;
             specification.host_name = Some(other.request.host_name().into());
             files::share(other.path())?;
-            attachment
         }
-        _ => {
-            let attachment = Attachment::make(request, name, &mut specification)?;
-            files::write(request, attachment.places(), attachment.resolver())?;
-            attachment
-        }
-    };
+        _ if place.is_some() => files::begin()?,
+        _ => files::write(request, attachment.places(), attachment.resolver())?,
+    }
     specification.mounts.extend(files::mounts(&own));
     specification.mounts.extend(request.volumes.iter().map(|volume| Mount {
         target: volume.target.clone(),

@@ -29,16 +29,16 @@ impl Place {
     pub(super) fn begin(request: &Request, name: &str) -> anyhow::Result<Option<Self>> {
         // A virtual machine has a tap. An ordinary user has no right to a network namespace but in the user namespace that the
         // container is yet to get.
-        let named = request.machine.is_none() && matches!(request.network, Network::Named(_));
-        if !named || !rustix::process::geteuid().is_root() {
-            return Ok(None);
-        }
+        let network = match &request.network {
+            Network::Named(network) if request.machine.is_none() && rustix::process::geteuid().is_root() => network,
+            _ => return Ok(None),
+        };
         let ((order, ordered), (made, namespace), (done, attached)) =
             (sync_channel(1), sync_channel(1), sync_channel(1));
-        let (request, name) = (request.clone(), name.to_owned());
+        let (network, request, name) = (network.clone(), request.clone(), name.to_owned());
         let work = move || {
             // Whoever does not listen has given up: then all goes at once.
-            drop(done.send(attach(&request, &name, &made, &ordered)));
+            drop(done.send(attach(&network, &request, &name, &made, &ordered)));
         };
         let thread = elsewhere::spawn("network", work).context("start a thread for the network")?;
         Ok(Some(Self { order: Some(order), namespace, attached, thread: Some(thread) }))
@@ -74,6 +74,7 @@ impl Drop for Place {
 }
 
 fn attach(
+    network: &str,
     request: &Request,
     name: &str,
     made: &SyncSender<Arc<OwnedFd>>,
@@ -83,7 +84,7 @@ fn attach(
     if made.send(Arc::clone(namespace.descriptor())).is_err() || ordered.recv().is_err() {
         return Err(gone());
     }
-    let (attachment, endpoint) = Attachment::join(request, name)?;
+    let (attachment, endpoint) = Attachment::join(network, request, name)?;
     files::write(request, attachment.places(), attachment.resolver())?;
     endpoint.attach_ahead(&namespace).context("connect the container to its network")?;
     Ok(attachment.launched(Some(endpoint)))
