@@ -21,6 +21,7 @@ mod textbook;
 
 use anyhow::Context;
 use catalogue::{FIGURES, Figure, Goal};
+use indicatif::{ProgressBar, ProgressStyle};
 use isobench::testbed;
 use isobench_reports::statistics::paired::Pairs;
 use serde::Serialize;
@@ -73,16 +74,29 @@ fn main() -> ExitCode {
         println!("there is no figure named `{unknown}`; there are {}", known.join(", "));
         return ExitCode::from(2);
     }
+    let asked: Vec<&Figure> =
+        FIGURES.iter().filter(|figure| names.is_empty() || names.iter().any(|name| name == figure.name)).collect();
     let mut failed = false;
-    for figure in FIGURES.iter().filter(|figure| names.is_empty() || names.iter().any(|name| name == figure.name)) {
-        let line = measured(figure);
+    for (index, figure) in asked.iter().enumerate() {
+        let bar = bar(format!("{}/{} {}", index + 1, asked.len(), figure.name));
+        let line = measured(figure, &bar);
+        bar.finish_and_clear();
         failed |= line.error.is_some();
         println!("{}", serde_json::to_string(&line).unwrap_or_default());
     }
     ExitCode::from(u8::from(failed))
 }
 
-fn measured(figure: &Figure) -> Line {
+/// Shows how far a figure is, on the standard error where that is a terminal. It is drawn between two pairs.
+fn bar(figure: String) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:48!} {wide_bar} {pos}/{len} pairs  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::no_length().with_style(style).with_prefix(figure);
+    bar.tick();
+    bar
+}
+
+fn measured(figure: &Figure, bar: &ProgressBar) -> Line {
     let goal = match figure.goal {
         Goal::AtMost(limit) => format!("at most {limit}"),
         Goal::AtLeast(limit) => format!("at least {limit}"),
@@ -102,7 +116,7 @@ fn measured(figure: &Figure) -> Line {
         met: "undecided",
         error: None,
     };
-    match estimate(figure) {
+    match estimate(figure, bar) {
         Ok(Estimate { value, low, high, pairs }) => {
             line.value = Some(value);
             line.low = Some(low);
@@ -122,7 +136,7 @@ struct Estimate {
     pairs: usize,
 }
 
-fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
+fn estimate(figure: &Figure, bar: &ProgressBar) -> anyhow::Result<Estimate> {
     let mut pair = (figure.measure)()?;
     // The first pair warms caches and neighbour tables and is not counted.
     let begun = Instant::now();
@@ -130,7 +144,14 @@ fn estimate(figure: &Figure) -> anyhow::Result<Estimate> {
     let taken = begun.elapsed();
     let affordable = (TIME.as_nanos() / taken.as_nanos().max(1)) as usize;
     let number = if taken > LONG { FEWER } else { affordable.clamp(*PAIRS.start(), *PAIRS.end()) };
-    let pairs = (0..number).map(|_| pair()).collect::<anyhow::Result<Vec<_>>>()?;
+    bar.set_length(number as u64);
+    let mut pairs = Vec::with_capacity(number);
+    for done in 0..number {
+        let left = taken * (number - done) as u32;
+        bar.set_message(format!("about {} s left", left.as_secs() + 1));
+        pairs.push(pair()?);
+        bar.inc(1);
+    }
     let estimate =
         Pairs::ratios(&pairs).and_then(|pairs| pairs.estimate(0.95)).context("a measured value is not above zero")?;
     let (low, high) = estimate.interval.context("too few pairs for an interval")?;
