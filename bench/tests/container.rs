@@ -262,6 +262,24 @@ fn life() -> Outcome {
         check(table.contains(word), || format!("`ps -a` does not say {word}: {table}"))?;
     }
     check(!lab.well(&["ps"])?.contains("one"), || "`ps` shows one that has ended".into())?;
+    lab.well(&["create", "--name", "only", "--network", "none", &root])?;
+    for (words, names) in [
+        (&["-f", "name=on"][..], ""),
+        (&["-a", "-f", "name=on"], "only\none\n"),
+        (&["-a", "-f", "name=^one$"], "one\n"),
+        (&["-f", "status=exited"], "one\n"),
+        (&["-f", "status=exited", "-f", "status=created"], "only\none\n"),
+        (&["-a", "-f", "status=exited", "-f", "exited=0"], ""),
+        (&["-a", "-f", "exited=3", "-f", "network=none"], "one\n"),
+        (&["-l"], "only\n"),
+        (&["-n", "2"], "only\none\n"),
+    ] {
+        let said = lab.well(&[&["ps", "--format", "{{.Names}}"], words].concat())?;
+        check(said == names, || format!("{words:?}: {said}"))?;
+    }
+    let table = lab.well(&["ps", "-l", "--format", r"table {{.Names}}\t{{.State}}"])?;
+    same(table.as_str(), "NAMES     STATE\nonly      created\n")?;
+    lab.well(&["rm", "only"])?;
     // By the beginning of its id; and started again it goes on writing the same log.
     same(lab.run(&["start", "-a", &id[..6]])?.status.code(), Some(3))?;
     same(lab.well(&["logs", "one"])?.as_str(), "first\nfirst\n")?;

@@ -17,6 +17,7 @@ mod selftest;
 mod shell;
 mod status;
 mod summary;
+mod template;
 mod testbed;
 mod toolbox;
 mod vm;

@@ -1,7 +1,6 @@
 //! `isobench container inspect`.
 
-use super::template;
-use crate::commands::{Status, output};
+use crate::commands::{Status, output, template};
 use crate::instances::{Container, Guest, Kind, Store, monitor_socket};
 use isobench_microvm::control;
 use serde_json::{Map, Value, json};
@@ -34,10 +33,7 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
     let all: Vec<Value> = containers.iter().map(describe).collect();
     match arguments.format.as_deref() {
         None | Some("json") => output::print_json(&all)?,
-        Some(format) => {
-            let filled = all.iter().map(|one| Ok(template::fill(format, one)? + "\n"));
-            output::print(&filled.collect::<anyhow::Result<String>>()?)?;
-        }
+        Some(format) => output::print(&template::list(format, &all)?)?,
     }
     Ok(Status::Success)
 }

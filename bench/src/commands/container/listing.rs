@@ -5,7 +5,7 @@ use isobench_runtime::network::{Protocol, Redirection};
 use std::time::{Duration, SystemTime};
 
 /// Columns as wide as their widest cell and at least 10, three blanks between them.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(in crate::commands) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

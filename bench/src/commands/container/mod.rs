@@ -3,6 +3,7 @@
 mod attach;
 pub(super) mod complete;
 mod exec;
+mod filter;
 mod inspect;
 mod listing;
 mod logs;
@@ -15,7 +16,6 @@ pub(super) mod run;
 mod signals;
 mod start;
 mod stats;
-mod template;
 mod top;
 mod verbs;
 
@@ -27,6 +27,7 @@ use crate::networks;
 use crate::roots;
 use clap::Parser;
 use complete::completer;
+pub(super) use listing::table;
 use std::ffi::OsString;
 pub(super) use verbs::Verb;
 

@@ -1,7 +1,8 @@
 //! `isobench container ps`.
 
+use super::filter::{self, Filter};
 use super::listing;
-use crate::commands::{Status, output};
+use crate::commands::{Status, output, template};
 use crate::instances::{Container, Kind, Store};
 use serde::Serialize;
 
@@ -14,15 +15,24 @@ pub(in crate::commands) struct Arguments {
     /// Only their ids
     #[arg(short, long)]
     quiet: bool,
+    /// Those alone of which this is true: name, id, status, exited, network or ancestor, such as name=web or status=exited
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = Filter::of)]
+    filter: Vec<Filter>,
+    /// Only so many that were made last, also of those that do not run
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// Only the one that was made last, also where it does not run
+    #[arg(short, long, conflicts_with = "last")]
+    latest: bool,
     /// Shorten nothing
     #[arg(long)]
     no_trunc: bool,
-    /// The shape: a table, or one JSON object a line
-    #[arg(long, value_parser = ["table", "json"], default_value = "table")]
+    /// The shape: `table`, `json` (an object a line), or a template such as '{{.Names}} {{.Status}}', also after `table `
+    #[arg(long, default_value = "table")]
     format: String,
 }
 
-/// One line of `--format json`, with Docker's names.
+/// One line, with Docker's names.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line<'a> {
@@ -31,6 +41,7 @@ struct Line<'a> {
     image: &'a str,
     command: String,
     created_at: &'a str,
+    running_for: String,
     state: &'static str,
     status: String,
     ports: String,
@@ -39,40 +50,47 @@ struct Line<'a> {
 }
 
 pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
-    let all = Store::of(kind)?.list()?;
-    let shown: Vec<_> = all.iter().filter(|one| arguments.all || one.state.status.is_alive()).collect();
-    let id = |one: &Container| {
-        if arguments.no_trunc { one.request.id.clone() } else { one.request.short_id().to_owned() }
-    };
-    let text: String = match (arguments.quiet, arguments.format.as_str()) {
-        (true, _) => shown.iter().map(|one| id(one) + "\n").collect(),
-        (false, "json") => {
-            let lines = shown.iter().map(|one| Ok(serde_json::to_string(&line(one))? + "\n"));
-            lines.collect::<anyhow::Result<_>>()?
-        }
-        _ => {
-            let id_label = format!("{} ID", kind.label());
-            let head = [&id_label, "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(String::from);
-            let rows = shown.iter().map(|one| {
-                let command = command(one, !arguments.no_trunc);
-                let created = format!("{} ago", listing::duration(listing::since(&one.request.created)));
-                let ports = listing::ports(&one.state.ports);
-                vec![id(one), one.request.root.clone(), command, created, listing::status(one), ports, one.name.clone()]
-            });
-            listing::table(&std::iter::once(head.to_vec()).chain(rows).collect::<Vec<_>>())
+    let last = if arguments.latest { Some(1) } else { arguments.last };
+    let also_ended = arguments.all || last.is_some() || filter::names_a_status(&arguments.filter);
+    let mut shown = Store::of(kind)?.list()?;
+    shown.retain(|one| also_ended || one.state.status.is_alive());
+    shown.retain(|one| filter::let_pass(&arguments.filter, one));
+    shown.truncate(last.unwrap_or(usize::MAX));
+    let shorten = !arguments.no_trunc;
+    let text = match (arguments.quiet, arguments.format.as_str()) {
+        (true, _) => shown.iter().map(|one| format!("{}\n", id(one, shorten))).collect(),
+        (false, "table") => table(&shown, shorten, kind),
+        (false, format) => {
+            let shorten = shorten && format != "json";
+            template::list(format, &shown.iter().map(|one| line(one, shorten)).collect::<Vec<_>>())?
         }
     };
     output::print(&text)?;
     Ok(Status::Success)
 }
 
-fn line(container: &Container) -> Line<'_> {
+fn table(shown: &[Container], shorten: bool, kind: Kind) -> String {
+    let id_label = format!("{} ID", kind.label());
+    let head = [&id_label, "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(String::from);
+    let rows = shown.iter().map(|one| {
+        let Line { id, image, command, running_for, status, ports, names, .. } = line(one, shorten);
+        vec![id.into(), image.into(), command, running_for, status, ports, names.into()]
+    });
+    listing::table(&std::iter::once(head.to_vec()).chain(rows).collect::<Vec<_>>())
+}
+
+fn id(container: &Container, shorten: bool) -> &str {
+    if shorten { container.request.short_id() } else { &container.request.id }
+}
+
+fn line(container: &Container, shorten: bool) -> Line<'_> {
     let networks: Vec<_> = container.state.places.iter().map(|place| place.network.as_str()).collect();
     Line {
-        id: &container.request.id,
+        id: id(container, shorten),
         image: &container.request.root,
-        command: command(container, false),
+        command: command(container, shorten),
         created_at: &container.request.created,
+        running_for: format!("{} ago", listing::duration(listing::since(&container.request.created))),
         state: container.state.status.name(),
         status: listing::status(container),
         ports: listing::ports(&container.state.ports),

@@ -1,7 +1,7 @@
 //! `isobench container stats`.
 
 use super::listing;
-use crate::commands::{Status, output};
+use crate::commands::{Status, output, template};
 use crate::instances::protocol::{Answer, Order};
 use crate::instances::{Container, Kind, Store, attach, processes, refuse};
 use serde::Serialize;
@@ -14,8 +14,8 @@ pub(in crate::commands) struct Arguments {
     /// Show it once
     #[arg(long)]
     no_stream: bool,
-    /// The shape: a table, or one JSON object a line
-    #[arg(long, value_parser = ["table", "json"], default_value = "table")]
+    /// The shape: `table`, `json` (an object a line), or a template such as '{{.Name}} {{.MemUsage}}', also after `table `
+    #[arg(long, default_value = "table")]
     format: String,
     /// Their names or ids; all that run where none is given
     #[arg(value_name = "CONTAINER", add = super::completer())]
@@ -38,7 +38,7 @@ struct Sample {
     storage: Option<(u64, u64)>,
 }
 
-/// One line of `--format json`, with Docker's names.
+/// One line, with Docker's names.
 #[derive(Debug, Serialize)]
 struct Line {
     #[serde(rename = "ID")]
@@ -166,9 +166,8 @@ fn lines(before: &[(Container, Sample)], now: &[(Container, Sample)]) -> Vec<Lin
 }
 
 fn show(lines: &[Line], arguments: &Arguments, kind: Kind) -> anyhow::Result<()> {
-    if arguments.format == "json" {
-        let text = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n"));
-        return output::print(&text.collect::<anyhow::Result<String>>()?);
+    if arguments.format != "table" {
+        return output::print(&template::list(&arguments.format, lines)?);
     }
     let id = format!("{} ID", kind.label());
     let head = [&id, "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"].map(String::from);

@@ -4,7 +4,7 @@ mod connect;
 mod view;
 
 use super::place::Place;
-use super::{BadInput, Status, output};
+use super::{BadInput, Status, output, template};
 use crate::home;
 use crate::instances::Refusal;
 use crate::networks::{self, Request, Store};
@@ -84,8 +84,8 @@ struct List {
     /// Print names alone
     #[arg(short, long)]
     quiet: bool,
-    /// How to print them
-    #[arg(long, value_name = "FORMAT", value_parser = ["table", "json"], default_value = "table")]
+    /// How to print them: `table`, `json`, or a template such as '{{.Name}}', also after `table `
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: String,
     /// Print JSON
     #[arg(long, conflicts_with_all = ["quiet", "format"])]
@@ -95,6 +95,9 @@ struct List {
 /// Show networks with their members, as JSON
 #[derive(Debug, clap::Args)]
 struct Inspect {
+    /// Only what this template names, such as '{{.IPAM.Config.0.Subnet}}'
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
     /// Their names
     #[arg(required = true)]
     names: Vec<String>,
@@ -132,7 +135,7 @@ fn work(command: Command) -> anyhow::Result<Status> {
     match command {
         Command::Create(arguments) => create(&store, arguments)?,
         Command::Ls(arguments) => list(&store, &arguments)?,
-        Command::Inspect(arguments) => inspect(&store, &arguments.names)?,
+        Command::Inspect(arguments) => inspect(&store, &arguments)?,
         Command::Connect(arguments) => return connect::connect(arguments),
         Command::Disconnect(arguments) => return connect::disconnect(arguments),
         Command::Rm(arguments) => remove(&store, &arguments.names)?,
@@ -182,12 +185,18 @@ fn list(store: &Store, arguments: &List) -> anyhow::Result<()> {
     if arguments.quiet {
         return output::print(&networks.iter().map(|network| format!("{}\n", network.name)).collect::<String>());
     }
-    output::print(&view::table(&networks))
+    match arguments.format.as_str() {
+        "table" => output::print(&view::table(&networks)),
+        format => output::print(&template::list(format, &networks)?),
+    }
 }
 
-fn inspect(store: &Store, names: &[String]) -> anyhow::Result<()> {
-    let networks: anyhow::Result<Vec<_>> = names.iter().map(|name| view::inspected(store, name)).collect();
-    output::print_json(&networks?)
+fn inspect(store: &Store, arguments: &Inspect) -> anyhow::Result<()> {
+    let networks: anyhow::Result<Vec<_>> = arguments.names.iter().map(|name| view::inspected(store, name)).collect();
+    match arguments.format.as_deref() {
+        None | Some("json") => output::print_json(&networks?),
+        Some(format) => output::print(&template::list(format, &networks?)?),
+    }
 }
 
 fn remove(store: &Store, names: &[String]) -> anyhow::Result<()> {
