@@ -140,6 +140,21 @@ impl Store {
 
     /// The container of a name, or whose id begins so.
     pub(crate) fn find(&self, reference: &str) -> anyhow::Result<Container> {
+        match self.find_if_any(reference)? {
+            Some(container) => Ok(container),
+            None => refuse(self.absent(reference)),
+        }
+    }
+
+    /// What is said of one that is not there.
+    pub(crate) fn absent(&self, reference: &str) -> String {
+        let kind = self.kind.unwrap_or(Kind::Container);
+        let (noun, command) = (kind.noun(), kind.command());
+        format!("there is no {noun} `{reference}`: `isobench {command} ps -a` lists all")
+    }
+
+    /// The same; `None` where there is none.
+    pub(crate) fn find_if_any(&self, reference: &str) -> anyhow::Result<Option<Container>> {
         let plain = is_plain(reference);
         if let Some(container) = plain.then(|| self.read(reference)).transpose()?.flatten() {
             let kind = container.request.kind();
@@ -147,23 +162,19 @@ impl Store {
                 let (noun, command) = (kind.noun(), kind.command());
                 return refuse(format!("`{reference}` is a {noun}: `isobench {command}` looks after it"));
             }
-            return Ok(container);
+            return Ok(Some(container));
         }
-        let kind = self.kind.unwrap_or(Kind::Container);
         let mut found: Vec<_> = if plain && reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let all = self.list()?.into_iter();
             all.filter(|container| container.request.id.starts_with(reference)).collect()
         } else {
             Vec::new()
         };
-        match (found.pop(), found.is_empty()) {
-            (Some(container), true) => Ok(container),
-            (Some(_), false) => refuse(format!("more than one {}'s id begins with `{reference}`", kind.noun())),
-            (None, _) => {
-                let (noun, command) = (kind.noun(), kind.command());
-                refuse(format!("there is no {noun} `{reference}`: `isobench {command} ps -a` lists all"))
-            }
+        if found.len() > 1 {
+            let noun = self.kind.unwrap_or(Kind::Container).noun();
+            return refuse(format!("more than one {noun}'s id begins with `{reference}`"));
         }
+        Ok(found.pop())
     }
 
     /// Removes what lies under a name and cannot be understood, and ends what runs of it; `false` where there is no such thing.

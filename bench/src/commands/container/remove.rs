@@ -1,17 +1,20 @@
 //! `isobench container rm`.
 
 use super::each;
-use crate::commands::{Status, output};
+use crate::commands::{Status, note, output};
 use crate::instances::protocol::Order;
-use crate::instances::{Kind, Store, attach};
+use crate::instances::{Kind, Store, attach, refuse};
 use rustix::process::Signal;
 
 /// Remove containers
 #[derive(Debug, clap::Args)]
 pub(in crate::commands) struct Arguments {
-    /// Kill those that run
+    /// Kill those that run; one that is not there is no failure
     #[arg(short, long)]
     force: bool,
+    /// For scripts that give it: whatever belongs to it alone goes with it anyway
+    #[arg(short, long)]
+    volumes: bool,
     /// Their names or ids
     #[arg(required = true, value_name = "CONTAINER", add = super::completer())]
     names: Vec<String>,
@@ -20,9 +23,16 @@ pub(in crate::commands) struct Arguments {
 pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
     let store = Store::of(kind)?;
     each(&arguments.names, |name| {
-        let mut container = match store.find(name) {
-            Err(_) if arguments.force && store.discard(name)? => return output::print(&format!("{name}\n")),
-            found => found?,
+        let mut container = match store.find_if_any(name) {
+            Ok(Some(container)) => container,
+            _ if arguments.force && store.discard(name)? => return output::print(&format!("{name}\n")),
+            // A script that cleans up need not look first.
+            Ok(None) if arguments.force => {
+                note(&store.absent(name));
+                return Ok(());
+            }
+            Ok(None) => return refuse(store.absent(name)),
+            Err(error) => return Err(error),
         };
         let mut killed = false;
         if arguments.force {

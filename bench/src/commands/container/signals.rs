@@ -1,12 +1,13 @@
-//! `isobench container stop`, `kill`, `pause`, `unpause` and `wait`.
+//! `isobench container stop`, `restart`, `kill`, `pause`, `unpause` and `wait`.
 
-use super::each;
+use super::{each, start};
 use crate::commands::{Status, output};
 use crate::instances::protocol::Order;
 use crate::instances::{Kind, Status as Stage, Store, attach, refuse};
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -19,11 +20,11 @@ pub(in crate::commands) struct Names {
     names: Vec<String>,
 }
 
-/// Stop containers
+/// How containers are stopped
 #[derive(Debug, clap::Args)]
 pub(in crate::commands) struct Stop {
     /// How many seconds to wait before SIGKILL
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = 10)]
     time: u32,
     /// The signal that asks them to end
     #[arg(short, long, default_value = "TERM", value_parser = signal)]
@@ -57,26 +58,50 @@ const WATCH: Order = Order::Attach { input: false, output: false, size: None };
 
 pub(in crate::commands) fn stop(arguments: Stop, kind: Kind) -> anyhow::Result<Status> {
     let store = Store::of(kind)?;
-    each(&arguments.names.names, |name| {
-        let container = store.find(name)?;
-        // As with Docker: one that does not run is stopped already.
-        if let Some(socket) = attach::connect(&container, &WATCH)? {
-            if container.state.status == Stage::Paused {
-                attach::ask(&container, &Order::Unpause)?;
-            }
-            attach::signal(&socket, arguments.signal)?;
-            if !ends_within(&socket, Duration::from_secs(arguments.time.into()))? {
-                attach::signal(&socket, Signal::KILL)?;
-                attach::await_end(&socket)?;
-            }
+    stop_each(&store, &arguments, |name| output::print(&format!("{name}\n")))
+}
+
+pub(in crate::commands) fn restart(arguments: Stop, kind: Kind) -> anyhow::Result<Status> {
+    let store = Store::of(kind)?;
+    for name in &arguments.names.names {
+        let found = store.find_if_any(name)?;
+        if let Some(container) = found.filter(|container| container.request.remove) {
+            return refuse(format!("the {} goes when it ends (--rm): it cannot be started again", container.title()));
         }
-        output::print(&format!("{name}\n"))
+    }
+    stop_each(&store, &arguments, |name| start::again(&store, name))
+}
+
+/// Asks all of them to end before it waits for the first: together they have the time that one has.
+fn stop_each(store: &Store, arguments: &Stop, then: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<Status> {
+    let names = &arguments.names.names;
+    let mut asked: VecDeque<_> = names.iter().map(|name| ask_to_end(store, name, arguments.signal)).collect();
+    let end = Instant::now() + Duration::from_secs(arguments.time.into());
+    each(names, |name| {
+        // One that does not run is stopped already.
+        if let Some(socket) = asked.pop_front().transpose()?.flatten()
+            && !ends_until(&socket, end)?
+        {
+            attach::signal(&socket, Signal::KILL)?;
+            attach::await_end(&socket)?;
+        }
+        then(name)
     })
 }
 
-/// Waits for the end, at most so long.
-fn ends_within(socket: &UnixStream, patience: Duration) -> anyhow::Result<bool> {
-    let end = Instant::now() + patience;
+/// The connection on which its end is told; `None` where it does not run.
+fn ask_to_end(store: &Store, name: &str, signal: Signal) -> anyhow::Result<Option<UnixStream>> {
+    let container = store.find(name)?;
+    let Some(socket) = attach::connect(&container, &WATCH)? else { return Ok(None) };
+    if container.state.status == Stage::Paused {
+        attach::ask(&container, &Order::Unpause)?;
+    }
+    attach::signal(&socket, signal)?;
+    Ok(Some(socket))
+}
+
+/// Waits for the end, until then at most.
+fn ends_until(socket: &UnixStream, end: Instant) -> anyhow::Result<bool> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };

@@ -5,8 +5,9 @@ use super::run::finish;
 use crate::commands::{Status, output};
 use crate::instances::attach::{self, Part};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Kind, Status as Stage, Store, refuse};
+use crate::instances::{Container, Kind, Status as Stage, Store, refuse};
 use anyhow::bail;
+use std::os::unix::net::UnixStream;
 
 /// Start containers that have been made or have ended
 #[derive(Debug, clap::Args)]
@@ -31,12 +32,10 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
     let mut ended = Status::Success;
     each(&arguments.names, |name| {
         let container = store.find(name)?;
-        if container.state.status.is_alive() {
-            return refuse(format!("the {} is {} already", container.title(), container.state.status.name()));
-        }
-        // The supervisor of one that has just ended may still be giving things back.
-        if container.state.status == Stage::Exited {
-            drop(container.lock(true)?);
+        let runs = container.state.status == Stage::Running;
+        // As with Docker, one that runs is started already; it can be attended.
+        if runs && !attended {
+            return output::print(&format!("{name}\n"));
         }
         let part = Part {
             terminal: container.request.terminal,
@@ -45,16 +44,43 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
         };
         attach::check_terminal(part.terminal, part.input)?;
         let order = Order::Attach { input: part.input, output: attended, size: attach::size() };
-        let socket = attach::start(&container, &order)?;
+        let running = if runs { attach::connect(&container, &order)? } else { None };
+        let socket = running.map_or_else(|| launch(&container, &order), Ok)?;
         if attended {
             ended = finish(attach::attend(socket, part)?)?;
             return Ok(());
         }
-        match attach::answer(&socket)? {
-            Some(Answer::Failed { message, .. }) => refuse(message),
-            Some(_) => output::print(&format!("{name}\n")),
-            None => bail!("the supervisor of the {} ended before it began", container.title()),
-        }
+        await_start(&container, name, &socket)
     })?;
     Ok(ended)
+}
+
+/// Has a supervisor launch it.
+fn launch(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
+    match container.state.status {
+        Stage::Created => {}
+        Stage::Paused => return refuse(format!("the {} is paused: unpause it", container.title())),
+        // The supervisor of one that has just ended may still be giving things back.
+        Stage::Running | Stage::Exited => drop(container.lock(true)?),
+    }
+    attach::start(container, order)
+}
+
+/// Waits until it runs, and prints the name by which it was asked for.
+fn await_start(container: &Container, name: &str, socket: &UnixStream) -> anyhow::Result<()> {
+    match attach::answer(socket)? {
+        Some(Answer::Failed { message, .. }) => refuse(message),
+        Some(_) => output::print(&format!("{name}\n")),
+        None => bail!("the supervisor of the {} ended before it began", container.title()),
+    }
+}
+
+/// Starts one again that was stopped, with nobody attached to it.
+pub(super) fn again(store: &Store, name: &str) -> anyhow::Result<()> {
+    let container = store.find(name)?;
+    if container.state.status == Stage::Running {
+        return output::print(&format!("{name}\n"));
+    }
+    let order = Order::Attach { input: false, output: false, size: attach::size() };
+    await_start(&container, name, &launch(&container, &order)?)
 }

@@ -25,6 +25,8 @@ pub(in crate::commands) enum Verb {
     Stats(stats::Arguments),
     /// Stop containers: SIGTERM, and SIGKILL for those that do not end in time
     Stop(signals::Stop),
+    /// Stop containers, and start them again
+    Restart(signals::Stop),
     /// Send a signal to the first process of containers
     Kill(signals::Kill),
     /// Stop all processes of containers where they are
@@ -59,6 +61,7 @@ impl Verb {
             Self::Attach(arguments) => attach::run(arguments, kind),
             Self::Stats(arguments) => stats::run(arguments, kind),
             Self::Stop(arguments) => signals::stop(arguments, kind),
+            Self::Restart(arguments) => signals::restart(arguments, kind),
             Self::Kill(arguments) => signals::kill(arguments, kind),
             Self::Pause(arguments) => signals::pause(arguments, kind),
             Self::Unpause(arguments) => signals::unpause(arguments, kind),
