@@ -603,6 +603,19 @@ fn signals() -> Outcome {
         reader.read_to_string(&mut rest)?;
         same((rest.as_str(), child.wait()?.code()), ("caught\n", Some(11)))?;
     }
+    // Process 1 has no signal that it did not ask for: whoever attends it is not held for ever.
+    let deaf = ["run", "--name", "deaf", "--network", "none", &root, "sh", "-c", "echo ready; exec sleep 1000"];
+    let mut child = lab.container(&deaf).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
+    until("its caller's end", || {
+        kill_process(Pid::from_child(&child), Signal::INT)?;
+        Ok(child.try_wait()?.is_some())
+    })?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.code() == Some(125) && said.contains("three times"), || said)?;
+    same(lab.well(&["ps", "--format", "{{.Names}}"])?.as_str(), "deaf\n")?;
     // What this program's starter ignores, as `nohup` and a shell's `&` have it, the container does not.
     let command =
         lab.container(&["run", "--rm", "--network", "none", &root, "sh", "-c", "grep SigIgn /proc/self/status"]);

@@ -134,6 +134,8 @@ pub(crate) enum End {
     Exited(i32),
     /// The keys to leave were pressed; the process goes on.
     Detached,
+    /// It was asked to end as often as is worth it; the process goes on.
+    Deaf,
     /// It could not be done.
     Failed {
         /// Why.
@@ -172,6 +174,9 @@ pub(crate) fn check_terminal(terminal: bool, input: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// As Docker's client: who asks so often for the end wants the terminal back, whatever the process makes of it.
+const PATIENCE: usize = 3;
+
 /// Takes part in a process's streams until it ends or the keys to leave are pressed: Ctrl-P Ctrl-Q.
 pub(crate) fn attend(socket: UnixStream, part: Part) -> anyhow::Result<End> {
     let mut connection = Connection::new(socket)?;
@@ -179,6 +184,7 @@ pub(crate) fn attend(socket: UnixStream, part: Part) -> anyhow::Result<End> {
     let raw = if part.terminal && part.input { RawTerminal::enter()? } else { None };
     let mut input = part.input;
     let mut keys = LeaveKeys::default();
+    let mut asked = 0;
     loop {
         let mut waited = vec![PollFd::new(connection.socket(), connection.interest(true))];
         let signal_at = signals.as_ref().map(|signals| {
@@ -198,10 +204,14 @@ pub(crate) fn attend(socket: UnixStream, part: Part) -> anyhow::Result<End> {
         let (socket_ready, signalled, typed) = (ready(Some(0)), ready(signal_at), ready(input_at));
         drop(waited);
         if signalled {
-            signals
-                .iter_mut()
-                .flat_map(SignalDelivery::pending)
-                .for_each(|signal| hand_on(&mut connection, signal, part));
+            for signal in signals.iter_mut().flat_map(SignalDelivery::pending) {
+                hand_on(&mut connection, signal, part);
+                asked += usize::from(matches!(signal, SIGINT | SIGTERM));
+            }
+            if asked >= PATIENCE {
+                connection.send(Kind::Detach, &[]);
+                return Ok(End::Deaf);
+            }
         }
         if typed {
             let mut buffer = [0_u8; 16 << 10];

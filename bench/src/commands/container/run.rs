@@ -4,7 +4,7 @@ use super::options::Options;
 use crate::commands::{Status, output, status};
 use crate::instances::attach::{self, End, Part};
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::{Container, Kind, Request, Store};
+use crate::instances::{Container, Kind, OWN_FAILURE, Request, Store};
 use anyhow::bail;
 use std::os::unix::net::UnixStream;
 
@@ -70,6 +70,7 @@ pub(super) fn finish(end: End) -> anyhow::Result<Status> {
     match end {
         End::Exited(code) => Ok(Status::Program(code as u8)),
         End::Detached => Ok(Status::Success),
+        End::Deaf => fail("it was told three times to end, and goes on by itself", OWN_FAILURE),
         End::Failed { message, code } => fail(&message, code),
         End::Lost => {
             status::say("the supervisor was killed, and with it what it looked after");
