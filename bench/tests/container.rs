@@ -319,7 +319,11 @@ fn options() -> Outcome {
         said(&["--hostname", "named"], "hostname; echo $HOSTNAME; cat /etc/hostname")?.as_str(),
         "named\nnamed\nnamed\n",
     )?;
+    same(said(&["-h", "brief"], "hostname")?.as_str(), "brief\n")?;
     same(said(&["-e", "A=1", "-e", "B=x y", "-w", "/srv"], "echo $A,$B,$HOME,$PWD")?.as_str(), "1,x y,/root,/srv\n")?;
+    fs::write(lab.path("variables"), "# told\nA=1\nB=x y\n")?;
+    let variables = ["--env-file", "variables", "-e", "A=2", "-e", "SURELY_NOT_SET_HERE"];
+    same(said(&variables, "echo $A,$B,${SURELY_NOT_SET_HERE-none}")?.as_str(), "2,x y,none\n")?;
     same(said(&["-v", "./shared:/in/side"], "cat /in/side/file; echo new >/in/side/new")?.as_str(), "shared")?;
     same(fs::read_to_string(lab.path("shared/new"))?.as_str(), "new\n")?;
     let refused = said(&["-v", "./shared:/in:ro"], "(echo x >/in/file) 2>/dev/null || echo refused; cat /in/file")?;
@@ -857,7 +861,7 @@ fn bad_input() -> Outcome {
             125,
             "not a network of its own",
         ),
-        (&["run", "-e", "SURELY_NOT_SET_HERE", &root, "true"], 125, "not set"),
+        (&["run", "--env-file", "/no/such/file", &root, "true"], 125, "read /no/such/file"),
         (&["run", "-w", "relative", &root, "true"], 125, "must begin"),
         (&["run", "-u", "4294967295", &root, "true"], 125, "the last number is 4294967294"),
         (&["run", "-u", "nobody-here", &root, "true"], 125, "no user"),

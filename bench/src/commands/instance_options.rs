@@ -6,13 +6,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 mod values;
+mod variables;
 
-pub(super) use values::{Mac, absolute, network, size, variable};
+pub(super) use values::{Mac, absolute, network, size};
 use values::{mac, port};
+use variables::Variables;
 
 /// How a new instance is called, and how its command runs.
+///
+/// `-h` is the host name's, as Docker has it: help is had by `--help` alone.
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub(super) struct CommandOptions {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help, display_order = 999)]
+    help: Option<bool>,
     /// Keep the standard input open
     #[arg(short, long)]
     pub(super) interactive: bool,
@@ -26,17 +34,34 @@ pub(super) struct CommandOptions {
     #[arg(long)]
     name: Option<String>,
     /// Its host name; the beginning of its id where none is given
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     pub(super) hostname: Option<String>,
-    /// Set a variable; NAME alone hands the caller's on
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
-    env: Vec<String>,
+    #[command(flatten)]
+    variables: VariableOptions,
     /// Where the command begins
     #[arg(short, long, value_name = "DIRECTORY", value_parser = absolute)]
     workdir: Option<String>,
     /// The user and group, by name in the root's own files or by number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(super) user: Option<String>,
+}
+
+/// The variables of a command.
+#[derive(Debug, clap::Args)]
+pub(super) struct VariableOptions {
+    /// Set a variable; NAME alone hands the caller's on, if there is one
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = Variables::of_text)]
+    env: Vec<Variables>,
+    /// Set the variables of a file, one a line as for --env, which has the last word
+    #[arg(long, value_name = "FILE", value_parser = Variables::of_file)]
+    env_file: Vec<Variables>,
+}
+
+impl VariableOptions {
+    /// Each `NAME=value`; of two with one name the later counts.
+    pub(super) fn all(self) -> Vec<String> {
+        self.env_file.into_iter().chain(self.env).flat_map(|variables| variables.0).collect()
+    }
 }
 
 /// Its place in its network.
@@ -75,7 +100,7 @@ impl CommandOptions {
             root: String::new(),
             directory: PathBuf::new(),
             command: Vec::new(),
-            environment: self.env,
+            environment: self.variables.all(),
             user: self.user,
             working_directory: self.workdir.unwrap_or_else(|| "/".into()),
             host_name: self.hostname,

@@ -2,7 +2,7 @@
 
 use super::run::{fail, finish};
 use crate::commands::Status;
-use crate::commands::instance_options::{absolute, variable};
+use crate::commands::instance_options::{VariableOptions, absolute};
 use crate::instances::attach::{self, Part};
 use crate::instances::protocol::{Answer, Order};
 use crate::instances::{Execution, Kind, Status as Stage, Store, refuse};
@@ -19,9 +19,8 @@ pub(in crate::commands) struct Arguments {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Set a further variable
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
-    env: Vec<String>,
+    #[command(flatten)]
+    variables: VariableOptions,
     /// Where the command begins
     #[arg(short, long, value_name = "DIRECTORY", value_parser = absolute)]
     workdir: Option<String>,
@@ -42,7 +41,7 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
     attach::check_terminal(part.terminal, part.input)?;
     let order = Order::Execute(Execution {
         command: arguments.command,
-        environment: arguments.env,
+        environment: arguments.variables.all(),
         user: arguments.user,
         working_directory: arguments.workdir,
         terminal: arguments.tty,

@@ -6,18 +6,6 @@ use crate::networks::PortMapping;
 /// A link-layer address.
 pub(in crate::commands) type Mac = [u8; 6];
 
-pub(in crate::commands) fn variable(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some(("", _)) => Err("it has no name: give NAME=VALUE".into()),
-        Some(_) => Ok(text.to_owned()),
-        None if text.is_empty() => Err("it is empty: give NAME=VALUE".into()),
-        None => match std::env::var(text) {
-            Ok(value) => Ok(format!("{text}={value}")),
-            Err(_) => Err(format!("{text} is not set here: give {text}=VALUE")),
-        },
-    }
-}
-
 pub(in crate::commands) fn absolute(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it must begin with `/`".into()) }
 }
@@ -83,7 +71,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_is_too_strange_to_be_read(text in "\\PC{0,20}") {
-            let _ = (variable(&text), size(&text), network(&text), mac(&text), port(&text));
+            let _ = (size(&text), network(&text), mac(&text), port(&text));
         }
     }
 }

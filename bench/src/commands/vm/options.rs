@@ -41,7 +41,7 @@ pub(super) struct Options {
     place: PlaceOptions,
     /// Run the unikernel in place of Linux: `serve` or `serve:PORT` (else port 7000), `idle`, or `exit`
     #[arg(long, value_name = "WORKLOAD", value_parser = workload, conflicts_with_all = [
-        "interactive", "tty", "hostname", "env", "workdir", "user", "kernel", "dns", "root", "command",
+        "interactive", "tty", "hostname", "env", "env_file", "workdir", "user", "kernel", "dns", "root", "command",
     ])]
     unikernel: Option<String>,
     /// Its root: a directory, a tar file, or `toolbox`
