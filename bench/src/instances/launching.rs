@@ -116,7 +116,10 @@ pub(super) fn launch_further(
     cgroup: Option<&Arc<Cgroup>>,
     asked: &Execution,
 ) -> anyhow::Result<Task> {
-    let account = rooted::account(&request.directory, asked.user.as_deref().or(request.user.as_deref()))?;
+    // Who was added in the container is known there alone.
+    let root = PathBuf::from(format!("/proc/{first}/root"));
+    let account = rooted::account(&root, asked.user.as_deref().or(request.user.as_deref()));
+    let account = account.map_err(|error| or_ended(first, error))?;
     let capabilities = capabilities::chosen(&request.added_capabilities, &request.dropped_capabilities)?;
     let mut specification = Specification::container(program(&asked.command)?, asked.command.clone());
     specification.environment = further_environment(request, &account, asked);

@@ -35,10 +35,7 @@ pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Accoun
         .find(|entry| entry.first() == Some(&user) || (entry.get(2) == Some(&user) && user.parse::<u32>().is_ok()));
     let number = |index: usize| entry.as_ref().and_then(|entry| entry.get(index)?.parse::<u32>().ok());
     let Some(uid) = user.parse().ok().or(number(2)) else {
-        return refuse(format!(
-            "the root {} has no user `{user}`: name one of its /etc/passwd, or a number",
-            root.display()
-        ));
+        return refuse(format!("the root has no user `{user}`: name one of its /etc/passwd, or a number"));
     };
     let name = entry.as_ref().and_then(|entry| entry.first().copied()).unwrap_or_default();
     let home = entry.as_ref().and_then(|entry| entry.get(5).copied()).filter(|home| home.starts_with('/'));
@@ -46,7 +43,7 @@ pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Accoun
     if asked.is_none() {
         return Ok(Account { user: None, home });
     }
-    let (gid, groups) = groups(root, group, name, number(3).unwrap_or(0))?;
+    let (gid, mut groups) = groups(root, group, name, number(3).unwrap_or(0))?;
     if (uid, gid) == (0, 0) && groups.is_empty() {
         return Ok(Account { user: None, home });
     }
@@ -61,6 +58,8 @@ pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Accoun
             ));
         }
     }
+    // As with Docker: a set-group-id program would else leave the group, and what is denied to it (CVE-2022-36109).
+    groups.insert(0, gid);
     Ok(Account { user: Some(User { user: uid, group: gid, groups }), home })
 }
 
@@ -73,7 +72,7 @@ fn groups(root: &Path, asked: Option<&str>, user: &str, own: u32) -> anyhow::Res
             let named = || entries().find(|entry| entry.first() == Some(&asked))?.get(2)?.parse().ok();
             match asked.parse().ok().or_else(named) {
                 Some(number) => Ok((number, Vec::new())),
-                None => refuse(format!("the root {} has no group `{asked}`", root.display())),
+                None => refuse(format!("the root has no group `{asked}`: name one of its /etc/group, or a number")),
             }
         }
         None => {
