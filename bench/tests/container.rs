@@ -253,6 +253,8 @@ fn life() -> Outcome {
     let output = lab.run(&["logs", "one"])?;
     same((output.stdout.as_slice(), output.stderr.as_slice()), (&b"first\n"[..], &b"bad\n"[..]))?;
     same(lab.well(&["logs", "--tail", "1", "one"])?.lines().count() <= 1, true)?;
+    same(lab.well(&["logs", "--tail", "all", "--since", "2020-01-01", "one"])?.as_str(), "first\n")?;
+    same(lab.well(&["logs", "--until", "1h", "one"])?.as_str(), "")?;
     check(lab.well(&["logs", "-t", "one"])?.starts_with("20"), || "no time".into())?;
     same(lab.inspect("one")?["State"]["ExitCode"].clone(), 3.into())?;
     let table = lab.well(&["ps", "-a"])?;

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, SystemTime};
 
 /// Show what a container wrote
 #[derive(Debug, clap::Args)]
@@ -21,26 +22,47 @@ pub(in crate::commands) struct Arguments {
     #[arg(short, long)]
     follow: bool,
     /// Show the last lines only
-    #[arg(short = 'n', long, value_name = "NUMBER")]
-    tail: Option<usize>,
+    #[arg(short = 'n', long, value_name = "NUMBER", value_parser = tail, default_value = "all", allow_negative_numbers = true)]
+    tail: usize,
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
-    /// Show lines since a time, as in RFC 3339, or since so long ago, such as 10m
+    /// Show lines since a time, as in RFC 3339 or in seconds of Unix time, or since so long ago, such as 10m
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<String>,
+    /// Show lines until a time only
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
+    until: Option<String>,
     /// Its name or id
     #[arg(value_name = "CONTAINER", add = super::completer())]
     name: String,
 }
 
+/// Seconds from 1970 to the year 9999.
+const LAST_YEAR: u64 = 253_370_764_800;
+
+/// As Docker: `all`, or a number, of which one below 0 means the same.
+fn tail(text: &str) -> Result<usize, String> {
+    match text.parse::<i64>() {
+        Ok(number) => Ok(usize::try_from(number).unwrap_or(usize::MAX)),
+        Err(_) if text == "all" => Ok(usize::MAX),
+        Err(_) => Err("give a number of lines, or all".into()),
+    }
+}
+
 /// A time in the form in which the log has it, whose order is that of the letters.
 fn time(text: &str) -> Result<String, String> {
     let wrong = || "give a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m".to_owned();
-    let time = match humantime::parse_duration(text) {
-        Ok(ago) => std::time::SystemTime::now().checked_sub(ago).ok_or_else(wrong)?,
-        Err(_) => humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?,
+    let time = match (humantime::parse_duration(text), text.parse().ok().map(Duration::try_from_secs_f64)) {
+        (_, Some(since)) => SystemTime::UNIX_EPOCH.checked_add(since.map_err(|_| wrong())?),
+        (Ok(ago), None) => SystemTime::now().checked_sub(ago),
+        (Err(_), None) => {
+            let day = format!("{text}T00:00:00Z");
+            humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339(&day)).ok()
+        }
     };
+    // What lies beyond the year 9999 cannot be written so.
+    let time = time.filter(|time| *time < SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_YEAR)).ok_or_else(wrong)?;
     Ok(humantime::format_rfc3339_nanos(time).to_string())
 }
 
@@ -52,8 +74,9 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
     let changes = alive.is_some().then(|| watch(&container)).transpose()?;
     let (entries, reader) = log::read(container.path()).context("read the log")?;
     let since = arguments.since.as_deref().unwrap_or_default();
-    let entries: Vec<_> = entries.iter().filter(|entry| entry.time.as_str() >= since).collect();
-    let skipped = arguments.tail.map_or(0, |tail| entries.len().saturating_sub(tail));
+    let until = |entry: &Entry| arguments.until.as_ref().is_none_or(|until| entry.time <= *until);
+    let entries: Vec<_> = entries.iter().filter(|entry| entry.time.as_str() >= since && until(entry)).collect();
+    let skipped = entries.len().saturating_sub(arguments.tail);
     entries[skipped..].iter().try_for_each(|entry| show(entry, arguments.timestamps))?;
     if let (Some(socket), Some(changes)) = (alive, changes) {
         follow(&container, &socket, &changes, reader, arguments.timestamps)?;
@@ -141,4 +164,32 @@ fn has_ended(mut socket: &UnixStream) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_dockers_ways() {
+        for (text, time) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000000000Z"),
+            ("2026-01-31T12:00:00", "2026-01-31T12:00:00.000000000Z"),
+            ("2026-01-31", "2026-01-31T00:00:00.000000000Z"),
+            ("1769860800", "2026-01-31T12:00:00.000000000Z"),
+            ("1769860800.5", "2026-01-31T12:00:00.500000000Z"),
+        ] {
+            assert_eq!(super::time(text).as_deref(), Ok(time), "{text}");
+        }
+        assert!(time("10m").unwrap() < time("1s").unwrap());
+        for bad in ["", "soon", "-1", "nan", "inf", "1e30", "99999999999999y", "2026-13-01"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_lines_are_the_last_ones() {
+        assert_eq!((tail("all"), tail("-1"), tail("0"), tail("7")), (Ok(usize::MAX), Ok(usize::MAX), Ok(0), Ok(7)));
+        assert!(tail("some").is_err());
+    }
 }
