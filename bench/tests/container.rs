@@ -858,6 +858,7 @@ fn bad_input() -> Outcome {
         (&["run", "-m", "much", &root, "true"], 125, "64m"),
         (&["run", "--cpus", "0", &root, "true"], 125, "CPUs"),
         (&["run", "--pids-limit", "0", &root, "true"], 125, "pids-limit"),
+        (&["run", "--pids-limit", "-1", &root, "true"], 125, "give 1 to 4194304"),
         (&["run", "--pids-limit", "4194305", &root, "true"], 125, "give 1 to 4194304"),
         (&["run", "--rm", "-p", "8080:80", "-p", "8080:81", &root, "true"], 125, "want the same port of the host"),
         (&["run", "-e", "=x", &root, "true"], 125, "NAME=VALUE"),

@@ -24,7 +24,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NUMBER", value_parser = cpus)]
     cpus: Option<u64>,
     /// Limit its processes and threads
-    #[arg(long, value_name = "NUMBER", value_parser = processes)]
+    #[arg(long, value_name = "NUMBER", value_parser = processes, allow_negative_numbers = true)]
     pids_limit: Option<u64>,
     /// Set a parameter of the kernel for it alone, such as net.ipv4.ip_forward=1
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
@@ -119,6 +119,7 @@ fn volume(text: &str) -> Result<Volume, String> {
         Some("ro") => true,
         Some(mode) => return Err(format!("`{mode}` is neither ro nor rw; {form}")),
     };
+    let target = target.trim_end_matches('/');
     let plain = target.len() > 1 && !target.split('/').skip(1).any(|part| matches!(part, "" | "." | ".."));
     if source.is_empty() || !target.starts_with('/') || !plain {
         return Err(format!("the target must be a plain absolute path below `/`; {form}"));
@@ -182,7 +183,7 @@ mod tests {
             (read_only.source.as_path(), read_only.target.as_str(), read_only.read_only),
             (Path::new("/a"), "/b", true)
         );
-        assert!(volume("a:/b").unwrap().source.is_absolute());
+        assert!(volume("a:/b/").is_ok_and(|volume| volume.source.is_absolute() && volume.target == "/b"));
         for bad in ["", "/a", "/a:b", ":/b", "/a:/b:x", "/a:/b:ro:z", "/a:/", "/a:/../b", "/a:/b//c"] {
             assert!(volume(bad).is_err(), "{bad}");
         }
