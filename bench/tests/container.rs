@@ -286,6 +286,9 @@ fn life() -> Outcome {
     same(lab.run(&["start", "-a", &id[..6]])?.status.code(), Some(3))?;
     same(lab.well(&["logs", "one"])?.as_str(), "first\nfirst\n")?;
     same(lab.well(&["inspect", "-f", "{{.State.Status}} {{.Name}}", "one"])?.as_str(), "exited /one\n")?;
+    // What is there is shown beside what is not.
+    let output = lab.run(&["inspect", "-f", "{{.Name}}", "absent", "one"])?;
+    same((output.status.code(), output.stdout.as_slice()), (Some(2), &b"/one\n"[..]))?;
     lab.well(&["rename", "one", "two"])?;
     same(lab.refused(&["logs", "one"])?.0, Some(2))?;
     same(lab.well(&["rm", "two"])?.as_str(), "two\n")?;

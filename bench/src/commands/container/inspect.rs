@@ -1,5 +1,6 @@
 //! `isobench container inspect`.
 
+use super::each;
 use crate::commands::{Status, output, template};
 use crate::instances::{Container, Guest, Kind, Store, monitor_socket};
 use isobench_microvm::control;
@@ -29,13 +30,17 @@ pub(in crate::commands) struct Arguments {
 
 pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Result<Status> {
     let store = Store::of(kind)?;
-    let containers = arguments.names.iter().map(|name| store.find(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    let all: Vec<Value> = containers.iter().map(describe).collect();
+    let mut all = Vec::new();
+    // Those that are there are shown though others are not.
+    let found = each(&arguments.names, |name| {
+        all.push(describe(&store.find(name)?));
+        Ok(())
+    });
     match arguments.format.as_deref() {
         None | Some("json") => output::print_json(&all)?,
         Some(format) => output::print(&template::list(format, &all)?)?,
     }
-    Ok(Status::Success)
+    found
 }
 
 /// With Docker's names, as far as there is such a thing here.

@@ -98,31 +98,27 @@ pub(super) fn protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Bytes with a unit of powers of 1024, such as `1.5MiB`.
+/// Bytes with a unit of powers of 1024 and four figures, such as `1.5MiB`.
 pub(super) fn binary(bytes: u64) -> String {
-    scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
+    scaled(bytes as f64, 1024.0, 4, &["B", "KiB", "MiB", "GiB", "TiB"])
 }
 
-/// Bytes with a unit of powers of 1000, such as `1.5kB`.
+/// Bytes with a unit of powers of 1000 and three figures, such as `1.5kB`.
 pub(super) fn decimal(bytes: u64) -> String {
-    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB"])
+    scaled(bytes as f64, 1000.0, 3, &["B", "kB", "MB", "GB", "TB"])
 }
 
-fn scaled(mut value: f64, base: f64, units: &[&str]) -> String {
+/// As Docker has it: so many figures at most, and no zeros at the end of a fraction.
+fn scaled(mut value: f64, base: f64, figures: usize, units: &[&str]) -> String {
     let mut unit = 0;
     while value >= base && unit + 1 < units.len() {
         value /= base;
         unit += 1;
     }
-    // Four figures at most, as Docker has it.
-    let decimals = if value >= 100.0 || unit == 0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.decimals$}{}", units[unit])
+    let decimals = figures.saturating_sub((value as u64).to_string().len());
+    let number = format!("{value:.decimals$}");
+    let number = if decimals > 0 { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    format!("{number}{}", units[unit])
 }
 
 #[cfg(test)]
@@ -156,8 +152,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        assert_eq!(binary(1536), "1.50KiB");
-        assert_eq!(decimal(656), "656B");
-        assert_eq!(binary(64 << 20), "64.0MiB");
+        assert_eq!((binary(0), binary(1536), binary(64 << 20)), ("0B".into(), "1.5KiB".into(), "64MiB".into()));
+        assert_eq!((binary(1000 << 10), binary(25_275_000_000)), ("1000KiB".into(), "23.54GiB".into()));
+        assert_eq!((decimal(656), decimal(8192), decimal(100_000)), ("656B".into(), "8.19kB".into(), "100kB".into()));
     }
 }
