@@ -4,6 +4,8 @@
 //!
 //! `isobench lab run` measures one block in place of the lab's number; all else is as printed.
 
+mod support;
+
 use isobench::labs::sheet::{Command as Typed, Sheet, Shell, is_printed, parse};
 use isobench::labs::{Lab, Measured, labs};
 use isobench_reports::messages::Language;
@@ -14,6 +16,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output, Stdio};
+use support::until;
 
 /// An ordinary user that has nothing else on this machine.
 const USER: u32 = 64_999;
@@ -160,7 +163,20 @@ impl Student {
             };
             return judge(typed, &feed(&mut command, &format!("{NAME}\n{answer}\n"))?);
         }
-        judge(typed, &command.output()?)
+        judge(typed, &command.output()?)?;
+        self.await_server(&typed.text)
+    }
+
+    /// Whoever types gives a server the time that it takes until it listens.
+    fn await_server(&self, text: &str) -> Result<(), Failed> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let after = |option| words.iter().skip_while(|word| **word != option).nth(1);
+        let Some(name) = after("--name").filter(|_| words.contains(&"-d") && words.contains(&"httpd")) else {
+            return Ok(());
+        };
+        let testbed = after("--testbed").unwrap_or(&"default");
+        let look = format!("isobench container exec --testbed {testbed} {name} ss -ltn");
+        until(text, || Ok(String::from_utf8_lossy(&self.command(&look).output()?.stdout).contains("LISTEN")))
     }
 
     /// Opens a shell and types into it what stands there, with a mark after each command.
