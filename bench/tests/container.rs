@@ -491,11 +491,11 @@ fn ending() -> Outcome {
     let (status, said) = lab.refused(&["kill", "told"])?;
     check(status == Some(2) && said.contains("is not running"), || said)?;
     // Several have the time together that one has.
-    let begun = Instant::now();
     lab.well(&["start", "deaf"])?;
     lab.begin("deafer", &none, "while :; do sleep 1; done")?;
-    same(lab.well(&["stop", "-t", "2", "deaf", "deafer"])?.as_str(), "deaf\ndeafer\n")?;
-    check(begun.elapsed() < Duration::from_secs(4), || "one waited for the other".into())?;
+    let begun = Instant::now();
+    same(lab.well(&["stop", "-t", "3", "deaf", "deafer"])?.as_str(), "deaf\ndeafer\n")?;
+    check(begun.elapsed() < Duration::from_secs(6), || "one waited for the other".into())?;
     same(lab.well(&["restart", "-t", "0", "deaf", "deafer", "deaf"])?.as_str(), "deaf\ndeafer\ndeaf\n")?;
     let pid = |name: &str| Ok::<_, Failed>(lab.inspect(name)?["State"]["Pid"].clone());
     let before = pid("deaf")?;
@@ -618,8 +618,9 @@ fn signals() -> Outcome {
         reader.read_to_string(&mut rest)?;
         same((rest.as_str(), child.wait()?.code()), ("caught\n", Some(11)))?;
     }
-    // Process 1 has no signal that it did not ask for: whoever attends it is not held for ever.
-    let deaf = ["run", "--name", "deaf", "--network", "none", &root, "sh", "-c", "echo ready; exec sleep 1000"];
+    // Whoever attends one that does not listen is not held for ever.
+    let script = "trap '' INT; echo ready; exec sleep 1000";
+    let deaf = ["run", "--name", "deaf", "--network", "none", &root, "sh", "-c", script];
     let mut child = lab.container(&deaf).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
