@@ -512,7 +512,12 @@ fn ending() -> Outcome {
     lab.begin("stays", &none, "sleep 1000")?;
     let (status, said) = lab.refused(&["rm", "stays"])?;
     check(status == Some(2) && said.contains("is running"), || said)?;
-    lab.well(&["rm", "-f", "stays", "told", "deaf", "kind"])?;
+    // What does not run goes, and what runs stays.
+    lab.well(&["create", "--name", "made", none[0], none[1], &lab.root()])?;
+    let mut gone: Vec<_> = lab.well(&["prune", "-f"])?.lines().map(str::to_owned).collect();
+    gone.sort();
+    same(gone, ["kind", "made", "told"].map(str::to_owned).to_vec())?;
+    lab.well(&["rm", "-f", "stays", "deaf"])?;
     same(lab.well(&["ps", "-aq"])?.as_str(), "")
 }
 

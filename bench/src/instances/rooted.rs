@@ -25,10 +25,13 @@ pub(crate) struct Account {
 /// Looks up `USER[:GROUP]`, each by name or number, in a root's own files.
 pub(crate) fn account(root: &Path, asked: Option<&str>) -> anyhow::Result<Account> {
     let users = read(root, "etc/passwd")?;
+    // As with Docker, nobody is root: `--user "$NOBODY"`, and `:GROUP` alone.
+    let asked = asked.filter(|asked| !asked.is_empty());
     let (user, group) = match asked.unwrap_or("0").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (asked.unwrap_or("0"), None),
     };
+    let user = if user.is_empty() { "0" } else { user };
     let entry = users
         .lines()
         .map(fields)
@@ -148,6 +151,9 @@ mod tests {
         let account = |asked| account(root.path(), asked);
         assert_eq!(account(None).unwrap().home, "/root");
         assert!(account(Some("0")).unwrap().user.is_none());
+        assert!(account(Some("")).unwrap().user.is_none());
+        let only_group = account(Some(":five")).unwrap().user.unwrap();
+        assert_eq!((only_group.user, only_group.group, only_group.groups), (0, 5, vec![5]));
         let refused = account(Some("nobody")).unwrap_err().to_string();
         assert!(refused.contains("no user `nobody`"), "{refused}");
         assert!(account(Some("0:nogroup")).is_err());

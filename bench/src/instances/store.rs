@@ -265,7 +265,8 @@ impl Container {
         // A supervisor whose container has ended is about to end itself, and so is one that was killed itself meanwhile, whatever
         // it came to write down.
         let Some(_lock) = self.lock(killed || self.state.status == Status::Exited)? else {
-            return refuse(format!("the {} is running: stop it, or remove it with --force", self.title()));
+            let how = if self.state.status == Status::Paused { "paused" } else { "running" };
+            return refuse(format!("the {} is {how}: stop it, or remove it with --force", self.title()));
         };
         // A supervisor that was killed has left them, whether or not it came to write them down.
         control_group::clear(&self.request)?;

@@ -1,4 +1,4 @@
-//! `isobench container rm`.
+//! `isobench container rm` and `prune`.
 
 use super::each;
 use crate::commands::{Status, note, output};
@@ -51,4 +51,22 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
         container.remove(killed)?;
         output::print(&format!("{name}\n"))
     })
+}
+
+/// Remove containers that do not run
+#[derive(Debug, clap::Args)]
+pub(in crate::commands) struct Prune {
+    /// For scripts that give it: there is no question to be asked
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(in crate::commands) fn prune(kind: Kind) -> anyhow::Result<Status> {
+    let mut all = Store::of(kind)?.list()?;
+    all.retain(|container| !container.state.status.is_alive());
+    for container in all {
+        container.remove(false)?;
+        output::print(&format!("{}\n", container.name))?;
+    }
+    Ok(Status::Success)
 }

@@ -42,6 +42,8 @@ pub(in crate::commands) enum Verb {
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(remove::Arguments),
+    /// Remove all containers that do not run; their names are printed
+    Prune(remove::Prune),
 }
 
 impl Verb {
@@ -69,6 +71,7 @@ impl Verb {
             Self::Rename(arguments) => rename::run(arguments, kind),
             Self::Port(arguments) => port::run(arguments, kind),
             Self::Rm(arguments) => remove::run(arguments, kind),
+            Self::Prune(_) => remove::prune(kind),
         }
     }
 }
