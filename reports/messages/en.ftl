@@ -277,6 +277,7 @@ reason-control-broken = The control { $metric } of { $sandbox } did not come out
 reason-no-samples = There is no usable sample of { $metric } of { $sandbox }.
 reason-too-few-blocks = { $blocks } complete blocks are too few for an interval: { $needed } are needed.
 reason-contradictory = Blocks contradict each other on { $metric } of { $sandbox }.
+reason-no-ratio = A value of { $metric } is nought or below, so that { $sandbox } and { $against } have no ratio.
 reason-undecided = An interval reaches across its margin.
 reason-improbable = The interval lies on one side of the margin, but the adjusted p-value is { $probability } % and must be below 5 %; there are { $blocks } blocks.
 reason-own-runtime-only = Our own runtime was written to do this; no other runtime took part that could decide.

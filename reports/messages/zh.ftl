@@ -276,6 +276,7 @@ reason-control-broken = { $sandbox } 的对照“{ $metric }”结果不符合�
 reason-no-samples = 没有 { $sandbox } 的“{ $metric }”可用样本。
 reason-too-few-blocks = 只有 { $blocks } 个完整区组，不足以给出区间：需要 { $needed } 个。
 reason-contradictory = 各区组关于 { $sandbox } 的“{ $metric }”互相矛盾。
+reason-no-ratio = “{ $metric }”有为零或为负的值，因此 { $sandbox } 与 { $against } 没有比值。
 reason-undecided = 有区间跨越了界限。
 reason-improbable = 区间位于界限的一侧，而调整后的 p 值为 { $probability } %，须小于 5 %；区组数为 { $blocks }。
 reason-own-runtime-only = 我们自己的运行时本就如此编写；没有其他运行时参与，无从判定。

@@ -127,6 +127,15 @@ pub enum Reason {
         /// The sandbox.
         sandbox: String,
     },
+    /// What one compares with is nought or below in a block, or in the median of a draw, so that it has no multiples.
+    NoRatio {
+        /// The metric.
+        metric: String,
+        /// The sandbox measured.
+        sandbox: String,
+        /// The sandbox that it is compared with.
+        against: String,
+    },
     /// Too few complete blocks for an interval.
     TooFewBlocks {
         /// Complete blocks that there are.
@@ -165,6 +174,7 @@ impl Reason {
             Self::OnHardware { .. } => "on-hardware",
             Self::ControlBroken { .. } => "control-broken",
             Self::NoSamples { .. } => "no-samples",
+            Self::NoRatio { .. } => "no-ratio",
             Self::TooFewBlocks { .. } => "too-few-blocks",
             Self::Contradictory { .. } => "contradictory",
             Self::Undecided => "undecided",

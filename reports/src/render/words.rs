@@ -261,6 +261,9 @@ pub fn reason(messages: &Messages, reason: &Reason) -> String {
         | Reason::Contradictory { metric, sandbox } => {
             messages.format(&key, &[("metric", &name(metric)), ("sandbox", sandbox)])
         }
+        Reason::NoRatio { metric, sandbox, against } => {
+            messages.format(&key, &[("metric", &name(metric)), ("sandbox", sandbox), ("against", against)])
+        }
         Reason::Improbable { probability, blocks } => {
             let percent = format!("{:.1}", probability * 100.0);
             messages.format(&key, &[("probability", &percent), ("blocks", &blocks.to_string())])

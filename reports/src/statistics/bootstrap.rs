@@ -52,15 +52,17 @@ pub fn median_estimate(blocks: &[f64], level: f64) -> Option<Estimate> {
 }
 
 /// The ratio of two medians over the same blocks, drawn together: for quantities whose ratio within one block is too noisy
-/// to be taken, such as slopes. No interval where a draw's divisor is not positive.
+/// to be taken, such as slopes. A numerator may be nought or below, as the slope of a little memory in much noise is; there is no
+/// interval where a draw's divisor is not positive.
 pub fn ratio_of_medians(numerators: &[f64], divisors: &[f64], level: f64) -> Option<Estimate> {
     let blocks = numerators.len().min(divisors.len());
     let (numerators, divisors) = (&numerators[..blocks], &divisors[..blocks]);
     let (upper, lower) = (order(numerators), order(divisors));
-    let value = positive_ratio(median(numerators)?, median(divisors)?)?;
+    let ratio = |numerator: f64, divisor: f64| (divisor > 0.0).then(|| numerator / divisor);
+    let value = ratio(median(numerators)?, median(divisors)?)?;
     let interval = resample(blocks, level, |counts| {
         let of = |order: &[usize], values: &[f64]| drawn_median(blocks, order.iter().map(|&i| (counts[i], values[i])));
-        positive_ratio(of(&upper, numerators), of(&lower, divisors))
+        ratio(of(&upper, numerators), of(&lower, divisors))
     });
     Some(Estimate { value, interval, level, blocks })
 }

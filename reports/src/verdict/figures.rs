@@ -175,18 +175,23 @@ enum Region {
 }
 
 fn draft(blank: Figure, pairs: Option<Pairs>, region: Region) -> Result<Draft, Reason> {
-    let unusable = || Reason::NoSamples { metric: blank.metric.clone(), sandbox: blank.sandbox.clone() };
-    if blank.blocks < MINIMUM_BLOCKS {
-        return Err(match blank.blocks {
-            0 => unusable(),
-            blocks => Reason::TooFewBlocks { blocks, needed: MINIMUM_BLOCKS },
-        });
+    let (metric, sandbox) = (blank.metric.clone(), blank.sandbox.clone());
+    match (blank.blocks, &blank.against) {
+        (0, None) => return Err(Reason::NoSamples { metric, sandbox }),
+        // Both sides have samples, but of no block that they share.
+        (blocks, _) if blocks < MINIMUM_BLOCKS => {
+            return Err(Reason::TooFewBlocks { blocks, needed: MINIMUM_BLOCKS });
+        }
+        _ => {}
     }
-    let pairs = pairs.ok_or_else(unusable)?;
-    let shown = pairs.estimate(blank.level).ok_or_else(unusable)?;
-    let (low, high) = shown.interval.ok_or_else(unusable)?;
-    let wide = if blank.level == LEVEL { Some(shown) } else { pairs.estimate(LEVEL) };
-    let wide = wide.and_then(|estimate| estimate.interval).ok_or_else(unusable)?;
+    let against = blank.against.clone().unwrap_or_default();
+    let no_ratio = || Reason::NoRatio { metric, sandbox, against };
+    let estimates = pairs.as_ref().and_then(|pairs| {
+        let shown = pairs.estimate(blank.level)?;
+        let wide = if blank.level == LEVEL { shown } else { pairs.estimate(LEVEL)? };
+        Some((pairs, shown, shown.interval?, wide.interval?))
+    });
+    let (pairs, shown, (low, high), wide) = estimates.ok_or_else(no_ratio)?;
     let (confirm, refute, inside, outside) = match region {
         Region::Above(limit) => (pairs.above(limit), pairs.below(limit), low > limit, wide.1 < limit),
         Region::Below(limit) => (pairs.below(limit), pairs.above(limit), high < limit, wide.0 > limit),

@@ -161,6 +161,13 @@ fn a_slope_of_nothing_has_no_ratio() {
     assert_eq!(ratio_of_medians(&rising, &sometimes, 0.95).unwrap().interval, None);
     let ratio = ratio_of_medians(&rising, &[2.0; 6], 0.95).unwrap();
     assert_eq!((ratio.value, ratio.blocks), (1.0, 6));
+    let falling = rising.map(|value| -value);
+    let ratio = ratio_of_medians(&falling, &[2.0; 6], 0.95).unwrap();
+    assert_eq!(
+        (ratio.value, ratio.interval),
+        (-1.0, Some((-1.5, -0.5))),
+        "what takes nothing is less than what takes some"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::synthetic::{EXPERIMENTS, Synthetic, Told, comparison, owned, texts};
 use isobench_reports::claims::{Claim, Comparison, Kind, Rule, claims};
 use isobench_reports::metrics;
-use isobench_reports::record::{Outcome, Value};
+use isobench_reports::record::{Outcome, Sample, Value};
 use isobench_reports::verdict::{Answer, Expectation, FigureKind, Reason, evaluate};
 
 const RATIOS: [&str; 3] = ["host.lossless", "bridge.slower", "container.loopback"];
@@ -199,6 +199,48 @@ fn footprints_are_compared_by_their_slopes() {
         assert_eq!(of(1.5, 0.1).answer, Answer::Refuted);
         assert_eq!(of(1.0, 0.8).answer, Answer::Inconclusive);
     }
+}
+
+#[test]
+fn a_footprint_that_is_lost_in_noise_is_small_and_one_to_compare_with_must_not_be() {
+    let run = |container: f64, machine: f64| {
+        let mut records = Synthetic::new();
+        for block in 1..=10_u32 {
+            let noise = if block % 2 == 0 { 3e3 } else { -4e3 };
+            for instances in [1_u32, 2, 4, 8] {
+                for (sandbox, each) in [("container-bridge", container), ("vm-linux", machine)] {
+                    let value = 1e9 + f64::from(instances) * (each + noise);
+                    let parameters = owned(&[("instances", &instances.to_string())]);
+                    records.number(sandbox, block, "memory.host", &parameters, value);
+                }
+            }
+        }
+        records.verdict("vm.footprint")
+    };
+    let lost = run(0.0, 1e6);
+    assert_eq!(lost.answer, Answer::Confirmed, "{lost:#?}");
+    assert!(lost.figures[0].interval.0 < 0.0, "{lost:#?}");
+    let both = run(0.0, 0.0);
+    let (metric, sandbox, against) = ("memory.host".into(), "container-bridge".into(), "vm-linux".into());
+    assert_eq!((both.answer, both.reason), (Answer::Inconclusive, Some(Reason::NoRatio { metric, sandbox, against })));
+}
+
+#[test]
+fn a_value_of_nought_and_blocks_that_nobody_shares_are_told_from_samples_that_are_not_there() {
+    let id = "container.loopback";
+    let whole = || Synthetic::new().ratios(id, 10, false, |_, _| 0.5);
+    let mut nought = whole();
+    let stalled = |sample: &&mut Sample| sample.metric == "tcp.download" && sample.sandbox == "container-bridge";
+    for sample in nought.0.samples.iter_mut().filter(stalled) {
+        sample.outcome = Outcome::Value(Value::Transfer { amount: 0, nanoseconds: 1 });
+    }
+    let (metric, sandbox, against) = ("tcp.download".into(), "container-container".into(), "container-bridge".into());
+    assert_eq!(nought.verdict(id).reason, Some(Reason::NoRatio { metric, sandbox, against }));
+    let mut apart = whole();
+    for sample in apart.0.samples.iter_mut().filter(|sample| sample.sandbox == "container-bridge") {
+        sample.block += 100;
+    }
+    assert_eq!(apart.verdict(id).reason, Some(Reason::TooFewBlocks { blocks: 0, needed: 6 }));
 }
 
 /// A run whose container and whose VMs are ready after some seconds, give or take.
