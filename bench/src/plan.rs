@@ -130,6 +130,7 @@ impl Request {
             || !self.sandboxes.is_empty();
         Plan {
             suite: if narrowed { "custom" } else { self.suite.name() }.into(),
+            narrowed: narrowed.then(|| self.suite.name().to_owned()),
             seed: self.seed,
             blocks,
             sandbox_blocks,
@@ -281,7 +282,15 @@ mod tests {
     fn a_narrowed_suite_says_so() {
         let request = Request { experiments: names(&["startup"]), blocks: Some(7), ..Request::default() };
         let plan = request.plan(names(&["isobench", "run"]));
-        assert_eq!((plan.suite.as_str(), plan.experiments, plan.blocks["startup"]), ("custom", names(&["startup"]), 7));
+        assert_eq!((plan.suite.as_str(), plan.scale()), ("custom", Some("quick")));
+        assert_eq!((plan.experiments, plan.blocks["startup"]), (names(&["startup"]), 7));
+        let full = Request { suite: Suite::Full, ..request }.plan(Vec::new());
+        assert_eq!(
+            (full.suite.as_str(), full.scale()),
+            ("custom", Some("full")),
+            "its cells are long when it goes on, too"
+        );
+        assert_eq!(Request::default().plan(Vec::new()).scale(), Some("quick"));
     }
 
     #[test]

@@ -587,12 +587,17 @@ fn resume_elsewhere() -> Outcome {
     let path = place.path("out/run.json");
     let text = fs::read_to_string(&path)?;
     let run: Run = serde_json::from_str(&text)?;
-    for (field, other, reason) in [
-        (&run.machine.boot, "00000000-0000-0000-0000-000000000000", "started again"),
-        (&run.machine.kernel, "0.0.1", "another kernel"),
-        (&run.program_digest, "00", "another build"),
-    ] {
-        fs::write(&path, text.replace(field.as_str(), other))?;
+    type Change = fn(&mut Run);
+    let changes: [(Change, &str); 4] = [
+        (|run| run.machine.boot = "00000000-0000-0000-0000-000000000000".into(), "started again"),
+        (|run| run.machine.kernel = "0.0.1".into(), "another kernel"),
+        (|run| run.program_digest = "00".into(), "another build"),
+        (|run| drop(run.machine.facts.insert("guest-kernel".into(), "Linux 0.0.1".into())), "another guest kernel"),
+    ];
+    for (change, reason) in changes {
+        let mut other = run.clone();
+        change(&mut other);
+        fs::write(&path, serde_json::to_vec(&other)?)?;
         let output = place.run(&["run", "--resume", "out"]);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         expect(output.status.code() == Some(2) && told.contains(reason), || format!("{reason}: {output:?}"))?;

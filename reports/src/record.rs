@@ -34,6 +34,15 @@ pub struct Run {
     pub metrics: BTreeMap<String, Metric>,
 }
 
+impl Run {
+    /// What emulates a sandbox, or the whole machine.
+    #[must_use]
+    pub fn emulation(&self, sandbox: &str) -> Option<&str> {
+        let own = self.sandboxes.iter().find(|record| record.name == sandbox);
+        own.and_then(|record| record.emulation.as_deref()).or_else(|| self.machine.emulation())
+    }
+}
+
 /// Facts of the machine and its kernel that bear on a figure.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +85,9 @@ impl Machine {
 pub struct Plan {
     /// The suite's name: `quick`, `full`, or `custom` where the command line narrowed it.
     pub suite: String,
+    /// Which suite was narrowed, where one was: how long traffic is made and how large the large memory is are that one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowed: Option<String>,
     /// The seed of the order of cells.
     pub seed: u64,
     /// Measured randomised blocks by experiment; a warm-up block comes before those that time something. A run that was stopped
@@ -90,6 +102,14 @@ pub struct Plan {
     pub command_line: Vec<String>,
     /// The user's own program, where one is measured.
     pub program: Option<Vec<String>>,
+}
+
+impl Plan {
+    /// The suite whose lengths and sizes cells have; `None` for a narrowed run of a version that did not record it.
+    #[must_use]
+    pub fn scale(&self) -> Option<&str> {
+        self.narrowed.as_deref().or_else(|| (self.suite != "custom").then_some(&self.suite))
+    }
 }
 
 /// One sandbox that takes part or that cannot.

@@ -15,6 +15,7 @@ use crate::testbed::Settings;
 use crate::testbeds::Testbeds;
 use crate::{doctor, machine, schedule};
 use anyhow::{Context, bail};
+use isobench_microvm::linux::kernel;
 use isobench_reports::messages::{Language, Messages};
 use isobench_reports::metrics;
 use isobench_reports::reader::{self, Records};
@@ -135,18 +136,20 @@ struct Prepared {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let language = super::language(arguments.lang.as_deref())?;
     let request = request(&arguments)?;
-    let kernel = arguments.kernel.as_deref().map(crate::kernels::resolve).transpose()?;
+    let kernel = arguments.kernel.as_deref().map(crate::kernels::resolve).transpose()?.or_else(kernel::find);
+    let guest = kernel.as_deref().and_then(crate::kernels::describe);
     let interrupt = Interrupt::watch().context("watch for Ctrl-C")?;
     for leftover in journal::sweep(false) {
         tracing::warn!("a run was killed before: {} {}", removed(&leftover), gc::describe(&leftover));
     }
-    let resumed = arguments.resume.as_deref().map(resumable).transpose()?;
+    let resumed = arguments.resume.as_deref().map(|directory| resumable(directory, guest.as_ref())).transpose()?;
     let directory = match &arguments.resume {
         Some(directory) => Directory::existing(directory),
         None => Directory::fresh(arguments.out.as_deref())?,
     };
     let journal = Journal::open().context("begin the journal of what outlives a kill")?;
-    let quick = resumed.as_ref().map_or(arguments.suite == Suite::Quick, |run| run.plan.suite != "full");
+    let suite = resumed.as_ref().and_then(|run| run.plan.scale()).unwrap_or(arguments.suite.name());
+    let quick = suite == Suite::Quick.name();
     journal.note_control_groups().context("write down the run's control groups")?;
     let settings = Settings { kernel, run: journal.run().to_owned(), quick, ..Settings::default() };
     let began = Instant::now();
@@ -156,7 +159,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
         None => request.wants(name) || arguments.require.iter().any(|required| required == name),
     };
     let mut testbed = Testbeds::start(&settings, &journal, takes_part).context("make the testbed")?;
-    let outcome = Start { arguments: &arguments, request, resumed, directory, began }.measure(&mut testbed, &interrupt);
+    let start = Start { arguments: &arguments, request, resumed, directory, guest, began };
+    let outcome = start.measure(&mut testbed, &interrupt);
     let stopped = testbed.stop().context("end the testbed");
     for leftover in journal.close() {
         tracing::warn!("{} {}", removed(&leftover), gc::describe(&leftover));
@@ -199,6 +203,8 @@ struct Start<'a> {
     request: Request,
     resumed: Option<Run>,
     directory: Directory,
+    /// The guest kernel.
+    guest: Option<String>,
     began: Instant,
 }
 
@@ -211,7 +217,7 @@ impl Start<'_> {
         }
         let mut prepared = match self.resumed {
             Some(run) => resume(self.directory, run, testbed.sandboxes())?,
-            None => prepare(self.directory, &self.request, testbed)?,
+            None => prepare(self.directory, &self.request, testbed, self.guest)?,
         };
         let mut cells = std::mem::take(&mut prepared.cells);
         let usual = (prepared.run.plan.suite == Suite::Quick.name()).then_some(QUICK);
@@ -242,9 +248,15 @@ fn required(names: &[String], sandboxes: &[SandboxRecord]) -> Vec<String> {
         .collect()
 }
 
-fn prepare(directory: Directory, request: &Request, testbed: &Testbeds) -> anyhow::Result<Prepared> {
+fn prepare(
+    directory: Directory,
+    request: &Request,
+    testbed: &Testbeds,
+    guest: Option<String>,
+) -> anyhow::Result<Prepared> {
     let started = clock::now();
     let mut machine = machine::complete(testbed.machine().clone(), doctor::kvm().sentence);
+    machine.facts.extend(guest.map(|guest| (GUEST_KERNEL.into(), guest)));
     machine.facts.insert(MONOTONIC_START.into(), started.to_string());
     let run = Run {
         schema: SCHEMA_VERSION,
@@ -270,8 +282,11 @@ fn cells(run: &Run) -> anyhow::Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// Reads a run that is to go on, and sees that it is the same machine, boot, kernel and program.
-fn resumable(directory: &Path) -> anyhow::Result<Run> {
+/// The fact that names the guest kernel of `vm-linux` and of QEMU's machines.
+const GUEST_KERNEL: &str = "guest-kernel";
+
+/// Reads a run that is to go on, and sees that it is the same machine, boot, kernel, guest kernel and program.
+fn resumable(directory: &Path, guest: Option<&String>) -> anyhow::Result<Run> {
     let refused = format!("cannot resume {}", directory.display());
     let run = reader::read_interrupted(directory).map_err(|error| BadInput::because(&refused, error))?.records.run;
     let (boot, kernel) = machine::boot_and_kernel();
@@ -280,6 +295,7 @@ fn resumable(directory: &Path) -> anyhow::Result<Run> {
         () if run.machine.boot != boot => Some("the machine has been started again since (or it is another machine)"),
         () if run.machine.kernel != kernel => Some("another kernel runs"),
         () if run.program_digest != digest => Some("this is another build of isobench"),
+        () if run.machine.facts.get(GUEST_KERNEL) != guest => Some("it had another guest kernel (see --kernel)"),
         () => None,
     };
     match different {

@@ -75,6 +75,12 @@ impl Facts {
     }
 }
 
+/// Which kernel a file is, for records: its release and the beginning of its digest. `None` where it cannot be read.
+pub(crate) fn describe(path: &Path) -> Option<String> {
+    let Facts { release, sha256, .. } = Facts::of(path).ok()?;
+    Some(format!("Linux {}, SHA-256 {}", release.as_deref().unwrap_or("of no known release"), sha256.get(..16)?))
+}
+
 /// Every guest kernel that there is, by name, the machine's own last.
 pub(crate) fn list() -> Vec<GuestKernel> {
     let default = kernel::find();

@@ -46,9 +46,10 @@ pub fn machine(view: &View<'_>, messages: &Messages) -> Vec<Fact> {
     let memory = quantity::bytes(machine.memory as f64);
     let cpus = messages.format("machine-cpus", &[("cpu", &machine.cpu), ("count", &machine.cpus.to_string())]);
     let blocks: Vec<String> = plan.blocks.iter().map(|(name, blocks)| format!("{name} {blocks}")).collect();
+    let suite = plan.narrowed.as_ref().map_or_else(|| plan.suite.clone(), |from| format!("{} ({from})", plan.suite));
     let plan_text = messages.format(
         "machine-plan-value",
-        &[("suite", &plan.suite), ("blocks", &blocks.join(", ")), ("seed", &plan.seed.to_string())],
+        &[("suite", &suite), ("blocks", &blocks.join(", ")), ("seed", &plan.seed.to_string())],
     );
     let privilege = messages.text(if machine.rootless { "machine-rootless" } else { "machine-root" });
     let mut facts = vec![
