@@ -83,7 +83,7 @@ errors-lead = Samples that ended in an error. They are not part of any figure.
 errors-count = Errors
 errors-metric = Metric
 errors-first = First error
-untested-lead = No experiment of this run bears on them.
+untested-lead = This run did not measure what they need.
 
 ## Sandboxes in a sentence
 sandbox-process = a bare process
@@ -120,6 +120,7 @@ chart-throughput-same = No difference shown in { $direction } between { $first }
 chart-cost-title = { $direction }: { $first } takes { $ratio } times as much as { $second } ({ $first-rate } against { $second-rate })
 chart-cost-same = { $direction }: no difference shown between { $first } and { $second } ({ $first-rate } against { $second-rate })
 chart-load-title = { $first } keeps up with { $first-rate } of requests, { $second } with { $second-rate }
+chart-load-or-more = at least { $rate }
 chart-latency-title-more = { $first } adds { $difference } to a round trip of { $second } ({ $second-time })
 chart-latency-title-less = { $first } takes { $difference } off a round trip of { $second } ({ $second-time })
 chart-latency-same = No difference shown in round trips between { $first } and { $second } ({ $first-time } against { $second-time })
@@ -167,6 +168,7 @@ stage-agent-entered = start agent
 stage-listening = listen
 stage-announced = announce
 stage-answered = first answer
+emulated-name = { $name } ({ $emulation })
 column-sandbox = Sandbox
 column-stages = Stages (median)
 column-median = Median
@@ -275,9 +277,9 @@ reason-emulated = { $sandbox } is emulated here ({ $emulation }), so its figures
 reason-on-hardware = { $sandbox } runs on hardware here, so its figures say nothing of emulation.
 reason-control-broken = The control { $metric } of { $sandbox } did not come out as it must, so the probe is not to be trusted.
 reason-no-samples = There is no usable sample of { $metric } of { $sandbox }.
+reason-no-ratio = A value of { $metric } is nought or below, so that { $sandbox } and { $against } have no ratio.
 reason-too-few-blocks = { $blocks } complete blocks are too few for an interval: { $needed } are needed.
 reason-contradictory = Blocks contradict each other on { $metric } of { $sandbox }.
-reason-no-ratio = A value of { $metric } is nought or below, so that { $sandbox } and { $against } have no ratio.
 reason-undecided = An interval reaches across its margin.
 reason-improbable = The interval lies on one side of the margin, but the adjusted p-value is { $probability } % and must be below 5 %; there are { $blocks } blocks.
 reason-own-runtime-only = Our own runtime was written to do this; no other runtime took part that could decide.
@@ -370,6 +372,7 @@ list-comma = { ", " }
 markdown-id = Id
 markdown-details = Figures
 markdown-figure = { $name } ({ $subject }): { $estimate } ({ $interval }, n = { $n }, { $probability })
+markdown-fact = { $answer }: { $name } ({ $subject }): { $seen }; the claim says: { $expected }
 chart-scale = scale to { $highest }
 
 ## Published results

@@ -9,7 +9,7 @@ use crate::verdict::Expectation;
 use ::csv::{Writer, WriterBuilder};
 use std::borrow::Cow;
 
-const SAMPLES: [&str; 13] = [
+const SAMPLES: [&str; 14] = [
     "sequence",
     "time_ns",
     "experiment",
@@ -23,6 +23,7 @@ const SAMPLES: [&str; 13] = [
     "unit",
     "value",
     "duration_ns",
+    "emulation",
 ];
 
 /// One row for each sample that was used: no warm-up and no error. Each stage of a launch is a row, a transfer has its bytes
@@ -50,6 +51,7 @@ pub fn samples(view: &View<'_>) -> String {
                     unit,
                     &value,
                     &duration,
+                    view.emulation(&sample.sandbox).unwrap_or_default(),
                 ],
             );
         }
@@ -77,7 +79,7 @@ fn cells(value: &Value) -> Vec<(String, String, String)> {
     }
 }
 
-const SUMMARY: [&str; 12] = [
+const SUMMARY: [&str; 13] = [
     "experiment",
     "sandbox",
     "metric",
@@ -90,6 +92,7 @@ const SUMMARY: [&str; 12] = [
     "level",
     "blocks",
     "failures",
+    "emulation",
 ];
 
 /// One row for each estimate of each series: median, median duration of each stage, quantiles, slope over instances.
@@ -119,19 +122,19 @@ pub fn summary(view: &View<'_>) -> String {
         for (statistic, estimate) in estimates {
             let names = [series.experiment.as_str(), &series.sandbox, &series.metric, &parameters(&series.parameters)]
                 .map(str::to_owned);
-            estimate_row(&mut writer, &names, &statistic, series.unit, estimate, &failures);
+            estimate_row(&mut writer, view, &names, (&statistic, series.unit), estimate, &failures);
         }
     }
     for line in &view.lines {
         if let Some(slope) = line.slope {
             let names = ["memory", &line.sandbox, &line.metric, ""].map(str::to_owned);
-            estimate_row(&mut writer, &names, "slope over instances", "B", slope, "");
+            estimate_row(&mut writer, view, &names, ("slope over instances", "B"), slope, "");
         }
     }
     finish(writer)
 }
 
-const FIGURES: [&str; 18] = [
+const FIGURES: [&str; 19] = [
     "claim",
     "family",
     "sandbox",
@@ -150,6 +153,7 @@ const FIGURES: [&str; 18] = [
     "adjusted_probability_for",
     "adjusted_probability_against",
     "answer",
+    "emulation",
 ];
 
 /// One row for each figure that decides a claim, with what the claim expects of it, the adjusted probabilities for and against
@@ -161,6 +165,11 @@ pub fn figures(view: &View<'_>) -> String {
         view.verdicts.iter().flat_map(|verdict| verdict.figures.iter().map(|figure| (verdict.claim, figure)))
     {
         let (expectation, margin) = expectation(figure.expectation);
+        // A figure depends on both of its sides.
+        let emulation = [Some(&figure.sandbox), figure.against.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|sandbox| view.emulation(sandbox));
         row(
             &mut writer,
             &[
@@ -182,6 +191,7 @@ pub fn figures(view: &View<'_>) -> String {
                 &number(figure.p_confirm),
                 &number(figure.p_refute),
                 figure.answer.key(),
+                emulation.unwrap_or_default(),
             ],
         );
     }
@@ -202,9 +212,9 @@ const fn expectation(expectation: Expectation) -> (&'static str, f64) {
 
 fn estimate_row(
     writer: &mut Writer<Vec<u8>>,
+    view: &View<'_>,
     names: &[String; 4],
-    statistic: &str,
-    unit: &str,
+    (statistic, unit): (&str, &str),
     estimate: Estimate,
     failures: &str,
 ) {
@@ -224,6 +234,7 @@ fn estimate_row(
             &estimate.level.to_string(),
             &estimate.blocks.to_string(),
             failures,
+            view.emulation(&names[1]).unwrap_or_default(),
         ],
     );
 }

@@ -6,6 +6,7 @@ use crate::messages::Messages;
 use crate::render::remarks::translated;
 use crate::render::view::View;
 use crate::render::{facts, published, words};
+use crate::verdict::Answer;
 use std::fmt::Write;
 
 /// The summary. `charts` are linked as files below `charts/`.
@@ -14,7 +15,7 @@ pub fn markdown(view: &View<'_>, messages: &Messages, charts: &[Chart]) -> Strin
     let mut text = String::new();
     let host = &view.records.run.machine.host;
     heading(&mut text, 1, &messages.format("page-title", &[("host", host)]));
-    let count = view.measured().count().to_string();
+    let count = view.sampled().to_string();
     paragraph(&mut text, &escape(&messages.format("page-lead", &[("sandboxes", &count)])));
     if view.records.run.machine.emulated {
         paragraph(&mut text, &format!("**{}**", messages.text("page-emulated")));
@@ -67,6 +68,20 @@ fn verdicts(text: &mut String, view: &View<'_>, messages: &Messages) {
                         ("interval", &interval),
                         ("n", &figure.blocks.to_string()),
                         ("probability", &words::figure_probability(messages, figure)),
+                    ],
+                )
+            }));
+            // Those that hold are as the claim says, and controls are told of together.
+            let doubted = verdict.facts.iter().filter(|fact| !fact.control && fact.answer != Answer::Confirmed);
+            details.extend(doubted.map(|fact| {
+                messages.format(
+                    "markdown-fact",
+                    &[
+                        ("name", &words::fact_name(messages, fact)),
+                        ("subject", &fact.sandbox),
+                        ("seen", &words::seen(messages, fact)),
+                        ("expected", &words::expected(messages, fact)),
+                        ("answer", &words::fact_answer(messages, fact)),
                     ],
                 )
             }));
@@ -148,7 +163,9 @@ fn lists(text: &mut String, view: &View<'_>, messages: &Messages) {
         heading(text, 2, &messages.text("section-untested"));
         for verdict in untested {
             let wording = words::wording(verdict.claim, messages.language());
-            let _ = writeln!(text, "- {}: {}", escape(&verdict.claim.id), escape(wording));
+            let reason = verdict.reason.as_ref().map(|reason| words::reason(messages, reason)).unwrap_or_default();
+            let line = format!("- {}: {} {}", escape(&verdict.claim.id), escape(wording), escape(&reason));
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         text.push('\n');
     }

@@ -7,7 +7,7 @@ use isobench_reports::chart::{Chart, charts};
 use isobench_reports::font;
 use isobench_reports::messages::{Language, Messages};
 use isobench_reports::reader::Records;
-use isobench_reports::record::{Outcome, Value};
+use isobench_reports::record::{Outcome, Sample, Value};
 use isobench_reports::render::quantity::quantity;
 use isobench_reports::render::view::View;
 use isobench_reports::render::{self, WriteError, terminal};
@@ -263,6 +263,12 @@ fn whatever_is_missing_the_rest_is_shown() {
         }
     }
     variants.push(huge);
+    for rate in ["inf", "NaN", "1.7e308", "-1", "many"] {
+        let mut odd = whole.clone();
+        let rates = odd.samples.iter_mut().filter_map(|sample| sample.parameters.get_mut("rate"));
+        rates.for_each(|value| rate.clone_into(value));
+        variants.push(odd);
+    }
     for one in &whole.run.sandboxes {
         let mut alone = whole.clone();
         alone.run.sandboxes.retain(|sandbox| sandbox.name == one.name);
@@ -282,14 +288,97 @@ fn whatever_is_missing_the_rest_is_shown() {
 
 #[test]
 fn nothing_that_has_samples_is_left_out() {
-    for (_, charts) in sheets(&VIEW) {
+    for (messages, charts) in sheets(&VIEW) {
         let startup = charts.iter().find(|chart| chart.name == "startup").unwrap();
         for sandbox in VIEW.measured() {
             assert!(startup.svg.contains(&sandbox.name), "{}", sandbox.name);
-            assert!(startup.table.rows.iter().any(|row| row[0] == VIEW.labelled(&sandbox.name)), "{}", sandbox.name);
+            assert!(
+                startup.table.rows.iter().any(|row| row[0] == VIEW.labelled(&messages, &sandbox.name)),
+                "{}",
+                sandbox.name
+            );
         }
         assert!(charts.iter().all(|chart| chart.table.rows.iter().all(|row| row.len() == chart.table.head.len())));
     }
+}
+
+/// The texts of a chart as they are drawn.
+fn drawn(chart: &Chart) -> Vec<String> {
+    let texts = chart.svg.split("<text").skip(1).filter_map(|text| text.split_once('>')?.1.split("</text>").next());
+    texts.map(|text| text.trim().to_owned()).collect()
+}
+
+#[test]
+fn every_chart_says_in_its_own_language_what_emulates_a_sandbox() {
+    let emulated = |chart: &&Chart| drawn(chart).iter().any(|text| text.starts_with("vm-unikernel"));
+    for (_, charts) in sheets(&VIEW) {
+        let labels = |chart: &Chart| drawn(chart).into_iter().filter(|text| text.contains("KVM")).collect::<Vec<_>>();
+        let shown: Vec<&Chart> = charts.iter().filter(emulated).collect();
+        assert!(shown.iter().any(|chart| chart.name == "load-client"), "{:?}", shown.len());
+        for chart in shown {
+            assert!(!labels(chart).is_empty(), "{}: {:?}", chart.name, drawn(chart));
+        }
+    }
+    let [english, chinese] = Language::ALL.map(|language| VIEW.labelled(&Messages::new(language), "vm-unikernel"));
+    assert_eq!([english, chinese], ["vm-unikernel (software KVM)", "vm-unikernel（软件 KVM）"]);
+}
+
+#[test]
+fn a_load_chart_shows_every_rate_that_was_tried() {
+    // Where most rates have too few requests for a 99th percentile, that of the one that has enough would stand alone.
+    let mut records = RECORDS.clone();
+    let rate = |sample: &Sample| sample.parameters.get("rate").cloned().unwrap_or_default();
+    records.samples.retain(|sample| sample.experiment == "load" && (sample.block == 1 || rate(sample) == "256000"));
+    let view = View::new(&records);
+    let charts = charts(&view, &Messages::new(Language::English));
+    let chart = charts.iter().find(|chart| chart.name == "load-client").unwrap();
+    assert!(chart.section.starts_with("90 %"), "{}", chart.section);
+    let texts = drawn(chart);
+    for rate in ["8", "16", "32", "64", "128", "256"] {
+        assert!(texts.contains(&format!("{rate}\u{a0}k/s")), "{rate}: {texts:?}");
+    }
+}
+
+#[test]
+fn memory_that_the_machine_gave_back_is_drawn_below_nought() {
+    let mut records = fixture::small();
+    for sample in records.samples.iter_mut().filter(|sample| sample.metric == "memory.host") {
+        if let (Outcome::Value(Value::Integer(value)), "1") = (&mut sample.outcome, &*sample.parameters["instances"]) {
+            *value = value.saturating_sub(40 << 20);
+        }
+    }
+    let view = View::new(&records);
+    let charts = charts(&view, &Messages::new(Language::English));
+    let chart = charts.iter().find(|chart| chart.name == "memory").unwrap();
+    assert!(drawn(chart).iter().any(|text| text.starts_with('−')), "{:?}", drawn(chart));
+}
+
+#[test]
+fn markdown_names_what_a_claim_has_against_it_and_what_was_not_tested_with_the_reason() {
+    let mut records = RECORDS.clone();
+    for sample in records.samples.iter_mut().filter(|sample| sample.sandbox == "container-none") {
+        if sample.metric == "network.routes" {
+            sample.outcome = Outcome::Value(Value::Texts(vec!["0.0.0.0/0 via 10.0.0.1 dev eth0".to_owned()]));
+        }
+    }
+    records.run.plan.experiments.retain(|name| name != "attachment");
+    records.samples.retain(|sample| sample.experiment != "attachment");
+    let view = View::new(&records);
+    let text = markdown::markdown(&view, &Messages::new(Language::English), &[]);
+    assert!(
+        text.contains("refuted: routes (container-none): 0.0.0.0/0 via 10.0.0.1 dev eth0; the claim says: nothing")
+    );
+    let untested = text.lines().find(|line| line.starts_with("- none.manual")).unwrap();
+    assert!(untested.ends_with("This run did not include attachment."), "{untested}");
+}
+
+#[test]
+fn only_sandboxes_with_samples_are_counted() {
+    let mut records = fixture::small();
+    let before = View::new(&records).sampled();
+    records.samples.retain(|sample| sample.sandbox != "process");
+    assert_eq!(View::new(&records).sampled() + 1, before);
+    assert_eq!(View::new(&fixture::without_samples()).sampled(), 0);
 }
 
 #[test]

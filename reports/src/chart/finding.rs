@@ -5,7 +5,7 @@
 
 use crate::messages::{Language, Messages};
 use crate::render::quantity;
-use crate::render::view::{Comparison, View};
+use crate::render::view::{Comparison, View, emulated};
 use crate::summary::Numbers;
 
 /// Pairs in the order in which they are tried.
@@ -22,9 +22,14 @@ const PAIRS: [(&str, &str); 10] = [
     ("vm-linux", "process"),
 ];
 
-/// A sandbox in a sentence. Names stand as they are where there is no better word.
-pub(crate) fn name(messages: &Messages, sandbox: &str) -> String {
-    messages.named("sandbox-", sandbox)
+/// A sandbox in a sentence, with what emulates it where that is not the whole machine, of which the page says it. Names stand as
+/// they are where there is no better word.
+fn name(view: &View<'_>, messages: &Messages, sandbox: &str) -> String {
+    let name = messages.named("sandbox-", sandbox);
+    match view.emulation(sandbox).filter(|_| !view.records.run.machine.emulated) {
+        Some(emulation) => emulated(messages, &name, emulation),
+        None => name,
+    }
 }
 
 /// The first pair that has numbers on both sides, compared.
@@ -54,13 +59,13 @@ pub(crate) fn startup<'n>(
 ) -> Option<String> {
     const STARTUP: [(&str, &str); 2] = [("vm-unikernel", "container-bridge"), ("container-bridge", "process")];
     if let Some(pair) = compare(numbers, &STARTUP).or_else(|| compare(numbers, &PAIRS)) {
-        return Some(ratio(messages, &pair, ("startup", "time"), &quantity::time, None));
+        return Some(ratio(view, messages, &pair, ("startup", "time"), &quantity::time, None));
     }
     let (first, value) = alone(view, numbers)?;
     Some(sentence(
         messages,
         "chart-alone-startup",
-        &[("first", &name(messages, &first)), ("time", &quantity::time(value))],
+        &[("first", &name(view, messages, &first)), ("time", &quantity::time(value))],
     ))
 }
 
@@ -75,30 +80,40 @@ pub(crate) fn amounts<'n>(
 ) -> Option<String> {
     let text = |value: f64| quantity::quantity(value, unit);
     if let Some(pair) = compare(numbers, &PAIRS) {
-        return Some(ratio(messages, &pair, (chart, "rate"), &text, Some(direction)));
+        return Some(ratio(view, messages, &pair, (chart, "rate"), &text, Some(direction)));
     }
     let (first, value) = alone(view, numbers)?;
-    let (first, rate) = (name(messages, &first), text(value));
+    let (first, rate) = (name(view, messages, &first), text(value));
     let arguments = [("first", first.as_str()), ("rate", &rate), ("direction", direction)];
     Some(sentence(messages, &format!("chart-alone-{chart}"), &arguments))
 }
 
-/// "Bridge mode keeps up to 64.0 k/s, host mode to 128 k/s"; `highest` is the highest rate that a sandbox kept up with.
-pub(crate) fn load(view: &View<'_>, messages: &Messages, highest: &dyn Fn(&str) -> Option<f64>) -> Option<String> {
-    let text = |rate: f64| quantity::quantity(rate, "1/s");
+/// "Bridge mode keeps up with 64.0 k/s of requests, host mode with 128 k/s or more"; `highest` is the highest rate that a
+/// sandbox kept up with, and `most` the highest that was tried.
+pub(crate) fn load(
+    view: &View<'_>,
+    messages: &Messages,
+    highest: &dyn Fn(&str) -> Option<f64>,
+    most: f64,
+) -> Option<String> {
+    let text = |rate: f64| match quantity::quantity(rate, "1/s") {
+        rate_text if rate >= most => messages.format("chart-load-or-more", &[("rate", &rate_text)]),
+        rate_text => rate_text,
+    };
     let pair = PAIRS.iter().find_map(|(first, second)| Some((*first, highest(first)?, *second, highest(second)?)));
     if let Some((first, first_rate, second, second_rate)) = pair {
-        let (first, second) = (name(messages, first), name(messages, second));
+        let (first, second) = (name(view, messages, first), name(view, messages, second));
         let (first_rate, second_rate) = (text(first_rate), text(second_rate));
         let arguments =
             [("first", &*first), ("second", &second), ("first-rate", &first_rate), ("second-rate", &second_rate)];
         return Some(sentence(messages, "chart-load-title", &arguments));
     }
     let (first, rate) = view.measured().find_map(|sandbox| Some((&sandbox.name, highest(&sandbox.name)?)))?;
-    Some(sentence(messages, "chart-alone-load", &[("first", &*name(messages, first)), ("rate", &text(rate))]))
+    Some(sentence(messages, "chart-alone-load", &[("first", &*name(view, messages, first)), ("rate", &text(rate))]))
 }
 
 fn ratio(
+    view: &View<'_>,
     messages: &Messages,
     pair: &Pair,
     (chart, suffix): (&str, &str),
@@ -106,7 +121,7 @@ fn ratio(
     direction: Option<&str>,
 ) -> String {
     let Pair { first, second, comparison } = pair;
-    let (first, second) = (name(messages, first), name(messages, second));
+    let (first, second) = (name(view, messages, first), name(view, messages, second));
     let first_value = (format!("first-{suffix}"), text(comparison.first));
     let second_value = (format!("second-{suffix}"), text(comparison.second));
     let ratio = quantity::quantity(comparison.ratio.value, "");
@@ -129,10 +144,10 @@ pub(crate) fn latency<'n>(
 ) -> Option<String> {
     let Some(Pair { first, second, comparison }) = compare(numbers, &PAIRS) else {
         let (first, value) = alone(view, numbers)?;
-        let arguments = [("first", &*name(messages, &first)), ("time", &quantity::time(value))];
+        let arguments = [("first", &*name(view, messages, &first)), ("time", &quantity::time(value))];
         return Some(sentence(messages, "chart-alone-latency", &arguments));
     };
-    let (first, second) = (name(messages, first), name(messages, second));
+    let (first, second) = (name(view, messages, first), name(view, messages, second));
     let (first_time, second_time) = (quantity::time(comparison.first), quantity::time(comparison.second));
     let difference = quantity::time(comparison.difference.value.abs());
     let mut arguments = vec![("first", first.as_str()), ("second", &second)];
@@ -157,13 +172,13 @@ pub(crate) fn memory(view: &View<'_>, messages: &Messages) -> Option<String> {
     let slope = |sandbox: &str| view.memory(sandbox)?.slope.map(|slope| quantity::bytes(slope.value));
     let pair = MEMORY.iter().find_map(|(first, second)| Some((*first, slope(first)?, *second, slope(second)?)));
     if let Some((first, first_slope, second, second_slope)) = pair {
-        let (first, second) = (name(messages, first), name(messages, second));
+        let (first, second) = (name(view, messages, first), name(view, messages, second));
         let arguments =
             [("first", &*first), ("second", &second), ("first-slope", &first_slope), ("second-slope", &second_slope)];
         return Some(sentence(messages, "chart-memory-title", &arguments));
     }
     let (first, slope) = view.measured().find_map(|sandbox| Some((&sandbox.name, slope(&sandbox.name)?)))?;
-    Some(sentence(messages, "chart-alone-memory", &[("first", &*name(messages, first)), ("slope", &slope)]))
+    Some(sentence(messages, "chart-alone-memory", &[("first", &*name(view, messages, first)), ("slope", &slope)]))
 }
 
 /// An English sentence begins with a capital.

@@ -154,30 +154,18 @@ fn paint_panel(
     for (curve, rank) in own.iter().zip(0_u32..) {
         // Each label stands at a share of its own, so that its line meets its curve there.
         let share = 1.0 - (f64::from(rank) + 0.5) / count;
-        paint_label(
-            canvas,
-            view,
-            curve,
-            scale.at(curve.quantile(share)).clamp(LEFT, RIGHT),
-            bottom - share * (bottom - top),
-        );
+        let x = scale.at(curve.quantile(share)).clamp(LEFT, RIGHT);
+        paint_label(canvas, view, messages, curve, (x, bottom - share * (bottom - top)));
     }
 }
 
-fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, curve: &Curve<'_>, x: f64, y: f64) {
+fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, curve: &Curve<'_>, (x, y): (f64, f64)) {
     canvas.dashed(&[(x, y), (RIGHT + 12.0, y)], Ink::Muted, 0.75, 2.0);
     canvas.marker(curve.family, (x, y), 6.0, 1.0);
     let median = quantity::time(curve.median());
     let room = WIDTH - 12.0 - RIGHT - 18.0 - LABEL.bold().width(&median) - 8.0;
-    let name = row::cut(curve.sandbox, LABEL, room);
     canvas.centred(&median, (WIDTH - 12.0, y), LABEL.bold().end());
-    match view.emulation(curve.sandbox) {
-        Some(emulation) => {
-            canvas.centred(&name, (RIGHT + 18.0, y - 7.0), LABEL);
-            canvas.centred(&row::cut(emulation, SMALL, room), (RIGHT + 18.0, y + 9.0), SMALL);
-        }
-        None => canvas.centred(&name, (RIGHT + 18.0, y), LABEL),
-    }
+    row::name(canvas, view, messages, curve.sandbox, (RIGHT + 18.0, y), room);
 }
 
 fn table(view: &View<'_>, messages: &Messages, curves: &[Curve<'_>]) -> Table {
@@ -203,7 +191,7 @@ fn table_row(view: &View<'_>, messages: &Messages, curve: &Curve<'_>) -> Vec<Str
     let value = |wanted: f64| find(wanted).map_or_else(|| NONE.to_owned(), |found| quantity::time(found.value));
     let interval = find(0.5).and_then(|found| found.over_blocks).and_then(|estimate| estimate.interval);
     vec![
-        view.labelled(curve.sandbox),
+        view.labelled(messages, curve.sandbox),
         quantity::time(curve.median()),
         quantity::interval(interval, "ns", |low, high| {
             messages.format("value-interval", &[("low", low), ("high", high)])

@@ -15,10 +15,13 @@ use isobench_workload::Family;
 
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 520.0;
+/// Height of the plot, where its labels need no more.
 const HEIGHT: f64 = 300.0;
 const AXIS: f64 = 60.0;
-/// Distance between two labels.
-const LINE: f64 = 22.0;
+/// Distance between two labels, each with room for what emulates the sandbox.
+const LINE: f64 = 34.0;
+/// Distance between two rates that both stand at the axis.
+const RATE: f64 = 64.0;
 /// A sandbox keeps up with a rate where it answers at least this share of what was due.
 const KEPT: f64 = 0.95;
 
@@ -61,30 +64,33 @@ pub(crate) fn charts(view: &View<'_>, messages: &Messages) -> Vec<Chart> {
 
 fn chart(view: &View<'_>, messages: &Messages, path: &str) -> Option<Chart> {
     let curves: Vec<Curve<'_>> = view.measured().filter_map(|sandbox| curve(view, &sandbox.name, path)).collect();
-    // The highest percentile that any rate has enough requests for; where it has too few, its point is missing.
-    let has = |wanted: &f64| curves.iter().flat_map(|curve| &curve.rungs).any(|rung| rung.quantile(*wanted).is_some());
-    let wanted = [0.99, 0.9].into_iter().find(has)?;
+    let rungs = || curves.iter().flat_map(|curve| &curve.rungs);
+    // The highest percentile that every rate has enough requests for, so that no point is missing.
+    let wanted = [0.99, 0.9].into_iter().find(|wanted| rungs().all(|rung| rung.quantile(*wanted).is_some()))?;
     let percent = format!("{:.0}", wanted * 100.0);
-    let rungs = || curves.iter().flat_map(|curve| &curve.rungs).filter(|rung| rung.quantile(wanted).is_some());
     let times = || rungs().filter_map(|rung| rung.quantile(wanted));
     let (fastest, slowest) = (times().reduce(f64::min)?, times().reduce(f64::max)?);
-    let (lowest, highest) =
-        (rungs().map(|rung| rung.rate).reduce(f64::min)?, rungs().map(|rung| rung.rate).reduce(f64::max)?);
+    let mut rates: Vec<f64> = rungs().map(|rung| rung.rate).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.dedup();
+    let (lowest, highest) = (*rates.first()?, *rates.last()?);
     let path_text = messages.named("path-", path);
     let section = messages.format("chart-load-section", &[("path", &path_text), ("percent", &percent)]);
     let kept = |sandbox: &str| curves.iter().find(|curve| curve.sandbox == sandbox)?.highest();
-    let title = finding::load(view, messages, &kept).unwrap_or_else(|| section.clone());
+    let title = finding::load(view, messages, &kept, highest).unwrap_or_else(|| section.clone());
     let table = table(view, messages, &curves);
-    let body = HEIGHT + AXIS;
+    #[expect(clippy::cast_precision_loss, reason = "a handful of curves")]
+    let height = (curves.len() as f64 * LINE + 20.0).max(HEIGHT);
+    let body = height + AXIS;
     let chart = Heading { title, section }.finish(format!("load-{path}"), body, table, |canvas, head| {
         let frame = Frame {
             x: Scale::logarithmic(lowest * 0.9, highest * 1.1, (LEFT, RIGHT)),
-            y: Scale::logarithmic(fastest * 0.8, slowest * 1.25, (head + HEIGHT, head + 10.0)),
+            y: Scale::logarithmic(fastest * 0.8, slowest * 1.25, (head + height, head + 10.0)),
             top: head + 10.0,
-            bottom: head + HEIGHT,
+            bottom: head + height,
         };
-        axes(canvas, messages, &frame, &percent);
-        paint(canvas, view, &curves, wanted, &frame);
+        axes(canvas, messages, &frame, &rates, &percent);
+        paint(canvas, view, messages, &curves, wanted, &frame);
     });
     Some(Chart { note: Some(messages.text("chart-load-note")), ..chart })
 }
@@ -99,9 +105,11 @@ fn curve<'a>(view: &'a View<'_>, sandbox: &'a str, path: &str) -> Option<Curve<'
             let rate = series.parameters.get("rate")?;
             let answered = view.numbers("tcp.load.rate", sandbox, &[("path", path), ("rate", rate)])?.estimate?.value;
             match &series.data {
-                Data::Distribution(distribution) if !distribution.histogram.is_empty() => {
-                    Some(Rung { rate: rate.parse().ok().filter(|rate| *rate > 0.0)?, distribution, answered })
-                }
+                Data::Distribution(distribution) if !distribution.histogram.is_empty() => Some(Rung {
+                    rate: rate.parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite())?,
+                    distribution,
+                    answered,
+                }),
                 _ => None,
             }
         })
@@ -118,11 +126,15 @@ struct Frame {
     bottom: f64,
 }
 
-fn axes(canvas: &mut Canvas<'_>, messages: &Messages, frame: &Frame, percent: &str) {
-    for tick in frame.x.ticks(6) {
-        let x = frame.x.at(tick);
+fn axes(canvas: &mut Canvas<'_>, messages: &Messages, frame: &Frame, rates: &[f64], percent: &str) {
+    let mut last = f64::NEG_INFINITY;
+    for rate in rates {
+        let x = frame.x.at(*rate);
         canvas.line((x, frame.top), (x, frame.bottom), Ink::Grid, 1.0);
-        canvas.text(&quantity::tick(tick, "1/s"), (x, frame.bottom + 18.0), SMALL.middle());
+        if x - last >= RATE {
+            canvas.text(&quantity::tick(*rate, "1/s"), (x, frame.bottom + 18.0), SMALL.middle());
+            last = x;
+        }
     }
     for tick in frame.y.ticks(6) {
         let y = frame.y.at(tick);
@@ -132,7 +144,14 @@ fn axes(canvas: &mut Canvas<'_>, messages: &Messages, frame: &Frame, percent: &s
     canvas.text(&messages.format("chart-load-axis", &[("percent", percent)]), (LEFT, frame.bottom + 44.0), LABEL);
 }
 
-fn paint(canvas: &mut Canvas<'_>, view: &View<'_>, curves: &[Curve<'_>], wanted: f64, frame: &Frame) {
+fn paint(
+    canvas: &mut Canvas<'_>,
+    view: &View<'_>,
+    messages: &Messages,
+    curves: &[Curve<'_>],
+    wanted: f64,
+    frame: &Frame,
+) {
     let mut ends = Vec::new();
     for curve in curves {
         let points: Vec<((f64, f64), bool)> = curve
@@ -158,7 +177,7 @@ fn paint(canvas: &mut Canvas<'_>, view: &View<'_>, curves: &[Curve<'_>], wanted:
     let places = scale::spread(&wanted, LINE, (frame.top + 8.0, frame.bottom));
     for ((curve, end), y) in ends.iter().zip(places) {
         canvas.dashed(&[*end, (RIGHT + 12.0, y)], Ink::Muted, 0.75, 2.0);
-        canvas.centred(&row::cut(curve.sandbox, LABEL, WIDTH - RIGHT - 30.0), (RIGHT + 18.0, y), LABEL);
+        row::name(canvas, view, messages, curve.sandbox, (RIGHT + 18.0, y), WIDTH - RIGHT - 30.0);
     }
 }
 
@@ -169,7 +188,7 @@ fn table(view: &View<'_>, messages: &Messages, curves: &[Curve<'_>]) -> Table {
         for rung in &curve.rungs {
             let value = |wanted: f64| rung.quantile(wanted).map_or_else(|| NONE.to_owned(), quantity::time);
             rows.push(vec![
-                view.labelled(curve.sandbox),
+                view.labelled(messages, curve.sandbox),
                 quantity::quantity(rung.rate, "1/s"),
                 quantity::quantity(rung.answered, "1/s"),
                 value(0.5),

@@ -60,6 +60,11 @@ fn highest(line: &Line) -> f64 {
     used(line).map(|point| point.value).fold(0.0, f64::max)
 }
 
+/// What else the machine gave back meanwhile may be more than instances took.
+fn lowest(line: &Line) -> f64 {
+    used(line).map(|point| point.value).chain(line.intercept).fold(0.0, f64::min)
+}
+
 fn paint_panel(
     canvas: &mut Canvas<'_>,
     view: &View<'_>,
@@ -70,8 +75,9 @@ fn paint_panel(
 ) {
     let across = Scale::linear(f64::from(most), (LEFT, RIGHT));
     let reach = lines.iter().map(|line| highest(line)).fold(0.0, f64::max) * 1.05;
-    let unit = row::binary_unit(reach);
-    let up = Scale::linear(reach / unit, (bottom, top));
+    let depth = lines.iter().map(|line| lowest(line)).fold(0.0, f64::min) * 1.05;
+    let unit = row::binary_unit(reach.max(-depth));
+    let up = Scale::linear_from(depth / unit, reach / unit, (bottom, top));
     let axes = Axes { across, most, up, unit };
     for tick in up.ticks(5) {
         let y = up.at(tick);
@@ -119,13 +125,11 @@ fn paint_line(canvas: &mut Canvas<'_>, view: &View<'_>, line: &Line, axes: &Axes
     let most = *most;
     let family = view.family(&line.sandbox);
     for point in used(line) {
-        canvas.marker(family, (across.at(f64::from(point.instances)), up.at(point.value.max(0.0) / unit)), 3.5, 0.5);
+        canvas.marker(family, (across.at(f64::from(point.instances)), up.at(point.value / unit)), 3.5, 0.5);
     }
     if let (Some(_), Some(intercept)) = (line.slope, line.intercept) {
-        let ends = [
-            (across.at(0.0), up.at(intercept.max(0.0) / unit)),
-            (across.at(f64::from(most)), up.at(end(line, most).max(0.0) / unit)),
-        ];
+        let ends =
+            [(across.at(0.0), up.at(intercept / unit)), (across.at(f64::from(most)), up.at(end(line, most) / unit))];
         if view.emulation(&line.sandbox).is_some() {
             canvas.dashed(&ends, Ink::Family(family), 2.0, 6.0);
         } else {
@@ -140,15 +144,8 @@ fn paint_label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, li
         messages.format("chart-memory-each", &[("slope", &quantity::bytes(slope.value))])
     });
     let room = WIDTH - 12.0 - left - LABEL.bold().width(&slope) - 10.0;
-    let name = row::cut(&line.sandbox, LABEL, room);
     canvas.centred(&slope, (WIDTH - 12.0, y), LABEL.bold().end());
-    match view.emulation(&line.sandbox) {
-        Some(emulation) => {
-            canvas.centred(&name, (left, y - 7.0), LABEL);
-            canvas.centred(&row::cut(emulation, SMALL, room), (left, y + 8.5), SMALL);
-        }
-        None => canvas.centred(&name, (left, y), LABEL),
-    }
+    row::name(canvas, view, messages, &line.sandbox, (left, y), room);
 }
 
 fn table(view: &View<'_>, messages: &Messages, lines: &[&Line]) -> Table {
@@ -160,7 +157,7 @@ fn table(view: &View<'_>, messages: &Messages, lines: &[&Line]) -> Table {
     let rows = lines.iter().map(|line| {
         let interval = line.slope.and_then(|slope| slope.interval);
         let mut row = vec![
-            view.labelled(&line.sandbox),
+            view.labelled(messages, &line.sandbox),
             line.slope.map_or_else(|| NONE.to_owned(), |slope| quantity::bytes(slope.value)),
             quantity::interval(interval, "B", |low, high| {
                 messages.format("value-interval", &[("low", low), ("high", high)])

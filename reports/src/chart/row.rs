@@ -5,6 +5,7 @@ use super::scale::Scale;
 use crate::messages::Messages;
 use crate::palette::{FAMILIES, Ink, family_name};
 use crate::render::quantity;
+use crate::render::remarks::translated;
 use crate::render::view::View;
 use crate::summary::Numbers;
 use isobench_workload::Family;
@@ -19,15 +20,26 @@ pub(crate) const LABEL: Lettering = Lettering::new(15.0, Ink::Text);
 pub(crate) const SMALL: Lettering = Lettering::new(14.0, Ink::Muted);
 
 /// A sandbox's label, cut where it would run into the plot, with what emulates it below.
-pub(crate) fn label(canvas: &mut Canvas<'_>, view: &View<'_>, sandbox: &str, y: f64) {
-    let family = view.family(sandbox);
-    canvas.marker(family, (17.0, y), 5.0, 1.0);
-    let name = cut(sandbox, LABEL, LEFT - 40.0);
+pub(crate) fn label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, sandbox: &str, y: f64) {
+    canvas.marker(view.family(sandbox), (17.0, y), 5.0, 1.0);
+    name(canvas, view, messages, sandbox, (30.0, y), LEFT - 40.0);
+}
+
+/// A sandbox's name, cut to a width, with what emulates it below.
+pub(crate) fn name(
+    canvas: &mut Canvas<'_>,
+    view: &View<'_>,
+    messages: &Messages,
+    sandbox: &str,
+    (x, y): (f64, f64),
+    room: f64,
+) {
+    let name = cut(sandbox, LABEL, room);
     if let Some(emulation) = view.emulation(sandbox) {
-        canvas.centred(&name, (30.0, y - 7.5), LABEL);
-        canvas.centred(&cut(emulation, SMALL, LEFT - 40.0), (30.0, y + 9.5), SMALL);
+        canvas.centred(&name, (x, y - 7.5), LABEL);
+        canvas.centred(&cut(&translated(messages, emulation), SMALL, room), (x, y + 9.5), SMALL);
     } else {
-        canvas.centred(&name, (30.0, y), LABEL);
+        canvas.centred(&name, (x, y), LABEL);
     }
 }
 

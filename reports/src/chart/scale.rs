@@ -9,16 +9,23 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// From 0 to a round value at or above `highest`.
+    /// From 0 to `highest`.
     pub(crate) fn linear(highest: f64, pixels: (f64, f64)) -> Self {
+        Self::linear_from(0.0, highest, pixels)
+    }
+
+    /// From `lowest`, or from 0 where that is above it, to `highest`.
+    pub(crate) fn linear_from(lowest: f64, highest: f64, pixels: (f64, f64)) -> Self {
+        let lowest = if lowest < 0.0 && lowest.is_finite() { lowest } else { 0.0 };
         let highest = if highest > 0.0 && highest.is_finite() { highest } else { 1.0 };
-        Self { logarithmic: false, values: (0.0, highest), pixels }
+        Self { logarithmic: false, values: (lowest, highest), pixels }
     }
 
     /// A logarithmic scale over exactly these positive values.
     pub(crate) fn logarithmic(lowest: f64, highest: f64, pixels: (f64, f64)) -> Self {
-        let lowest = if lowest > 0.0 { lowest } else { 1.0 };
-        Self { logarithmic: true, values: (lowest, highest.max(lowest * 1.5)), pixels }
+        let lowest = if lowest > 0.0 && lowest.is_finite() { lowest } else { 1.0 };
+        let highest = if highest.is_finite() { highest.max(lowest * 1.5) } else { lowest * 1.5 };
+        Self { logarithmic: true, values: (lowest, highest), pixels }
     }
 
     /// The pixel of a value. What lies outside of the scale lands outside of its pixels.
@@ -36,8 +43,10 @@ impl Scale {
     pub(crate) fn ticks(&self, count: u32) -> Vec<f64> {
         let (low, high) = self.values;
         if !self.logarithmic {
-            let step = round_step(high / f64::from(count.max(1)));
-            return (0..=1000).map(|index| f64::from(index) * step).take_while(|tick| *tick <= high * 1.0001).collect();
+            let step = round_step((high - low) / f64::from(count.max(1)));
+            let first = (low / step).ceil();
+            let ticks = (0..=1000).map(|index| (first + f64::from(index)) * step);
+            return ticks.take_while(|tick| *tick <= high * 1.0001).collect();
         }
         let decades = (high / low).log10();
         let multiples: &[f64] = if decades * 3.0 <= f64::from(count) {
@@ -140,8 +149,11 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         assert_eq!(Scale::linear(9.3, (0.0, 1.0)).ticks(5), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(Scale::linear_from(-3.0, 9.3, (0.0, 1.0)).ticks(5), [0.0, 5.0]);
+        assert_eq!(Scale::linear_from(-6.0, 9.3, (0.0, 1.0)).ticks(5), [-5.0, 0.0, 5.0]);
         assert_eq!(Scale::logarithmic(15.0, 600.0, (0.0, 1.0)).ticks(6), [20.0, 50.0, 100.0, 200.0, 500.0]);
         assert_eq!(Scale::logarithmic(1.0, 1e6, (0.0, 1.0)).ticks(7).len(), 7);
+        assert_eq!(Scale::logarithmic(1.0, f64::INFINITY, (0.0, 1.0)).ticks(7), [1.0], "a record may say anything");
         assert!((Scale::logarithmic(1.0, 100.0, (0.0, 10.0)).at(10.0) - 5.0).abs() < 1e-9);
     }
 

@@ -91,7 +91,7 @@ fn paint_panel(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, ro
     row::horizontal_axis(canvas, &scale, "ns", (top, bottom), 6);
     for (row, index) in rows.iter().zip(0_u32..) {
         let y = top + f64::from(index) * ROW + 6.0;
-        row::label(canvas, view, row.sandbox, y + 20.0);
+        row::label(canvas, view, messages, row.sandbox, y + 20.0);
         paint_stages(canvas, view, messages, row, &scale, y);
         let place = Place { scale: &scale, y: y + BAR + 13.0, half: 5.5, right: RIGHT, unit: "ns" };
         row::strip(canvas, messages, view.family(row.sandbox), row.total, &place);
@@ -202,7 +202,7 @@ fn table_row(view: &View<'_>, messages: &Messages, row: &Row<'_>) -> Vec<String>
         .iter()
         .map(|(stage, duration)| format!("{} {}", stage_text(messages, *stage), quantity::time(*duration)))
         .collect();
-    let mut cells = vec![view.labelled(row.sandbox), stages.join(" · ")];
+    let mut cells = vec![view.labelled(messages, row.sandbox), stages.join(" · ")];
     cells.extend(spread_cells(messages, row.total, "ns"));
     cells
 }

@@ -156,7 +156,7 @@ impl Block<'_> {
         }
         for ((sandbox, numbers), index) in self.rows.iter().zip(0_u32..) {
             let y = first + (f64::from(index) + 0.5) * ROW;
-            row::label(canvas, view, sandbox, y);
+            row::label(canvas, view, messages, sandbox, y);
             if view.emulation(sandbox).is_some() {
                 canvas.hatch((LEFT, y - 11.0), (RIGHT, y + 11.0), Ink::Grid);
             }
@@ -172,7 +172,7 @@ impl Block<'_> {
 fn table(view: &View<'_>, messages: &Messages, subject: &Subject, blocks: &[Block<'_>]) -> Table {
     let rows = blocks.iter().flat_map(|block| {
         block.rows.iter().map(|(sandbox, numbers)| {
-            let mut row = vec![view.labelled(sandbox), block.name.clone()];
+            let mut row = vec![view.labelled(messages, sandbox), block.name.clone()];
             row.extend(spread_cells(messages, numbers, subject.unit));
             row
         })

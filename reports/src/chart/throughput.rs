@@ -142,7 +142,7 @@ fn paint(
     }
     for ((sandbox, numbers), index) in block.rows.iter().zip(0_u32..) {
         let y = first + (f64::from(index) + 0.5) * ROW;
-        row::label(canvas, view, sandbox, y);
+        row::label(canvas, view, messages, sandbox, y);
         for (column, numbers) in (0_u32..).zip(numbers) {
             let left = LEFT + f64::from(column) * (STRIP + VALUE);
             let Some(numbers) = numbers else { continue };
@@ -178,7 +178,7 @@ fn table(view: &View<'_>, messages: &Messages, subject: &Subject, blocks: &[Bloc
                 let Some(numbers) = numbers else { continue };
                 let segmentation = messages.named("chart-segmentation-", block.name);
                 let direction = words::metric(messages, metric, &Parameters::new());
-                let mut row = vec![view.labelled(sandbox), segmentation, direction];
+                let mut row = vec![view.labelled(messages, sandbox), segmentation, direction];
                 row.extend(spread_cells(messages, numbers, subject.unit));
                 rows.push(row);
             }

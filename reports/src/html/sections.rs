@@ -33,7 +33,7 @@ pub(super) fn sheet(view: &View<'_>, messages: &Messages, charts: &[Chart]) -> M
             header {
                 p.brand { "isobench" }
                 h1 { (title(view, messages)) }
-                p.lead { (messages.format("page-lead", &[("sandboxes", &view.measured().count().to_string())])) }
+                p.lead { (messages.format("page-lead", &[("sandboxes", &view.sampled().to_string())])) }
                 p.facts {
                     (run.machine.cpu) " · Linux " (run.machine.kernel) " · " (run.started) " · " (messages.text("fact-samples")) " " (facts::samples(view, messages))
                 }
@@ -327,6 +327,7 @@ fn untested(view: &View<'_>, messages: &Messages) -> Option<Markup> {
             @for verdict in &untested {
                 li {
                     code { (verdict.claim.id) } " " (words::wording(verdict.claim, messages.language()))
+                    @if let Some(reason) = &verdict.reason { " " small { (words::reason(messages, reason)) } }
                     @if let Some(markup) = publications(messages, &verdict.claim.id) { (markup) }
                 }
             }

@@ -14,7 +14,7 @@ use unicode_width::UnicodeWidthStr;
 pub fn table(view: &View<'_>, messages: &Messages) -> String {
     let keys = ["table-sandbox", "table-ready", "table-memory", "table-upload", "table-round-trip"];
     let mut rows = vec![keys.map(|key| messages.text(key)).to_vec()];
-    rows.extend(view.measured().map(|sandbox| row(view, &sandbox.name)));
+    rows.extend(view.measured().map(|sandbox| row(view, messages, &sandbox.name)));
     let mut text = aligned(&rows);
     text.push_str(&format!("{}\n", messages.text("table-legend")));
     for gap in view.unavailable() {
@@ -28,14 +28,14 @@ pub fn table(view: &View<'_>, messages: &Messages) -> String {
     text
 }
 
-fn row(view: &View<'_>, sandbox: &str) -> Vec<String> {
+fn row(view: &View<'_>, messages: &Messages, sandbox: &str) -> Vec<String> {
     let median = |numbers: Option<&Numbers>, unit: &str| {
         let estimate = numbers.and_then(|numbers| numbers.estimate);
         estimate.map_or_else(|| NONE.to_owned(), |estimate| quantity::quantity(estimate.value, unit))
     };
     let slope = view.memory(sandbox).and_then(|line| line.slope);
     vec![
-        plain(&view.labelled(sandbox)),
+        plain(&view.labelled(messages, sandbox)),
         median(view.numbers("start.ready", sandbox, &[]), "ns"),
         slope.map_or_else(|| NONE.to_owned(), |slope| quantity::bytes(slope.value)),
         median(view.numbers("tcp.upload", sandbox, &[("path", "host"), ("segmentation", "offload")]), "B/s"),

@@ -1,5 +1,7 @@
 //! Records, their summary and their verdicts, as charts and pages look things up in them.
 
+use super::remarks::translated;
+use crate::messages::Messages;
 use crate::palette::family_name;
 use crate::reader::Records;
 use crate::record::SandboxRecord;
@@ -8,7 +10,7 @@ use crate::statistics::{Estimate, median_estimate};
 use crate::summary::{self, Data, Line, Numbers, Parameters, Series, block_medians};
 use crate::verdict::{self, Verdict};
 use isobench_workload::Family;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a report shows, computed once for both languages.
 #[derive(Debug)]
@@ -56,6 +58,18 @@ impl<'a> View<'a> {
         self.records.run.sandboxes.iter().filter(|sandbox| sandbox.unavailable.is_none())
     }
 
+    /// How many sandboxes there are samples of. Others took part by name alone: a short suite leaves out what takes long.
+    #[must_use]
+    pub fn sampled(&self) -> usize {
+        let of = |series: &&Series| match &series.data {
+            Data::Numbers(numbers) => numbers.estimate.is_some(),
+            Data::Stages(stages) => !stages.is_empty(),
+            Data::Distribution(distribution) => distribution.blocks > 0,
+            Data::Facts(facts) => !facts.is_empty(),
+        };
+        self.series.iter().filter(of).map(|series| series.sandbox.as_str()).collect::<BTreeSet<_>>().len()
+    }
+
     /// What could not be measured: whole sandboxes, and of others single experiments.
     pub fn unavailable(&self) -> impl Iterator<Item = Gap<'a>> {
         self.records.run.sandboxes.iter().flat_map(|sandbox| {
@@ -75,14 +89,13 @@ impl<'a> View<'a> {
     /// What emulates a sandbox, or the whole machine.
     #[must_use]
     pub fn emulation(&self, sandbox: &str) -> Option<&'a str> {
-        let machine = self.records.run.machine.emulation();
-        self.find(sandbox).and_then(|sandbox| sandbox.emulation.as_deref()).or(machine)
+        self.records.run.emulation(sandbox)
     }
 
     /// A sandbox's name with what emulates it, for tables.
     #[must_use]
-    pub fn labelled(&self, sandbox: &str) -> String {
-        self.emulation(sandbox).map_or_else(|| sandbox.to_owned(), |emulation| format!("{sandbox} ({emulation})"))
+    pub fn labelled(&self, messages: &Messages, sandbox: &str) -> String {
+        self.emulation(sandbox).map_or_else(|| sandbox.to_owned(), |emulation| emulated(messages, sandbox, emulation))
     }
 
     fn find(&self, name: &str) -> Option<&'a SandboxRecord> {
@@ -160,6 +173,12 @@ impl Comparison {
 
 fn pairs(one: &BTreeMap<u32, f64>, other: &BTreeMap<u32, f64>) -> Vec<(f64, f64)> {
     one.iter().filter_map(|(block, value)| Some((*value, *other.get(block)?))).collect()
+}
+
+/// A name with what emulates it.
+#[must_use]
+pub fn emulated(messages: &Messages, name: &str, emulation: &str) -> String {
+    messages.format("emulated-name", &[("name", name), ("emulation", &translated(messages, emulation))])
 }
 
 /// A family's message key.
