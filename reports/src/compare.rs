@@ -9,7 +9,7 @@
 
 use crate::metrics::{self, Better};
 use crate::reader::Records;
-use crate::record::Machine;
+use crate::record::{Outcome, Run, SandboxRecord};
 use crate::statistics::bootstrap::unpaired_ratio;
 use crate::statistics::holm::holm;
 use crate::statistics::rank_sum::rank_sum;
@@ -26,8 +26,12 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Series with values in the old run that were tried in the new one and all failed.
     pub lost: Vec<Name>,
-    /// Facts of the machine that differ: name, old, new. Where there are any, machines are compared, not programs.
-    pub machine: Vec<(&'static str, String, String)>,
+    /// Sandboxes with values in the old run that could not be measured in the new one, with the reason.
+    pub unavailable: Vec<(String, String)>,
+    /// Samples of both runs that ended in an error: no median knows of them.
+    pub errors: [usize; 2],
+    /// Circumstances that differ: name, old, new. Where there are any, these are compared, and not programs alone.
+    pub circumstances: Vec<(String, String, String)>,
 }
 
 /// What tells series apart.
@@ -48,6 +52,8 @@ pub struct Name {
 pub struct Row {
     /// Which series.
     pub name: Name,
+    /// What emulates the sandbox in the new run, or else in the old one.
+    pub emulation: Option<String>,
     /// Unit of the medians.
     pub unit: &'static str,
     /// Median over the old run's blocks.
@@ -83,7 +89,11 @@ impl Comparison {
         for quantity in before.iter().filter(|quantity| !quantity.blocks.is_empty()) {
             match after.iter().find(|candidate| candidate.name == quantity.name) {
                 Some(counterpart) if counterpart.blocks.is_empty() => lost.push(quantity.name.clone()),
-                Some(counterpart) => rows.extend(row(quantity, &counterpart.blocks)),
+                Some(counterpart) => {
+                    let emulation =
+                        [new, old].into_iter().find_map(|records| records.run.emulation(&quantity.name.sandbox));
+                    rows.extend(row(quantity, &counterpart.blocks, emulation.map(str::to_owned)));
+                }
                 None => {}
             }
         }
@@ -95,7 +105,16 @@ impl Comparison {
             row.probability = probability;
             row.change = change(row);
         }
-        Self { rows, lost, machine: machine(&old.run.machine, &new.run.machine) }
+        let measured = |name: &str| before.iter().any(|old| old.name.sandbox == name && !old.blocks.is_empty());
+        let unavailable = new.run.sandboxes.iter().filter(|sandbox| measured(&sandbox.name));
+        let unavailable = unavailable.filter_map(|sandbox| Some((sandbox.name.clone(), sandbox.unavailable.clone()?)));
+        Self {
+            rows,
+            lost,
+            unavailable: unavailable.collect(),
+            errors: [old, new].map(errors),
+            circumstances: circumstances(&old.run, &new.run),
+        }
     }
 
     /// The row that became worse by the largest factor.
@@ -105,10 +124,10 @@ impl Comparison {
         worse.max_by(|left, right| factor(left).total_cmp(&factor(right)))
     }
 
-    /// Whether anything became worse by more than a factor (1.1 is 10 %), or fails now.
+    /// Whether anything became worse by more than a factor (1.1 is 10 %), or fails or cannot be measured now.
     pub fn fails(&self, factor: f64) -> bool {
         let worst = self.worst_regression().and_then(|row| row.cost);
-        !self.lost.is_empty() || worst.is_some_and(|cost| cost.value > factor)
+        !self.lost.is_empty() || !self.unavailable.is_empty() || worst.is_some_and(|cost| cost.value > factor)
     }
 }
 
@@ -137,11 +156,12 @@ fn quantities(series: &[Series]) -> Vec<Quantity> {
     medians.chain(slopes).collect()
 }
 
-fn row(quantity: &Quantity, new: &[f64]) -> Option<Row> {
+fn row(quantity: &Quantity, new: &[f64], emulation: Option<String>) -> Option<Row> {
     let (metric, old) = (metrics::find(&quantity.name.metric)?, quantity.blocks.as_slice());
     let (worse, better) = if metric.better == Better::Higher { (old, new) } else { (new, old) };
     Some(Row {
         name: quantity.name.clone(),
+        emulation,
         unit: quantity.unit,
         old: median(old)?,
         new: median(new)?,
@@ -168,9 +188,18 @@ fn name(series: &Series) -> Name {
     }
 }
 
-fn machine(old: &Machine, new: &Machine) -> Vec<(&'static str, String, String)> {
-    let facts = |machine: &Machine| {
-        [
+fn errors(records: &Records) -> usize {
+    records.samples.iter().filter(|sample| matches!(sample.outcome, Outcome::Error(_))).count()
+}
+
+/// Facts of a machine that are others in each run.
+const PASSING: [&str; 4] = ["load", "uptime", "monotonic-start", "agent-copied-once-ns"];
+
+/// What bears on every figure: the machine, how much is measured in a cell, and what emulates a sandbox that both runs have.
+fn circumstances(old: &Run, new: &Run) -> Vec<(String, String, String)> {
+    let facts = |run: &Run| {
+        let Run { machine, plan, .. } = run;
+        let own = [
             ("host", machine.host.clone()),
             ("kernel", machine.kernel.clone()),
             ("cpu", machine.cpu.clone()),
@@ -178,8 +207,46 @@ fn machine(old: &Machine, new: &Machine) -> Vec<(&'static str, String, String)> 
             ("memory", machine.memory.to_string()),
             ("cgroups", machine.cgroups.clone()),
             ("kvm", machine.kvm.clone()),
-        ]
+            ("whole machine emulated", machine.emulated.to_string()),
+            ("run by an ordinary user", machine.rootless.to_string()),
+            ("suite", plan.scale().unwrap_or("not recorded").to_owned()),
+            ("program measured", plan.program.as_ref().map_or_else(|| NOTHING.to_owned(), |words| words.join(" "))),
+            ("C library", library(&run.program).to_owned()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        let others = machine.facts.iter().filter(|(name, _)| !PASSING.contains(&name.as_str()));
+        own.into_iter().chain(others.map(|(name, value)| (name.clone(), value.clone()))).collect::<Vec<_>>()
     };
-    let pairs = facts(old).into_iter().zip(facts(new));
-    pairs.filter(|(old, new)| old.1 != new.1).map(|((name, old), (_, new))| (name, old, new)).collect()
+    let (before, mut after) = (facts(old), facts(new));
+    let mut pairs = Vec::new();
+    for (name, old) in before {
+        let place = after.iter().position(|(known, _)| *known == name);
+        let new = place.map_or_else(|| NOTHING.to_owned(), |place| after.remove(place).1);
+        pairs.push((name, old, new));
+    }
+    pairs.extend(after.into_iter().map(|(name, new)| (name, NOTHING.to_owned(), new)));
+    for sandbox in &old.sandboxes {
+        let Some(counterpart) = new.sandboxes.iter().find(|new| new.name == sandbox.name) else { continue };
+        if sandbox.unavailable.is_none() && counterpart.unavailable.is_none() {
+            let emulation = |sandbox: &SandboxRecord| sandbox.emulation.clone().unwrap_or_else(|| NOTHING.to_owned());
+            let name = format!("emulation of {}", sandbox.name);
+            pairs.push((name, emulation(sandbox), emulation(counterpart)));
+        }
+    }
+    // What KVM is ends in a factor that is measured anew in each run.
+    let alike = |name: &str, old: &str, new: &str| name == "kvm" && without_digits(old) == without_digits(new);
+    pairs.retain(|(name, old, new)| old != new && !alike(name, old, new));
+    pairs
+}
+
+fn without_digits(text: &str) -> String {
+    text.chars().filter(|character| !character.is_ascii_digit()).collect()
+}
+
+/// What stands where one run has no such thing.
+const NOTHING: &str = "none";
+
+/// The C library that a program's version names, which is part of how long a program takes to start.
+fn library(program: &str) -> &str {
+    ["musl", "gnu"].into_iter().find(|library| program.contains(library)).unwrap_or("not recorded")
 }

@@ -4,6 +4,7 @@ use super::{BadInput, Status, output};
 use isobench_reports::compare::{Change, Comparison, Name, Row};
 use isobench_reports::reader::{self, Records};
 use isobench_reports::render::quantity::quantity;
+use isobench_reports::statistics::MINIMUM_BLOCKS;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
     old: PathBuf,
     /// The directory of the run that is judged
     new: PathBuf,
-    /// End with status 1 where a series became worse by more than this factor, or fails now
+    /// End with status 1 where a series became worse by more than this factor, or fails or cannot be measured now
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     fail_above: Option<f64>,
     /// Print JSON
@@ -43,7 +44,7 @@ fn factor(text: &str) -> Result<f64, String> {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let (old, new) = (read(&arguments.old)?, read(&arguments.new)?);
     let comparison = Comparison::new(&old, &new);
-    if comparison.rows.is_empty() && comparison.lost.is_empty() {
+    if comparison.rows.is_empty() && comparison.lost.is_empty() && comparison.unavailable.is_empty() {
         let (old, new) = (arguments.old.display(), arguments.new.display());
         return Err(BadInput(format!(
             "{old} and {new} measured nothing in common: compare runs of the same experiments"
@@ -66,8 +67,8 @@ fn read(directory: &Path) -> anyhow::Result<Records> {
 
 fn text(comparison: &Comparison, limit: Option<f64>) -> String {
     let mut text = String::new();
-    for (name, old, new) in &comparison.machine {
-        text += &format!("the machines differ in {name}: {old} / {new}\n");
+    for (name, old, new) in &comparison.circumstances {
+        text += &format!("the runs differ in {name}: {old} / {new}\n");
     }
     let heading = ["experiment", "sandbox", "metric", "old", "new", "ratio (above 1 is worse)", ""];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -75,6 +76,15 @@ fn text(comparison: &Comparison, limit: Option<f64>) -> String {
     text += &output::table(&rows);
     for lost in &comparison.lost {
         text += &format!("{} in {} was measured in the old run and fails in the new one\n", metric(lost), lost.sandbox);
+    }
+    for (sandbox, reason) in &comparison.unavailable {
+        text += &format!("{sandbox} was measured in the old run and cannot be in the new one: {reason}\n");
+    }
+    let [old, new] = comparison.errors;
+    if old + new > 0 {
+        text += &format!(
+            "samples that ended in an error, in no figure above: {old} in the old run, {new} in the new one\n"
+        );
     }
     text += "\n";
     text += &match (comparison.worst_regression(), limit) {
@@ -97,7 +107,8 @@ fn cells(row: &Row) -> Vec<String> {
     let ratio = match row.cost {
         Some(cost) => match cost.interval {
             Some((low, high)) => format!("{:.3} ({low:.3} to {high:.3})", cost.value),
-            None => format!("{:.3} (fewer than 6 blocks)", cost.value),
+            None if cost.blocks < MINIMUM_BLOCKS => format!("{:.3} (fewer than {MINIMUM_BLOCKS} blocks)", cost.value),
+            None => format!("{:.3} (no interval: values of nought or below)", cost.value),
         },
         None => String::new(),
     };
@@ -107,9 +118,10 @@ fn cells(row: &Row) -> Vec<String> {
         Change::NoneShown => "",
     };
     let name = &row.name;
+    let emulation = row.emulation.as_ref().map_or_else(String::new, |emulation| format!(" ({emulation})"));
     vec![
         name.experiment.clone(),
-        name.sandbox.clone(),
+        name.sandbox.clone() + &emulation,
         metric(name),
         quantity(row.old, row.unit),
         quantity(row.new, row.unit),
@@ -129,15 +141,22 @@ fn metric(name: &Name) -> String {
 struct Document<'a> {
     /// Whether the limit was crossed.
     failed: bool,
-    machine_differences: &'a [(&'static str, String, String)],
+    /// What bears on every figure and is not the same: name, old, new.
+    differences: &'a [(String, String, String)],
     series: Vec<Entry<'a>>,
     lost: Vec<String>,
+    /// Sandboxes that the new run could not measure, with the reason.
+    unavailable: &'a [(String, String)],
+    /// Samples that ended in an error, of the old run and of the new one.
+    errors: [usize; 2],
 }
 
 #[derive(Serialize)]
 struct Entry<'a> {
     experiment: &'a str,
     sandbox: &'a str,
+    /// What emulates it.
+    emulation: Option<&'a str>,
     metric: String,
     unit: &'static str,
     old: f64,
@@ -154,6 +173,7 @@ impl<'a> Document<'a> {
         let entry = |row: &'a Row| Entry {
             experiment: &row.name.experiment,
             sandbox: &row.name.sandbox,
+            emulation: row.emulation.as_deref(),
             metric: metric(&row.name),
             unit: row.unit,
             old: row.old,
@@ -169,9 +189,11 @@ impl<'a> Document<'a> {
         };
         Self {
             failed,
-            machine_differences: &comparison.machine,
+            differences: &comparison.circumstances,
             series: comparison.rows.iter().map(entry).collect(),
             lost: comparison.lost.iter().map(|name| format!("{} in {}", metric(name), name.sandbox)).collect(),
+            unavailable: &comparison.unavailable,
+            errors: comparison.errors,
         }
     }
 }

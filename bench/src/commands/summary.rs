@@ -1,6 +1,7 @@
 //! A run in numbers, as JSON for programs.
 
 use isobench_reports::reader::Records;
+use isobench_reports::record::Run;
 use isobench_reports::summary::{Data, Line, Parameters, Series, lines, summary};
 use isobench_reports::verdict::{self, Verdict};
 use serde::Serialize;
@@ -24,6 +25,9 @@ pub(super) struct Summary {
 struct Result {
     experiment: String,
     sandbox: String,
+    /// What emulates it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emulation: Option<String>,
     metric: String,
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     parameters: Parameters,
@@ -60,18 +64,21 @@ impl Summary {
             program: run.program.clone(),
             host: run.machine.host.clone(),
             seed: run.plan.seed,
-            results: series.iter().filter_map(result).chain(slopes.iter().filter_map(slope)).collect(),
+            results: (series.iter().filter_map(|series| result(run, series)))
+                .chain(slopes.iter().filter_map(|line| slope(run, &series, line)))
+                .collect(),
             verdicts: verdict::evaluate(records).into_iter().map(answer).collect(),
         }
     }
 }
 
 /// Facts, stages and histograms are in the records; what is one number is here.
-fn result(series: &Series) -> Option<Result> {
+fn result(run: &Run, series: &Series) -> Option<Result> {
     let Data::Numbers(numbers) = &series.data else { return None };
     Some(Result {
         experiment: series.experiment.clone(),
         sandbox: series.sandbox.clone(),
+        emulation: run.emulation(&series.sandbox).map(str::to_owned),
         metric: series.metric.clone(),
         parameters: series.parameters.clone(),
         unit: series.unit,
@@ -79,16 +86,23 @@ fn result(series: &Series) -> Option<Result> {
         median: numbers.estimate.map(|estimate| estimate.value),
         interval: numbers.estimate.and_then(|estimate| estimate.interval),
         blocks: numbers.estimate.map_or(0, |estimate| estimate.blocks),
-        failures: series.failures.len(),
+        failures: failures(series),
     })
 }
 
+/// Samples that failed, warm-ups left out.
+fn failures(series: &Series) -> usize {
+    series.failures.iter().filter(|failure| !failure.warm_up).count()
+}
+
 /// Memory of one more instance.
-fn slope(line: &Line) -> Option<Result> {
+fn slope(run: &Run, series: &[Series], line: &Line) -> Option<Result> {
     let estimate = line.slope?;
+    let of_line = series.iter().filter(|series| series.sandbox == line.sandbox && series.metric == line.metric);
     Some(Result {
         experiment: "memory".to_owned(),
         sandbox: line.sandbox.clone(),
+        emulation: run.emulation(&line.sandbox).map(str::to_owned),
         metric: line.metric.clone(),
         parameters: Parameters::new(),
         unit: "B",
@@ -96,7 +110,7 @@ fn slope(line: &Line) -> Option<Result> {
         median: Some(estimate.value),
         interval: estimate.interval,
         blocks: estimate.blocks,
-        failures: 0,
+        failures: of_line.map(failures).sum(),
     })
 }
 

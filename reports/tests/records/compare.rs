@@ -93,7 +93,47 @@ fn another_machine_is_told_of() {
     let mut new = run(2e6, 1e9, 2);
     new.0.run.machine.kernel = "6.99".into();
     let comparison = compare(&run(2e6, 1e9, 1), &new);
-    assert_eq!(comparison.machine, [("kernel", String::new(), "6.99".into())]);
+    assert_eq!(comparison.circumstances, [("kernel".into(), String::new(), "6.99".into())]);
+}
+
+#[test]
+fn other_circumstances_are_told_of_where_the_machine_is_the_same() {
+    let (old, mut new) = (run(2e6, 1e9, 1), run(2e6, 1e9, 2));
+    let mut full = old.0.clone();
+    (full.run.plan.suite, full.run.plan.narrowed) = ("custom".into(), Some("full".into()));
+    full.run.program = "isobench 0.1.0 (0123456789ab, musl)".into();
+    new.0.run.plan.suite = "quick".into();
+    new.0.run.program = "isobench 0.1.0 (ba9876543210, gnu)".into();
+    new.0.run.machine.emulated = true;
+    full.run.machine.kvm = "KVM is emulated here: 258 times slower".into();
+    new.0.run.machine.kvm = "KVM is emulated here: 97 times slower".into();
+    new.0.run.machine.facts =
+        [("uptime", "1 1"), ("congestion-control", "reno")].map(|(a, b)| (a.into(), b.into())).into();
+    new.sandbox("vm-unikernel").emulation = Some("software KVM".into());
+    let comparison = Comparison::new(&full, &new.0);
+    let told: Vec<[&str; 3]> = comparison.circumstances.iter().map(|(name, old, new)| [&**name, old, new]).collect();
+    let expected = [
+        ["whole machine emulated", "false", "true"],
+        ["suite", "full", "quick"],
+        ["C library", "musl", "gnu"],
+        ["congestion-control", "none", "reno"],
+        ["emulation of vm-unikernel", "none", "software KVM"],
+    ];
+    assert_eq!(told, expected);
+    assert!(comparison.rows.iter().all(|row| row.emulation.as_deref() == Some("emulated machine")));
+}
+
+#[test]
+fn what_cannot_be_measured_any_more_is_a_failure_and_errors_are_counted() {
+    let mut new = run(2e6, 1e9, 2);
+    new.sandbox("container-none").unavailable = Some("clone3 is refused".into());
+    new.0.samples.retain(|sample| sample.sandbox != "container-none");
+    new.sandbox("container-bridge").unavailable = Some("never measured".into());
+    new.0.samples[0].outcome = Outcome::Error("late".into());
+    let comparison = compare(&run(2e6, 1e9, 1), &new);
+    assert_eq!(comparison.unavailable, [("container-none".into(), "clone3 is refused".into())]);
+    assert_eq!(comparison.errors, [0, 1]);
+    assert!(comparison.fails(10.0) && comparison.lost.is_empty());
 }
 
 #[test]
