@@ -8,7 +8,7 @@ use crate::cell::{Cell, Measurement};
 use isobench_reports::reader::{RUN_FILE, SAMPLES_FILE};
 use isobench_reports::record::{Outcome, Run, Sample, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,12 @@ pub enum RecorderError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The run still goes on.
+    #[error("{} is still being written: wait until that run has ended", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
     },
     /// A record is not what this program writes.
     #[error("read {} line {line}: it is no sample of this version; the run cannot be resumed", path.display())]
@@ -86,6 +92,7 @@ impl Recorder {
         write_whole(&directory.join(RUN_FILE), &pretty(run))?;
         let path = directory.join(SAMPLES_FILE);
         let samples = system("create", &path, OpenOptions::new().append(true).create_new(true).open(&path))?;
+        lock(&path, &samples)?;
         Ok(Self { path, samples, sequence: 0, started })
     }
 
@@ -93,10 +100,11 @@ impl Recorder {
     /// cells are done.
     ///
     /// # Errors
-    /// Where the file cannot be read or written, or holds what this program did not write.
+    /// Where the file cannot be read or written, holds what this program did not write, or the run still goes on.
     pub fn resume(directory: &Path, started: u64) -> Result<(Self, BTreeSet<CellKey>), RecorderError> {
         let path = directory.join(SAMPLES_FILE);
         let mut samples = system("open", &path, OpenOptions::new().read(true).append(true).open(&path))?;
+        lock(&path, &samples)?;
         let mut text = Vec::new();
         system("read", &path, samples.read_to_end(&mut text))?;
         let whole = whole_cells(&path, &text)?;
@@ -205,6 +213,16 @@ fn write_whole(path: &Path, text: &[u8]) -> Result<(), RecorderError> {
     system("write", path, file.persist(path).map_err(|error| error.error).map(drop))
 }
 
+/// Two that append to one file would number their samples by themselves. The lock goes with the file's last descriptor, so that
+/// a run that was killed holds none.
+fn lock(path: &Path, samples: &File) -> Result<(), RecorderError> {
+    match samples.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(RecorderError::Busy { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => system("lock", path, Err(error)),
+    }
+}
+
 fn pretty(run: &Run) -> Vec<u8> {
     // Serialising these types to memory cannot fail: all map keys are strings.
     let mut text = serde_json::to_vec_pretty(run).unwrap_or_default();
@@ -301,6 +319,18 @@ mod tests {
                 prop_assert_eq!(sample.sequence, index as u64);
             }
         }
+    }
+
+    #[test]
+    fn a_run_that_still_goes_on_is_not_resumed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::create(directory.path(), &run(), 0).unwrap();
+        recorder.record(&cell(1), Vec::new(), 7).unwrap();
+        let error = Recorder::resume(directory.path(), 0).unwrap_err();
+        assert!(matches!(&error, RecorderError::Busy { path } if path.ends_with(SAMPLES_FILE)), "{error}");
+        recorder.record(&cell(2), Vec::new(), 7).unwrap();
+        recorder.finish().unwrap();
+        assert_eq!(Recorder::resume(directory.path(), 0).unwrap().1.len(), 2, "nothing was taken from it");
     }
 
     #[test]
