@@ -166,12 +166,13 @@ fn drop_capabilities() -> io::Result<()> {
 
 fn limit_resources(largest_file: Option<u64>) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Whoever has no capabilities cannot have more than he was given.
-    let (_, given) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let descriptors = MOST_DESCRIPTORS.min(given);
-    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
-    if let Some(size) = largest_file {
-        setrlimit(Resource::RLIMIT_FSIZE, size, size)?;
+    for (resource, most) in [(Resource::RLIMIT_NOFILE, Some(MOST_DESCRIPTORS)), (Resource::RLIMIT_FSIZE, largest_file)]
+    {
+        if let Some(most) = most {
+            // Whoever has no capabilities cannot have more than he was given.
+            let (_, given) = getrlimit(resource)?;
+            setrlimit(resource, most.min(given), most.min(given))?;
+        }
     }
     Ok(())
 }

@@ -171,6 +171,13 @@ pub fn end_at_signals() {
     }
 }
 
+/// Has a write beyond the largest file that this process may have fail, in place of ending the process and with it the guest
+/// (`RLIMIT_FSIZE`, setrlimit(2)).
+pub fn outlive_large_files() {
+    // SAFETY: to ignore a signal runs no code. The call fails for no valid signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// An event as something to wait for.
 pub(crate) fn borrow_event(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the event owns an open descriptor for as long as it is borrowed.

@@ -37,6 +37,8 @@ impl Monitor {
                 let numbers = field(identity)?;
                 check(numbers.iter().all(|number| *number != "0"), format!("{identity}: {numbers:?}"))?;
             }
+            let groups = field("Groups")?;
+            check(groups.is_empty(), format!("groups: {groups:?}"))?;
             for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
                 let bits = field(set)?;
                 check(bits == ["0000000000000000"], format!("{set}: {bits:?}"))?;

@@ -182,10 +182,11 @@ fn configured(words: impl Iterator<Item = OsString>) -> Result<Configuration, Ar
     Configuration::of_file(&one("--config", words)?)
 }
 
-/// Closes what was inherited but these, and has signals end the process.
+/// Closes what was inherited but these, and has signals end the process that are there for that.
 fn shut(keep: &[u32]) -> Result<(), String> {
     system::close_inherited(keep).map_err(|error| format!("close what was inherited: {error}"))?;
     system::end_at_signals();
+    system::outlive_large_files();
     Ok(())
 }
 
