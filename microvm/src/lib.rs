@@ -22,6 +22,7 @@ pub mod control;
 pub mod counter;
 pub mod devices;
 mod enclosure;
+pub mod files;
 pub mod jail;
 pub mod judge;
 pub mod layout;

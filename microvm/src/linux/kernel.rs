@@ -1,13 +1,14 @@
 //! A Linux kernel file: what it is, and loading it. A vmlinux (ELF) is entered directly; a bzImage unpacks itself first. Both
 //! have a 64-bit entry.
 
+use crate::files;
 use crate::snapshot::manifest::hexadecimal;
 use crate::snapshot::take::sha256;
 use linux_loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, Error as LoaderError, KernelLoader, elf::Error as ElfError};
 use rustix::fs::fstat;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -150,10 +151,8 @@ impl Kernel {
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         let read = || -> io::Result<(Vec<u8>, KernelFile)> {
             // What becomes of it while it is read is told by its times as well.
-            let file = KernelFile::new(File::open(path)?)?;
-            let mut bytes = Vec::with_capacity(file.as_read.length.clamp(0, LARGEST_FILE as i64) as usize);
-            (&file.file).take(LARGEST_FILE).read_to_end(&mut bytes)?;
-            Ok((bytes, file))
+            let file = KernelFile::new(files::open_regular(path)?.0)?;
+            Ok((files::read_whole(&file.file, LARGEST_FILE)?, file))
         };
         let (bytes, file) = read().map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
         Ok(Self { file: Some(file), ..Self::from_bytes(path, bytes)? })

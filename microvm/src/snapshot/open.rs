@@ -2,12 +2,10 @@
 
 use super::manifest::{FileIdentity, HostProcessor, Manifest, hexadecimal};
 use super::{GuestKind, LARGEST_STATE, MANIFEST, MEMORY, MachineState, STATE, SnapshotError, memory, take};
-use crate::unikernel;
-use rustix::fs::OFlags;
+use crate::{files, unikernel};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A snapshot whose every byte is as it was written.
@@ -82,27 +80,20 @@ impl Snapshot {
     }
 }
 
-/// Opens a file of a snapshot; its length is told too. A pipe is not waited for.
+/// Opens a file of a snapshot; its length is told too.
 pub(super) fn regular(path: &Path) -> Result<(File, u64), SnapshotError> {
-    let failed = |source| SnapshotError::File { operation: "read the snapshot's file", path: path.into(), source };
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(SnapshotError::Unusable { path: path.into(), why: "it is no regular file".into() });
-    }
-    Ok((file, metadata.len()))
+    files::open_regular(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => {
+            SnapshotError::Unusable { path: path.into(), why: "it is no regular file".into() }
+        }
+        _ => SnapshotError::File { operation: "read the snapshot's file", path: path.into(), source },
+    })
 }
 
 impl MachineState {
     /// Reads a state; what is wrong with it where that cannot be.
     pub fn read(file: &File) -> Result<Self, String> {
-        let length = file.metadata().map_err(|error| error.to_string())?.len();
-        if length > LARGEST_STATE {
-            return Err(format!("it has {length} bytes, more than any guest's state"));
-        }
-        let mut bytes = vec![0; length as usize];
-        std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0).map_err(|error| error.to_string())?;
+        let bytes = files::read_whole(file, LARGEST_STATE).map_err(|error| error.to_string())?;
         Self::from_bytes(&bytes)
     }
 

@@ -185,6 +185,9 @@ fn open_linux(settings: &Linux, descriptors: &mut Descriptors) -> Result<Guest, 
     let (agent, archive) =
         (archive_of("agent-fd", &settings.agent_fd)?, archive_of("archive-fd", &settings.archive_fd)?);
     let agent = match (agent, &settings.agent) {
+        (Some(agent), _) if agent.is_empty() => {
+            return Err(ArgumentError::Value { option: "agent-fd".into(), why: "the file is empty".into() });
+        }
         (Some(agent), _) => agent,
         (None, Some(path)) => read_agent(path)?,
         (None, None) => return Err(ArgumentError::Missing("agent".into())),

@@ -3,21 +3,23 @@
 use crate::error::ArgumentError;
 use crate::values::{Descriptor, DiskName, FileName, Value, Word};
 use isobench_microvm::devices::virtio::disk::Disk;
+use isobench_microvm::files;
 use isobench_microvm::system::inherited_fd;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// Largest agent that is read.
 const LARGEST_AGENT: u64 = 256 << 20;
-/// The most that is read of what a clone is told of its files; what a line cannot hold is refused later.
+/// Largest archive that is read: more than any guest has memory.
+const LARGEST_ARCHIVE: u64 = 64 << 30;
+/// The most that a clone is told of its files; what a line cannot hold is refused later.
 const LARGEST_FILES: u64 = 64 << 10;
 
 /// The descriptors that can be named by their number, each of which is there once.
@@ -76,7 +78,8 @@ impl Descriptors {
         match (self.open(option, name)?, name) {
             (Some(descriptor), _) => Ok(descriptor.into()),
             (None, FileName::Path(path)) => {
-                File::open(path).map_err(|source| ArgumentError::Snapshot { path: path.clone(), source })
+                let opened = files::open_regular(path).map(|(file, _)| file);
+                opened.map_err(|source| ArgumentError::Snapshot { path: path.clone(), source })
             }
             (None, FileName::Open(_)) => Err(ArgumentError::Missing(option.into())),
         }
@@ -123,36 +126,36 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let before = umask(Mode::from_bits_truncate(0o177));
     let bound = UnixListener::bind(path);
     umask(before);
-    bound
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            io::Error::new(error.kind(), "there is something of that name already: remove it, or give another path")
+        }
+        _ => error,
+    })
 }
 
 /// Reads a file from its beginning, wherever it was read last; with zeros up to a multiple of 4 bytes, as an archive has them.
 pub(crate) fn read_archive(option: &str, file: &File) -> Result<Vec<u8>, ArgumentError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
-        file.read_exact_at(&mut bytes, 0)?;
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        Ok(bytes)
-    };
-    read().map_err(|error| ArgumentError::Value {
+    let mut bytes = files::read_whole(file, LARGEST_ARCHIVE).map_err(|error| ArgumentError::Value {
         option: option.into(),
         why: format!("the file cannot be read: {error}"),
-    })
+    })?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(bytes)
 }
 
 /// Reads the agent.
 pub(crate) fn read_agent(path: &Path) -> Result<Vec<u8>, ArgumentError> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_AGENT).read_to_end(&mut bytes));
-    let read = read.and_then(|length| if length == 0 { Err(io::Error::other("it is empty")) } else { Ok(()) });
-    read.map_err(|source| ArgumentError::Agent { path: path.into(), source })?;
-    Ok(bytes)
+    let read = || match files::read_whole(&files::open_regular(path)?.0, LARGEST_AGENT)? {
+        bytes if bytes.is_empty() => Err(io::Error::other("it is empty")),
+        bytes => Ok(bytes),
+    };
+    read().map_err(|source| ArgumentError::Agent { path: path.into(), source })
 }
 
 /// Reads the files that a clone is to have, which are texts by name.
 pub(crate) fn read_files(file: &File) -> Result<BTreeMap<String, String>, ArgumentError> {
     let wrong = || ArgumentError::wrong("files", "what was given", "a JSON object of texts");
-    let mut text = vec![0; LARGEST_FILES.min(file.metadata().map_err(|_| wrong())?.len()) as usize];
-    file.read_exact_at(&mut text, 0).map_err(|_| wrong())?;
+    let text = files::read_whole(file, LARGEST_FILES).map_err(|_| wrong())?;
     serde_json::from_slice(&text).map_err(|_| wrong())
 }
