@@ -15,6 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::ptrace;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+use rustix::fs::{CWD, FileType, mknodat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -39,12 +40,14 @@ type Test = fn() -> Result<(), Failed>;
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
     let network = no_network();
-    let alone: [(&str, Test); 3] = [
+    let alone: [(&str, Test); 5] = [
         ("a_configuration_that_is_none_is_one_sentence", a_configuration_that_is_none_is_one_sentence),
         ("options_are_printed_as_a_configuration", options_are_printed_as_a_configuration),
+        ("a_pipe_to_which_nobody_writes_holds_up_nobody", a_pipe_to_which_nobody_writes_holds_up_nobody),
+        ("what_is_too_large_is_not_cut", what_is_too_large_is_not_cut),
         ("before_the_start_the_socket_answers_everybody", before_the_start_the_socket_answers_everybody),
     ];
-    let booted: [(&str, Test); 11] = [
+    let booted: [(&str, Test); 13] = [
         ("a_guest_is_started_by_a_file", a_guest_is_started_by_a_file),
         ("a_guest_is_started_by_the_standard_input", a_guest_is_started_by_the_standard_input),
         ("the_example_of_the_documentation_runs", the_example_of_the_documentation_runs),
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
         ("two_clients_look_after_one_guest", two_clients_look_after_one_guest),
         ("a_paused_guest_is_saved_and_stays_paused", a_paused_guest_is_saved_and_stays_paused),
         ("a_guest_paused_by_another_stays_so", a_guest_paused_by_another_stays_so),
+        ("a_snapshot_is_written_into_two_empty_files_alone", a_snapshot_is_written_into_two_empty_files_alone),
+        ("a_file_that_may_not_be_so_large_ends_no_guest", a_file_that_may_not_be_so_large_ends_no_guest),
         ("a_paused_guest_ends_at_its_deadline", a_paused_guest_ends_at_its_deadline),
         ("a_guest_ends_whose_output_nobody_reads", a_guest_ends_whose_output_nobody_reads),
         ("a_guest_is_paused_whose_output_nobody_reads", a_guest_is_paused_whose_output_nobody_reads),
@@ -100,6 +105,11 @@ fn a_configuration_that_is_none_is_one_sentence() -> Result<(), Failed> {
     let input = "the configuration on the standard input, line 1";
     refused(&["--config", "-"], "{\"unikernel\": {\"workload\": \"exit\"", input)?;
     refused(&["--config", "-"], "\0", input)?;
+    for none in ["{}", "[]", "\"unikernel\"", "{\"unikernel\": {}, \"linux\": {}}"] {
+        let words = "the configuration on the standard input: it must be an object with one field, `unikernel`, ";
+        refused(&["--config", "-"], none, words)?;
+    }
+    refused(&["--config", "-"], "{\"unikernel\": {\"memory\": 1, \"memory\": 2}}", "duplicate field `memory`")?;
     refused(&["--config", "/nonexistent/vm.json"], "", "read the configuration /nonexistent/vm.json: No such file")?;
     refused(&["--config", "/"], "", "read the configuration /: Is a directory")?;
     refused(&["--config"], "", "option --config needs a value")?;
@@ -112,10 +122,69 @@ fn a_configuration_that_is_none_is_one_sentence() -> Result<(), Failed> {
     )?;
     refused(&["--api-socket", "fd:77"], "", "option --api-socket: `fd:77` is not a path or an open file descriptor")?;
     refused(&["--api-socket", "/nonexistent/socket"], "", "make the socket /nonexistent/socket: No such file")?;
+    let there = format!("make the socket {name}: there is something of that name already: remove it, or ");
+    refused(&["--api-socket", name], "", &there)?;
     refused(&["--print-config", "windows"], "", "unknown option `windows`")
 }
 
+/// A pipe in a directory, and what follows a name by which it is opened.
+fn a_pipe_to_which_nobody_writes_holds_up_nobody() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let pipe = directory.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, 0o600.into(), 0)?;
+    let name = pipe.to_str().ok_or("a path")?;
+    let why = format!("{name}: it is no regular file");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "text")?;
+    let file = file.to_str().ok_or("a path")?;
+    refused(&["restore", "--memory-file", name, "--state-file", file], "", &why)?;
+    refused(&["restore", "--memory-file", file, "--state-file", name], "", &why)?;
+    refused(&["restore", "--memory-file", "/dev/zero", "--state-file", file], "", "/dev/zero: it is no regular file")?;
+    let why = "makes one): it is no regular file";
+    refused(&["linux", "--kernel", file, "--agent", name], "", why)?;
+    refused(&["linux", "--kernel", file, "--agent", "/dev/zero"], "", why)?;
+    refused(&["linux", "--kernel", name, "--agent", file], "", "gets one): it is no regular file")?;
+    // Whoever names it to a monitor that takes requests is in nobody's way.
+    let monitor = Monitor::start()?;
+    let (mut first, mut second) = (monitor.client()?, monitor.client()?);
+    let restore = json!({"restore": {"memory-file": name, "state-file": name}});
+    first.fails("create", restore, "arguments", "it is no regular file")?;
+    second.does("describe", json!({})).map(drop)
+}
+
+fn what_is_too_large_is_not_cut() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("large");
+    let name = path.to_str().ok_or("a path")?;
+    // What would be read of it makes sense.
+    let text = format!("{{\"unikernel\": {{\"workload\": \"exit\"}}}}{}", " ".repeat(1 << 20));
+    std::fs::write(&path, &text)?;
+    refused(&["--config", name], "", &format!("read the configuration {name}: it has more than 1048576 bytes"))?;
+    // More than there is memory, all of it a hole.
+    File::options().write(true).open(&path)?.set_len(1 << 43)?;
+    let linux = ["linux", "--kernel", "/nonexistent/vmlinux"];
+    let large = "it has 8796093022208 bytes, more than 268435456";
+    refused(&[&linux[..], &["--agent", name]].concat(), "", large)?;
+    let empty = tempfile::NamedTempFile::new()?;
+    for (option, path, sentence) in [
+        ("--agent-fd", &*path, "the file cannot be read: it has 8796093022208 bytes, more than"),
+        ("--archive-fd", &path, "the file cannot be read: it has 8796093022208 bytes, more than"),
+        ("--agent-fd", empty.path(), "the file is empty"),
+    ] {
+        let output = Command::new(VMM).args(linux).args([option, "0"]).stdin(File::open(path)?).output()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let sentence = told.starts_with(&format!("isobench-vmm: option {option}: {sentence}"));
+        check(output.status.code() == Some(1) && sentence && told.lines().count() == 1, told)?;
+    }
+    Ok(())
+}
+
 fn options_are_printed_as_a_configuration() -> Result<(), Failed> {
+    for (word, begins) in [("--help", "isobench-vmm unikernel [OPTIONS]"), ("--version", "isobench-vmm 0.")] {
+        let printed = ran(&[word], "")?;
+        let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+        check(printed.status.success() && printed.stderr.is_empty() && text.starts_with(begins), text)?;
+    }
     let words = ["--print-config", "unikernel", "--workload", "exit", "--memory", "8M", "--deadline", "2.5"];
     let printed = ran(&words, "")?;
     check(printed.status.success() && printed.stderr.is_empty(), format!("{printed:?}"))?;
@@ -236,7 +305,7 @@ fn before_the_start_the_socket_answers_everybody() -> Result<(), Failed> {
     second.fails("start", json!({}), "state", "there is no configuration yet")?;
     // What is no configuration leaves none.
     for (configuration, words) in [
-        (json!({}), "the configuration of the request, line 1"),
+        (json!({}), "the configuration of the request: it must be an object with one field"),
         (json!({"unikernel": {"memroy": 1}}), "field unikernel.memroy: unknown field `memroy`"),
         (json!({"unikernel": {"memory": "much"}}), "field unikernel.memory: `much` is not a size"),
         (json!({"unikernel": {"workload": "exit", "control": "x"}}), "the API socket is where requests are taken"),
@@ -250,6 +319,9 @@ fn before_the_start_the_socket_answers_everybody() -> Result<(), Failed> {
     ] {
         first.fails("create", configuration, "arguments", words)?;
     }
+    first.send("{\"version\":1,\"request\":\"create\",\"arguments\":{\"unikernel\":{\"memory\":1,\"memory\":2}}}\n")?;
+    let told = first.answer()?.to_string();
+    check(told.contains("a field is there twice"), told)?;
     // A line without an end from one client is nothing to another.
     first.send("{\"version\":1,\"request\"")?;
     second.does("create", json!({"unikernel": {"workload": "exit"}}))?;
@@ -373,7 +445,7 @@ fn two_clients_look_after_one_guest() -> Result<(), Failed> {
     let named = guest["program"].as_str().is_some_and(|digest| digest.len() == 64);
     check(guest["kind"] == "unikernel" && guest["workload"] == "idle" && named, guest.to_string())?;
     second.fails("balloon", json!({"target": 4096}), "unsupported", "has no balloon")?;
-    first.fails("snapshot", json!({}), "arguments", "needs two files")?;
+    first.fails("snapshot", json!({}), "arguments", "needs two empty files")?;
     // Whoever goes leaves the other and the guest alone.
     drop(first);
     let described = control::describe(&monitor.socket())?;
@@ -443,6 +515,62 @@ fn a_guest_paused_by_another_stays_so() -> Result<(), Failed> {
     check(described["state"] == "paused", described.to_string())?;
     client.does("stop", json!({}))?;
     check(monitor.ended()?.0 == Some(143), "another exit code")
+}
+
+/// What was in a file before would be in the clones' memory.
+fn a_snapshot_is_written_into_two_empty_files_alone() -> Result<(), Failed> {
+    let mut monitor = Monitor::start()?;
+    let mut client = monitor.client()?;
+    client.does("create", json!({"unikernel": {"workload": "idle", "deadline": 300}}))?;
+    client.does("start", json!({}))?;
+    monitor.ready()?;
+    let [used, empty, other] = [tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?];
+    used.set_len(1 << 30)?;
+    let (pipe, _writer) = std::io::pipe()?;
+    let line = format!("{}\n", json!({"version": 1, "request": "snapshot"}));
+    let mut snapshot = |files: &[BorrowedFd<'_>]| {
+        send_with(client.0.get_ref(), &line, files)?;
+        client.answer()
+    };
+    let refused: [&[BorrowedFd<'_>]; 6] = [
+        &[],
+        &[empty.as_fd()],
+        &[empty.as_fd(), other.as_fd(), used.as_fd()],
+        &[used.as_fd(), empty.as_fd()],
+        &[empty.as_fd(), empty.as_fd()],
+        &[empty.as_fd(), pipe.as_fd()],
+    ];
+    for files in refused {
+        let answer = snapshot(files)?;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        check(answer["error"]["kind"] == "arguments" && message.contains("two empty files"), answer.to_string())?;
+    }
+    check(empty.metadata()?.len() == 0, "something was written")?;
+    let answer = snapshot(&[empty.as_fd(), other.as_fd()])?;
+    check(answer["result"]["kind"] == "unikernel", answer.to_string())
+}
+
+/// A user's limit is one of a file, and none of a guest's life (RLIMIT_FSIZE, setrlimit(2)).
+fn a_file_that_may_not_be_so_large_ends_no_guest() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let (socket, snapshot) = (directory.path().join("control"), directory.path().join("snapshot"));
+    let script = "ulimit -f 100 && exec \"$0\" \"$@\"";
+    let mut process = Command::new("sh")
+        .args(["-c", script, VMM, "unikernel", "--workload", "memory:4M", "--deadline", "300", "--control"])
+        .arg(&socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let output = BufReader::new(process.stdout.take().ok_or("no pipe")?);
+    let mut monitor = Monitor { process, output, directory };
+    monitor.ready()?;
+    let told = take(&socket, &snapshot, Afterwards::Continue).err().ok_or("it was written")?.to_string();
+    check(told.contains("write the guest's memory: File too large"), told)?;
+    check(std::fs::read_dir(monitor.directory.path())?.count() == 1, "something is left")?;
+    control::stop(&socket)?;
+    let (code, told) = monitor.ended()?;
+    check(code == Some(143) && told == "isobench-vmm: the guest was ended on request\n", format!("{code:?}: {told}"))
 }
 
 /// Whether it stands still for the first time, or was saved and stands still for good.

@@ -28,6 +28,7 @@
 //! line is refused and skipped. A client that does not read its answers is cut off, and of more than sixteen the quietest.
 
 pub mod clients;
+mod once;
 pub mod protocol;
 mod server;
 

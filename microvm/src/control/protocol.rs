@@ -1,5 +1,6 @@
 //! The lines of the protocol: a request becomes a value of [`Request`] or a [`Failure`], and an answer a line.
 
+use super::once::Once;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -87,7 +88,7 @@ pub struct Id(Option<Value>);
 pub fn read(line: &[u8]) -> (Id, Result<Request, Failure>) {
     let malformed = |message: String| Failure::new(FailureKind::Malformed, message);
     let mut fields = match serde_json::from_slice(line) {
-        Ok(Value::Object(fields)) => fields,
+        Ok(Once(Value::Object(fields))) => fields,
         Ok(_) => return (Id(None), Err(malformed("a request is a JSON object".into()))),
         Err(error) => return (Id(None), Err(malformed(format!("the request is no JSON: {error}")))),
     };
@@ -247,6 +248,11 @@ mod tests {
             ("", FailureKind::Malformed, "the request is no JSON"),
             ("{\"version\":1,\"requ", FailureKind::Malformed, "EOF while parsing"),
             ("[]", FailureKind::Malformed, "a request is a JSON object"),
+            (
+                "{\"version\":1,\"request\":\"describe\",\"request\":\"stop\"}",
+                FailureKind::Malformed,
+                "a field is there twice",
+            ),
             ("{\"request\":\"stop\"}", FailureKind::Malformed, "has no `version`"),
             (
                 "{\"version\":2,\"request\":7,\"more\":1}",

@@ -9,6 +9,7 @@ use crate::snapshot::keeper::Keeper;
 use crate::system;
 use isobench_workload::clock;
 use nix::sys::resource::{UsageWho, getrusage};
+use rustix::fs::{FileType, Stat, fstat};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -187,9 +188,12 @@ impl Running {
             }
             Request::Snapshot { stay } => {
                 let keeper = self.keeper_mut("saved")?;
-                let [memory, state] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
-                    Failure::new(FailureKind::Arguments, "a snapshot needs two files to be written into")
-                })?;
+                let [memory, state] = <[OwnedFd; 2]>::try_from(descriptors)
+                    .ok()
+                    .filter(|files| two_empty_files(files).unwrap_or(false))
+                    .ok_or_else(|| {
+                        Failure::new(FailureKind::Arguments, "a snapshot needs two empty files to be written into")
+                    })?;
                 let paused = keeper.crew.is_paused();
                 let guest = keeper.save(&File::from(memory), &File::from(state)).map_err(failed)?;
                 if !stay && !paused {
@@ -226,6 +230,13 @@ impl Running {
             }),
         }
     }
+}
+
+/// Whether what was sent can hold a snapshot: what was in a file before would be in the guest's memory, where that is a hole.
+fn two_empty_files(files: &[OwnedFd; 2]) -> io::Result<bool> {
+    let [one, other] = [fstat(&files[0])?, fstat(&files[1])?];
+    let empty = |status: &Stat| FileType::from_raw_mode(status.st_mode) == FileType::RegularFile && status.st_size == 0;
+    Ok(empty(&one) && empty(&other) && (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino))
 }
 
 fn unsupported(message: &str) -> Failure {

@@ -15,7 +15,7 @@ use isobench_microvm::sandbox::UNIKERNEL_SPIN;
 use isobench_workload::protocol::PORT;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -193,16 +193,28 @@ impl Configuration {
     /// Reads a file, or the standard input where it is called `-`.
     pub(crate) fn of_file(name: &str) -> Result<Self, ArgumentError> {
         let mut text = String::new();
+        // A pipe is read too, as a shell makes one for `<(...)`.
+        let most = LARGEST + 1;
         let read = match name {
-            "-" => std::io::stdin().lock().take(LARGEST).read_to_string(&mut text),
-            _ => std::fs::File::open(name).and_then(|file| file.take(LARGEST).read_to_string(&mut text)),
+            "-" => std::io::stdin().lock().take(most).read_to_string(&mut text),
+            _ => std::fs::File::open(name).and_then(|file| file.take(most).read_to_string(&mut text)),
         };
+        let read = read.and_then(|length| match length as u64 > LARGEST {
+            true => Err(io::Error::other(format!("it has more than {LARGEST} bytes"))),
+            false => Ok(()),
+        });
         read.map_err(|source| ArgumentError::File { name: name.into(), source })?;
         Self::of_text(if name == "-" { "on the standard input" } else { name }, &text)
     }
 
     /// Reads JSON; errors name it so, and say in what line and field what is wrong.
     pub(crate) fn of_text(name: &str, text: &str) -> Result<Self, ArgumentError> {
+        // Serde has no words for it.
+        let of_one_field = |value: serde_json::Value| value.as_object().is_some_and(|fields| fields.len() == 1);
+        if serde_json::from_str(text).is_ok_and(|value| !of_one_field(value)) {
+            let why = "it must be an object with one field, `unikernel`, `linux` or `restore`".into();
+            return Err(ArgumentError::Configuration { name: name.into(), place: String::new(), why });
+        }
         let mut reader = serde_json::Deserializer::from_str(text);
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             // Where it is known only in part, that part.
@@ -365,7 +377,7 @@ mod tests {
         for (text, sentence) in [
             ("", "the configuration vm.json, line 1: EOF while parsing a value"),
             ("{\n \"linux\": {\n", "the configuration vm.json, line 3, field linux: EOF while parsing an object"),
-            ("[]", "the configuration vm.json, line 1"),
+            ("[]", "the configuration vm.json: it must be an object with one field, `unikernel`, `linux` or `restore`"),
             (
                 "{\"windows\": {}}",
                 "the configuration vm.json, line 1: unknown variant `windows`, expected one of `unikernel`, `linux`, `restore`",
@@ -385,7 +397,7 @@ mod tests {
             ),
             ("{\"linux\": {\"memory\": 1, \"memory\": 2}}", "duplicate field `memory`"),
             ("{\"linux\": {}}{}", "the configuration vm.json, line 1: trailing characters"),
-            ("{\"linux\": {}, \"unikernel\": {}}", "the configuration vm.json, line 1"),
+            ("{\"linux\": {}, \"unikernel\": {}}", "the configuration vm.json: it must be an object with one field"),
         ] {
             let told = Configuration::of_text("vm.json", text).unwrap_err().to_string();
             assert!(told.contains(sentence) && told.lines().count() == 1, "{told}\n instead of {sentence}");

@@ -141,6 +141,14 @@ fn run(
             println!("{:#}", configuration.json());
             Ok(ExitCode::SUCCESS)
         }
+        "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        "--version" | "-V" => {
+            println!("isobench-vmm {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
         "process" => {
             let settings: Unikernel = words::read(words)?;
             if settings.workload.0.task != Task::Serve {
