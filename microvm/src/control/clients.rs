@@ -1,7 +1,8 @@
 //! Those who are connected: lines come from them, and lines go to them. None can hold up another, or have more kept for it than its bounds.
 
 use super::protocol::LONGEST_REQUEST;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, accept_with, recvmsg, send,
 };
@@ -16,6 +17,8 @@ const MOST_CONNECTIONS: usize = 16;
 pub(super) const MOST_DESCRIPTORS: usize = 8;
 /// What is read at once, in bytes.
 const PART: usize = 4096;
+/// How long nobody is accepted where there is no descriptor for anybody: the socket says all the while that somebody is there.
+const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Which connection a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Clients {
     /// The one that was quiet for longest comes first.
     connections: Vec<Connection>,
     number: u64,
+    /// Whether there was no descriptor left for whoever came last.
+    exhausted: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,7 @@ impl Clients {
     /// Where the socket cannot be set not to wait for somebody who has gone again.
     pub fn new(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, connections: Vec::new(), number: 0 })
+        Ok(Self { listener, connections: Vec::new(), number: 0, exhausted: false })
     }
 
     /// Waits for the next line; `None` once `stop` can be read from.
@@ -75,10 +80,12 @@ impl Clients {
             self.connections.retain(|connection| !connection.ended);
             let mut waited: Vec<PollFd<'_>> =
                 self.connections.iter().map(|connection| PollFd::new(&connection.stream, PollFlags::IN)).collect();
-            waited.push(PollFd::new(&self.listener, PollFlags::IN));
+            let accepting = if self.exhausted { PollFlags::empty() } else { PollFlags::IN };
+            waited.push(PollFd::new(&self.listener, accepting));
+            let patience = std::mem::take(&mut self.exhausted).then_some(&PAUSE);
             waited.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
-            match poll(&mut waited, None) {
-                Err(rustix::io::Errno::INTR) => continue,
+            match poll(&mut waited, patience) {
+                Err(Errno::INTR) => continue,
                 other => other?,
             };
             let ready: Vec<bool> = waited.iter().map(|each| !each.revents().is_empty()).collect();
@@ -95,11 +102,19 @@ impl Clients {
         }
     }
 
-    /// Somebody who has come may be gone again, and whoever comes while there are no descriptors left is not taken.
+    /// Somebody who has come may be gone again. Where there are no descriptors left, the one that has been quiet for longest makes room.
     fn accept(&mut self) {
-        let Ok(stream) = accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let stream = match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            Ok(stream) => stream,
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.exhausted = self.connections.is_empty();
+                self.close_quietest();
+                return;
+            }
+            Err(_) => return,
+        };
         if self.connections.len() == MOST_CONNECTIONS {
-            self.connections.remove(0);
+            self.close_quietest();
         }
         self.number += 1;
         self.connections.push(Connection {
@@ -110,6 +125,10 @@ impl Clients {
             skipping: false,
             ended: false,
         });
+    }
+
+    fn close_quietest(&mut self) {
+        self.connections.drain(..self.connections.len().min(1));
     }
 
     fn take_line(&mut self) -> Option<Received> {
@@ -158,7 +177,7 @@ impl Connection {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = match recvmsg(&self.stream, &mut [IoSliceMut::new(&mut part)], &mut ancillary, flags) {
             Ok(received) => received.bytes,
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return,
+            Err(Errno::INTR | Errno::AGAIN) => return,
             Err(_) => 0,
         };
         for message in ancillary.drain() {
