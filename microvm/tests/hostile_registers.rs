@@ -226,6 +226,26 @@ fn v12_sizes_that_are_none_are_not_taken_and_a_queue_that_is_not_ready_never_sta
     assert_eq!(card.status() & status::DRIVER_OK, 0);
 }
 
+/// Whoever could change them afterwards could accept what was not offered.
+#[test]
+fn v12_features_stay_as_they_were_agreed_upon() {
+    let memory = memory::create(MEMORY).unwrap();
+    let mut card = transport();
+    let mut agreed = None;
+    for step in start() {
+        write(&mut card, &memory, step);
+        if card.status() & status::FEATURES_OK != 0 {
+            let before = *agreed.get_or_insert(card.features());
+            for (half, features) in [(0, u32::MAX), (1, 0)] {
+                write(&mut card, &memory, (register::DRIVER_FEATURES_SELECT, half));
+                write(&mut card, &memory, (register::DRIVER_FEATURES, features));
+                assert_eq!(card.features(), before);
+            }
+        }
+    }
+    assert!(agreed.is_some() && card.status() & status::DRIVER_OK != 0);
+}
+
 #[test]
 fn v13_accesses_that_make_no_sense_change_nothing() {
     let (memory, mut transport, last) = started_with(&[]);
