@@ -179,7 +179,10 @@ fn snapshots() -> Outcome {
         std::fs::write(&file, whole)?;
     }
     lab.refused(&["restore", &path("none")], 2, "none: No such file")?;
+    lab.refused(&["restore", &path("cold/state")], 2, "cold/state/manifest.json: Not a directory")?;
     lab.refused(&["restore", &cold, "--clones", "2", "-p", "1:7000"], 2, "not to 2 clones")?;
+    lab.refused(&["restore", &cold, "--name", "late", "-p", "8080:7000"], 2, "8080 is published already")?;
+    lab.well(&["rm", "late"])?;
     lab.refused(&["restore", &cold, "--network", "none"], 2, "which needs a network")?;
     check(!lab.well(&["ps", "-a"])?.contains("damaged"), || "something was made of a damaged snapshot".into())?;
     same(std::fs::read_dir(directory.path())?.count(), 2)

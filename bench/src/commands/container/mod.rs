@@ -52,7 +52,7 @@ Examples:
   isobench container logs -f web
   isobench container rm -f web
 
-Exit status of run, start -a, attach and exec: the command's own, but
+Exit status of run, start, attach and exec: the command's own, but
   125  isobench failed or was misused, or what was asked for is not there
   126  the command cannot be executed
   127  there is no such command

@@ -40,7 +40,7 @@ Examples:
   isobench vm logs web
   isobench vm rm -f web
 
-Exit status of run, start -a, attach and exec: the command's own, but
+Exit status of run, start, attach and exec: the command's own, but
   101  the guest crashed
   125  isobench failed or was misused, or what was asked for is not there
   126  the command cannot be executed

@@ -53,7 +53,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Status> {
     for (name, request) in &requests {
         match begin(name, request, Part { terminal: false, input: false, signals: false }, true)? {
             Status::Success => {}
-            failed => return Ok(failed),
+            // Nobody waits for what runs in a clone, whose status it could be; why it did not start was said.
+            _ => return Ok(Status::BadInput),
         }
     }
     Ok(Status::Success)
@@ -70,7 +71,9 @@ fn requests(arguments: Arguments) -> anyhow::Result<Vec<(String, Request)>> {
         Ok(snapshot) => (snapshot.manifest().guest.clone(), snapshot.manifest().note.clone()),
         Err(error @ SnapshotError::Unusable { .. }) => return refuse(error.to_string()),
         // What is missing was not given.
-        Err(SnapshotError::File { path, source, .. }) if source.kind() == ErrorKind::NotFound => {
+        Err(SnapshotError::File { path, source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
             return refuse(format!("the snapshot's file {}: {source}", path.display()));
         }
         Err(error) => return Err(error).with_context(|| format!("open the snapshot {}", directory.display())),
