@@ -584,7 +584,20 @@ fn a_snapshot_is_written_into_two_empty_files_alone() -> Result<(), Failed> {
     }
     check(empty.metadata()?.len() == 0, "something was written")?;
     let answer = snapshot(&[empty.as_fd(), other.as_fd()])?;
-    check(answer["result"]["kind"] == "unikernel", answer.to_string())
+    check(answer["result"]["kind"] == "unikernel", answer.to_string())?;
+    // One that fails leaves the guest as it was.
+    let named = tempfile::NamedTempFile::new()?;
+    let (read_only, third) = (File::open(named.path())?, tempfile::tempfile()?);
+    for state in [State::Running, State::Paused] {
+        if state == State::Paused {
+            control::pause(&monitor.socket())?;
+        }
+        let answer = snapshot(&[read_only.as_fd(), third.as_fd()])?;
+        check(answer["error"]["kind"] == "failed", answer.to_string())?;
+        let described = control::describe(&monitor.socket())?;
+        check(described.state == state, format!("{:?} instead of {state:?}", described.state))?;
+    }
+    Ok(())
 }
 
 /// A user's limit is one of a file, and none of a guest's life (RLIMIT_FSIZE, setrlimit(2)).

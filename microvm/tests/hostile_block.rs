@@ -190,6 +190,27 @@ fn malformed_requests_come_back_and_the_rest_is_served() {
     assert_eq!(memory.read_obj::<u8>(GuestAddress(STATUS)).unwrap(), ERROR);
 }
 
+/// V3: only an indirect table can have more descriptors than the queue.
+#[test]
+fn v03_a_chain_longer_than_the_queue_is_lost() {
+    let (file, memory) = (image(), memory::create(MEMORY).unwrap());
+    let ring = Ring::new(&memory, 0);
+    let table = Ring { memory: &memory, base: BUFFER + 0x10000 - DESCRIPTORS, size: SIZE };
+    memory.write_obj(GET_ID, GuestAddress(HEADER)).unwrap();
+    for (count, status, written) in [(256, OK, 21), (257, UNTOUCHED, 0)] {
+        memory.write_obj(UNTOUCHED, GuestAddress(STATUS)).unwrap();
+        let data = vec![(DATA, 1, true); count - 2];
+        table.chain(0, &[&[(HEADER, 16, false)], &*data, &[(STATUS, 1, true)]].concat());
+        let address = table.base + DESCRIPTORS;
+        ring.describe(0, Descriptor { address, length: count as u32 * 16, flags: INDIRECT, next: 0 });
+        memory.write_obj(0_u32, GuestAddress(USED)).unwrap();
+        ring.offer(&[0]);
+        block(&file, true).serve(&mut active(&memory, 0)).unwrap();
+        assert_eq!(ring.used(), [(0, written)]);
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(STATUS)).unwrap(), status, "{count} descriptors");
+    }
+}
+
 #[test]
 fn a_head_or_index_out_of_range_stops_the_queue() {
     let (file, memory) = (image(), memory::create(MEMORY).unwrap());

@@ -8,6 +8,7 @@ use isobench_microvm::devices::virtio::interrupt::Interrupt;
 use isobench_microvm::devices::virtio::mmio::{self, Effect, Identity, Transport, register, status};
 use isobench_microvm::devices::virtio::net::Net;
 use isobench_microvm::memory;
+use isobench_microvm::snapshot::devices::{StateError, TransportState};
 use proptest::prelude::*;
 use virtio_queue::QueueT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -244,6 +245,56 @@ fn v12_features_stay_as_they_were_agreed_upon() {
         }
     }
     assert!(agreed.is_some() && card.status() & status::DRIVER_OK != 0);
+}
+
+/// A ready queue is changed no more, whether the driver is ready or not; a reset forgets all.
+#[test]
+fn v12_a_ready_queue_never_changes_and_a_reset_forgets_it() {
+    let memory = memory::create(MEMORY).unwrap();
+    let mut card = transport();
+    for step in start() {
+        write(&mut card, &memory, step);
+        if step == (register::QUEUE_READY, 1) {
+            let before = card.state().queues;
+            for offset in (register::QUEUE_DESCRIPTOR_LOW..=register::QUEUE_DEVICE_HIGH).step_by(4) {
+                write(&mut card, &memory, (offset, 0x40));
+            }
+            write(&mut card, &memory, (register::QUEUE_SIZE, 2));
+            assert_eq!(card.state().queues, before);
+        }
+    }
+    card.needs_reset();
+    assert_ne!(card.state().interrupt, 0);
+    write(&mut card, &memory, (register::STATUS, 0));
+    assert_eq!(card.state(), transport().state());
+}
+
+/// What a snapshot says of the registers is taken where a driver can have brought such a device there.
+#[test]
+fn v20_registers_that_no_driver_can_have_written_are_refused() {
+    let (memory, card, _) = started_with(&[]);
+    let state = card.state();
+    let restored = |change: &dyn Fn(&mut TransportState)| {
+        let mut changed = state.clone();
+        change(&mut changed);
+        transport().restore(&changed, false, &memory)
+    };
+    assert_eq!(restored(&|_| ()), Ok(()));
+    assert_eq!(restored(&|state| state.status |= status::DEVICE_NEEDS_RESET), Ok(()));
+    type Change = dyn Fn(&mut TransportState);
+    let refused: [(&Change, StateError); 8] = [
+        (&|state| state.status = 9, StateError::Registers),
+        (&|state| state.status |= 16, StateError::Registers),
+        (&|state| state.driver_features |= 1 << 7, StateError::Registers),
+        (&|state| state.configuration.push(0), StateError::Registers),
+        (&|state| state.queues[0].descriptors = MEMORY, StateError::Queues),
+        (&|state| state.queues[0].max_size *= 2, StateError::Queues),
+        (&|state| state.queues.truncate(1), StateError::Queues),
+        (&|state| state.queues.push(state.queues[0]), StateError::Queues),
+    ];
+    for (number, (change, error)) in refused.into_iter().enumerate() {
+        assert_eq!(restored(change), Err(error), "number {number}");
+    }
 }
 
 #[test]

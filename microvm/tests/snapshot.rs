@@ -5,24 +5,27 @@
 mod served;
 mod support;
 
+use isobench_microvm::control::{self, State};
 use isobench_microvm::devices::virtio::tap;
 use isobench_microvm::judge::judge;
 use isobench_microvm::sandbox::{AttachError, Attachment, Housing, RestoredSandbox, UnikernelSandbox};
+use isobench_microvm::snapshot::manifest::Manifest;
 use isobench_microvm::snapshot::open::Snapshot;
 use isobench_microvm::snapshot::take::{Afterwards, take};
 use isobench_microvm::snapshot::{MANIFEST, MEMORY, STATE, SnapshotError};
 use isobench_workload::protocol::{Operation, PORT};
 use isobench_workload::{Instance, LaunchError, Sandbox, Stage, Workload};
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process};
 use served::{Machine, changed_state, echoes, place, text};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{check, ip, no_network};
 
 const VMM: &str = env!("CARGO_BIN_EXE_isobench-vmm");
@@ -33,7 +36,7 @@ type Test = fn() -> Result<(), Failed>;
 fn main() -> ExitCode {
     let kvm = (!judge().runs_unikernel()).then(|| judge().to_string());
     let network = no_network();
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 12] = [
         ("a_machine_goes_on_after_its_snapshot", a_machine_goes_on_after_its_snapshot),
         ("a_restored_guest_serves_as_whom_it_is_told", a_restored_guest_serves_as_whom_it_is_told),
         ("clones_answer_at_their_own_addresses", clones_answer_at_their_own_addresses),
@@ -42,7 +45,9 @@ fn main() -> ExitCode {
         ("a_guest_without_a_network_keeps_its_memory", a_guest_without_a_network_keeps_its_memory),
         ("v20_each_flipped_bit_is_found", v20_each_flipped_bit_is_found),
         ("v20_a_snapshot_that_is_none_is_one_sentence", v20_a_snapshot_that_is_none_is_one_sentence),
+        ("v20_a_manifest_of_something_else_is_refused", v20_a_manifest_of_something_else_is_refused),
         ("v20_a_hostile_state_ends_in_a_sentence", v20_a_hostile_state_ends_in_a_sentence),
+        ("a_name_that_is_taken_meanwhile_is_left_alone", a_name_that_is_taken_meanwhile_is_left_alone),
         ("a_full_disk_leaves_nothing", a_full_disk_leaves_nothing),
     ];
     let obstacle = kvm.or(network);
@@ -276,6 +281,33 @@ fn v20_a_snapshot_that_is_none_is_one_sentence() -> Result<(), Failed> {
     )
 }
 
+/// Whole, and sealed by somebody, and that of something else.
+fn v20_a_manifest_of_something_else_is_refused() -> Result<(), Failed> {
+    let directory = place()?;
+    let snapshot = taken(directory.path())?;
+    let whole = Snapshot::open(&snapshot)?.manifest().clone();
+    // A guest's memory is for whoever took it alone.
+    for (name, mode) in [(".", 0o700), (MANIFEST, 0o600), (STATE, 0o600), (MEMORY, 0o600)] {
+        let has = fs::metadata(snapshot.join(name))?.permissions().mode() & 0o777;
+        check(has == mode, format!("{name} has mode {has:o}"))?;
+    }
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str, &str); 3] = [
+        (|manifest| manifest.processor.features = "0".repeat(64), MANIFEST, "on a processor with other features"),
+        (|manifest| manifest.guest.program = "0".repeat(64), MANIFEST, "its unikernel is not this program's"),
+        (|manifest| manifest.guest.workload = "serve:1".into(), STATE, "that of another guest than the manifest's"),
+    ];
+    for (change, name, words) in changes {
+        let mut manifest = whole.clone();
+        change(&mut manifest);
+        fs::write(snapshot.join(MANIFEST), manifest.to_text()?)?;
+        let told = Snapshot::open(&snapshot).err().ok_or_else(|| format!("not refused: {words}"))?.to_string();
+        check(told.contains(words) && told.contains(text(&snapshot.join(name))), told)?;
+    }
+    fs::write(snapshot.join(MANIFEST), whole.to_text()?)?;
+    Snapshot::open(&snapshot).map(drop).map_err(Failed::from)
+}
+
 /// Whoever verifies has the last word on what a monitor is handed, but a monitor believes nothing either.
 fn v20_a_hostile_state_ends_in_a_sentence() -> Result<(), Failed> {
     let directory = place()?;
@@ -302,6 +334,7 @@ fn v20_a_hostile_state_ends_in_a_sentence() -> Result<(), Failed> {
         (changed(&format!("{registers}/queues/0/descriptors"), (1_u64 << 40).into())?, "queues are not valid"),
         (changed(&format!("{registers}/queues"), serde_json::json!([]))?, "queues are not valid"),
         (changed(&format!("{registers}/queues/1/max_size"), 3.into())?, "queues are not valid"),
+        (changed(&format!("{registers}/queues/1/max_size"), 32_768.into())?, "queues are not valid"),
         (changed("/registers/0/1/virtio/active/0/used", 64.into())?, "queues are not valid"),
         (changed("/registers/0/1/virtio/active", serde_json::json!([]))?, "queues are not valid"),
     ] {
@@ -314,6 +347,36 @@ fn v20_a_hostile_state_ends_in_a_sentence() -> Result<(), Failed> {
     fs::write(&path, changed("/registers/0/1/virtio/active/0/next_avail", 40_000.into())?)?;
     let clone = Machine::restored(&snapshot, Some(6), &["--deadline", "1"])?.told();
     check(clone.contains("unix_wait_status(31744)"), clone)
+}
+
+/// An empty directory could be replaced by a directory (rename(2)).
+fn a_name_that_is_taken_meanwhile_is_left_alone() -> Result<(), Failed> {
+    let directory = place()?;
+    let (socket, snapshot) = (directory.path().join("control"), directory.path().join("snapshot"));
+    let (beside, other) = (directory.path().join("beside"), directory.path().join("other"));
+    let (machine, _neighbour) = (serving(&socket, 5)?, serving(&beside, 6)?);
+    let process = Pid::from_child(&machine.process);
+    // While it stands still nobody answers, and the snapshot is under way.
+    kill_process(process, Signal::STOP)?;
+    let taken = std::thread::scope(|scope| {
+        let taken = scope.spawn(|| take(&socket, &snapshot, Afterwards::Stay).map(drop));
+        let began = Instant::now();
+        while fs::read_dir(directory.path())?.count() < 3 && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Another one leaves it what it has begun.
+        take(&beside, &other, Afterwards::Continue)?;
+        fs::create_dir(&snapshot)?;
+        kill_process(process, Signal::CONT)?;
+        taken.join().map_err(|_| Failed::from("it panicked"))
+    })?;
+    let told = isobench_microvm::chain(&taken.err().ok_or("it was replaced")?);
+    check(told.contains("name the snapshot") && told.contains("File exists"), told)?;
+    check(fs::read_dir(&snapshot)?.count() == 0, "something is in it")?;
+    check(fs::read_dir(directory.path())?.count() == 4, "something is left")?;
+    // What was to stay paused, since it was saved, goes on.
+    let state = control::describe(&socket)?.state;
+    check(state == State::Running, format!("it is {state:?}"))
 }
 
 /// The disk is one of 3 MiB, of which the guest's memory needs more.
@@ -333,6 +396,8 @@ fn a_full_disk_leaves_nothing() -> Result<(), Failed> {
         let told = take(&socket, &disk.join("snapshot"), afterwards).err().ok_or("it fits")?.to_string();
         check(told.contains("write the guest's memory: No space left on device"), told)?;
         check(fs::read_dir(&disk)?.count() == 0, "something is left on the disk")?;
+        let state = control::describe(&socket)?.state;
+        check(state == State::Running, format!("it is {state:?}"))?;
     }
     // The machine goes on, and can be saved elsewhere.
     let elsewhere = directory.path().join("snapshot");

@@ -79,7 +79,8 @@ impl Monitor {
         check(content.is_empty(), format!("in its root: {content:?}"))?;
         check(std::fs::write(root.join("file"), "text").is_err(), "its root can be written to")?;
         let mounts = self.text("mountinfo")?;
-        check(mounts.lines().count() == 1, format!("its mounts: {mounts}"))?;
+        let closed = mounts.contains(" / / ro,nosuid,nodev,noexec");
+        check(closed && mounts.lines().count() == 1, format!("its mounts: {mounts}"))?;
         let place = std::fs::read_link(self.0.join("cwd"))?;
         check(place.as_os_str() == "/", format!("its working directory is {}", place.display()))
     }
