@@ -29,7 +29,8 @@ pub fn rules(messages: &Messages, rules: &[Rule]) -> String {
     let rule = |rule: &Rule| {
         messages.text(match rule {
             Rule::Facts { .. } => "rule-facts",
-            Rule::Ratio { .. } | Rule::SlopeRatio { .. } => "rule-ratio",
+            Rule::Ratio { .. } => "rule-ratio",
+            Rule::SlopeRatio { .. } => "rule-slope-ratio",
             Rule::Threshold { .. } => "rule-threshold",
         })
     };
