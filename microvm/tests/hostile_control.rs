@@ -94,9 +94,11 @@ fn a_line_is_too_long_before_it_has_an_end() {
 #[test]
 fn of_more_than_sixteen_the_quietest_is_closed() {
     let (_directory, _server, connect) = connected();
-    let mut all: Vec<_> = (0..17).map(|_| connect()).collect();
-    for stream in &mut all {
-        assert!(described(stream).contains("running"));
+    let mut all = Vec::new();
+    for _ in 0..17 {
+        let mut stream = connect();
+        assert!(described(&mut stream).contains("running"));
+        all.push(stream);
     }
     assert_eq!(answer(&mut all[0]), "");
     assert!(all[1..].iter_mut().all(|stream| described(stream).contains("running")));
