@@ -326,6 +326,11 @@ fn options() -> Outcome {
     )?;
     same(said(&["-h", "brief"], "hostname")?.as_str(), "brief\n")?;
     same(said(&["-e", "A=1", "-e", "B=x y", "-w", "/srv"], "echo $A,$B,$HOME,$PWD")?.as_str(), "1,x y,/root,/srv\n")?;
+    // One that is not there is made, also where nothing in its root may be written.
+    let made = "pwd; stat -c '%a %u' . ..";
+    for options in [&["-w", "/srv/for/it"][..], &["--read-only", "-w", "/srv/for/it"]] {
+        same(said(options, made)?.as_str(), "/srv/for/it\n755 0\n755 0\n")?;
+    }
     fs::write(lab.path("variables"), "# told\nA=1\nB=x y\n")?;
     let variables = ["--env-file", "variables", "-e", "A=2", "-e", "SURELY_NOT_SET_HERE"];
     same(said(&variables, "echo $A,$B,${SURELY_NOT_SET_HERE-none}")?.as_str(), "2,x y,none\n")?;
@@ -889,7 +894,7 @@ fn bad_input() -> Outcome {
         (&["run", "--network", "none", "-p", "80:80", &root, "true"], 125, "no address of its own"),
         (&["run", "--network", "host", "--ip", "10.0.0.1", &root, "true"], 125, "no address of its own"),
         (&["run", "--network", "container:", &root, "true"], 125, "name a container"),
-        (&["run", "-w", "/absent", "--network", "none", &root, "true"], 125, "/absent"),
+        (&["run", "-w", "/bin/sh/absent", "--network", "none", &root, "true"], 125, "/bin/sh/absent"),
         (&["run"], 125, "Usage"),
         (&["exec", "absent", "true"], 125, "no container `absent`"),
         (&["exec", "taken"], 125, "Usage"),
@@ -905,7 +910,7 @@ fn bad_input() -> Outcome {
         check(got == Some(*status) && said.contains(word), || format!("{arguments:?}: {got:?}: {said}"))?;
         check(!said.contains("panicked"), || said.clone())?;
     }
-    // The one whose working directory is not there was made and could not begin.
+    // The one whose working directory cannot be was made and could not begin.
     let left = lab.well(&["ps", "-a", "--format", "json"])?;
     same(left.lines().filter(|line| !line.contains("/absent") && !line.contains("\"taken\"")).count() <= 1, true)?;
     lab.well(&["rm", "-f", "taken"]).map(drop)

@@ -145,8 +145,9 @@ fn command() -> Result<(), Failed> {
     let lab = Lab::new()?;
     let alone = ["--network", "none"];
     // What is asked is answered alike by either.
-    let script = "id; hostname; pwd; echo $A; cat /etc/hostname; test /bin/twin -ef /bin/busybox && ls /srv; exit 7";
-    let options = ["--network", "none", "--hostname", "inside", "-u", "web", "-w", "/srv", "-e", "A=1 2"];
+    let script = "id; hostname; pwd; stat -c '%a %u' . ..; echo $A; cat /etc/hostname; \
+                  test /bin/twin -ef /bin/busybox && ls /srv; exit 7";
+    let options = ["--network", "none", "--hostname", "inside", "-u", "web", "-w", "/srv/for/it", "-e", "A=1 2"];
     let [guest, container] = ["vm", "container"].map(|kind| lab.inside(kind, &options, &["sh", "-c", script]).output());
     let (guest, container) = (guest?, container?);
     check(guest.status.code() == Some(7) && guest.stdout.ends_with(b"index.html\n"), || format!("{guest:?}"))?;

@@ -224,11 +224,15 @@ fn no_descriptor_of_the_caller_gets_in() -> Result<(), Failed> {
     }
     check(leaked.iter().any(|file| file.as_raw_fd() > 20), "the control: nothing was leaked")?;
     for file in &leaked {
-        let mut specification = shell("true");
-        specification.working_directory = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let failed = begin(specification).map(drop).err().ok_or("the working directory led out of the container")?;
-        check(failed.message().is_some_and(|said| said.contains("working directory")), "another error")?;
+        for below in ["", "/made/here"] {
+            let mut specification = shell("true");
+            specification.working_directory = format!("/proc/self/fd/{}{below}", file.as_raw_fd());
+            let failed =
+                begin(specification).map(drop).err().ok_or("the working directory led out of the container")?;
+            check(failed.message().is_some_and(|said| said.contains("working directory")), "another error")?;
+        }
     }
+    check(!Path::new("/etc/made").exists(), "a directory was made outside")?;
     // Process 1 is the shell, and ls runs as another process; a pipe between them would be one more descriptor.
     same(inside("ls /proc/1/fd; true")?.as_str(), "0\n1\n2\n")
 }

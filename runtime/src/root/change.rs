@@ -6,7 +6,7 @@ use crate::child::{StepResult, open};
 use crate::plan::Plan;
 use crate::system;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -35,11 +35,11 @@ pub(crate) fn change_root(plan: &Plan) -> StepResult {
         carry_out(operation, &mut empty).map_err(|errno| (item, errno))?;
     }
     rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(fixed(4))?;
+    enter_working_directory(root).map_err(fixed(6))?;
     if root.read_only {
         system::set_read_only(tree.as_fd(), false).map_err(fixed(5))?;
     }
     rustix::process::umask(plan.umask);
-    rustix::process::chdir(&*root.working_directory).map_err(fixed(6))?;
     // A path such as /proc/self/fd/7 leads out through a descriptor that is still open (CVE-2024-21626).
     if system::working_directory_is_reachable().map_err(fixed(6))? { Ok(()) } else { Err(fixed(6)(Errno::XDEV)) }
 }
@@ -68,6 +68,32 @@ fn enter_new_root(root: &RootPlan) -> Result<ManuallyDrop<OwnedFd>, Errno> {
     rustix::mount::move_mount(tree.as_fd(), c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     rustix::process::fchdir(tree.as_fd())?;
     Ok(tree)
+}
+
+/// Where it is not there it is made, as by other runtimes.
+fn enter_working_directory(root: &RootPlan) -> Result<(), Errno> {
+    match rustix::process::chdir(&*root.working_directory) {
+        Err(Errno::NOENT) if !root.directories_to_it.is_empty() => {}
+        entered => return entered,
+    }
+    let top = open(c"/", OFlags::PATH | OFlags::DIRECTORY)?;
+    // Through a descriptor that is still open, as /proc/self/fd has them, a directory would be made outside.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let look = |path: &CStr| openat2(top.as_fd(), path, flags, Mode::empty(), resolve).map(ManuallyDrop::new);
+    let mut parent = None;
+    for (path, name) in &root.directories_to_it {
+        let directory = match look(path) {
+            Err(Errno::NOENT) => {
+                let within = parent.as_ref().unwrap_or(&top);
+                exists_is_fine(rustix::fs::mkdirat(within.as_fd(), &**name, Mode::from_raw_mode(0o755)))?;
+                look(path)?
+            }
+            found => found?,
+        };
+        parent = Some(directory);
+    }
+    rustix::process::chdir(&*root.working_directory)
 }
 
 /// The overlay, not yet mounted anywhere.

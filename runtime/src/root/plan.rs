@@ -7,7 +7,7 @@ use crate::plan::c_string;
 use crate::specification::Root;
 use rustix::mount::MountFlags;
 use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// Device nodes of every container: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -97,6 +97,8 @@ pub(crate) struct RootPlan {
     pub(crate) read_only: bool,
     pub(crate) operations: Vec<Operation>,
     pub(crate) working_directory: CString,
+    /// Each directory on the way there, the last one included, and its own name; none where nothing is to be made.
+    pub(crate) directories_to_it: Vec<(CString, CString)>,
 }
 
 /// A directory that stays as it is, and the layer that takes what is written.
@@ -129,6 +131,19 @@ impl Layers {
         let (upper, work) = (option(upper, "find the layer")?, option(work, "find the working directory")?);
         Ok(Self { lower: option(lower, "find the root")?, upper, work, user_attributes })
     }
+}
+
+/// A path that goes back leads nowhere that is to be made: what is there before `..` may be a link.
+fn directories_to(path: &Path) -> Result<Vec<(CString, CString)>, Error> {
+    let names = path.components().filter(|component| *component != Component::RootDir);
+    let mut so_far = PathBuf::new();
+    let mut directories = Vec::new();
+    for name in names {
+        let Component::Normal(name) = name else { return Ok(Vec::new()) };
+        so_far.push(name);
+        directories.push((c_path(&so_far)?, c_path(Path::new(name))?));
+    }
+    Ok(directories)
 }
 
 /// The numbers of steps that are no operation, counted from the end of the list.
@@ -201,7 +216,9 @@ impl RootPlan {
         if !working_directory.starts_with('/') {
             return Err(Error::invalid("the working directory", "is not an absolute path"));
         }
-        Ok(Self { directory, layers, read_only, operations, working_directory: c_string(working_directory)? })
+        let directories_to_it = if complete { Vec::new() } else { directories_to(Path::new(working_directory))? };
+        let working_directory = c_string(working_directory)?;
+        Ok(Self { directory, layers, read_only, operations, working_directory, directories_to_it })
     }
 }
 

@@ -95,6 +95,8 @@ fn await_taken(channel: &OwnedFd, decoder: &mut Decoder) -> Result<(), Failure> 
 fn begin(command: &GuestCommand) -> Result<(SignalFd, Task), Failure> {
     switch_root()?;
     rustix::system::sethostname(command.host_name.as_bytes())?;
+    // As in a container it is made where it is not there; why it cannot be is told when it is entered.
+    let _ = fs::create_dir_all(&command.directory);
     let ends = SigSet::from(Signal::SIGCHLD);
     ends.thread_block()?;
     let children = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
