@@ -58,7 +58,7 @@ pub(crate) fn reach(container: &Container, order: &Order) -> anyhow::Result<Opti
         if let Some(socket) = connect(container, order)? {
             return Ok(Some(socket));
         }
-        if !container.path().exists() || container.lock(false)?.is_some() {
+        if !container.path().exists() || container.lock()?.is_some() {
             return Ok(None);
         }
         // A supervisor has the lock, and its socket comes, or has gone, within its next few system calls.

@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file that a supervisor holds a lock on.
 pub(super) const LOCK: &str = "lock";
@@ -186,7 +187,11 @@ impl Store {
         }
         let state = read_state(&path)?.unwrap_or_default();
         processes::kill(&state.process);
-        let Some(_lock) = lock(&path.join(LOCK), !state.process.is_empty())? else {
+        let lock = match state.process.is_empty() {
+            true => lock(&path.join(LOCK))?,
+            false => lock_after_end(&path, state.started.as_deref())?,
+        };
+        let Some(_lock) = lock else {
             return refuse(format!(
                 "`{name}` is looked after by a process that cannot be told to end: remove the testbed"
             ));
@@ -247,9 +252,14 @@ impl Container {
         self.path.join(LOG)
     }
 
-    /// Takes the lock that its supervisor holds while it lives; `None` where one does and is not waited for.
-    pub(crate) fn lock(&self, wait: bool) -> anyhow::Result<Option<File>> {
-        lock(&self.path.join(LOCK), wait)
+    /// Takes the lock that its supervisor holds while it lives; `None` where one does.
+    pub(crate) fn lock(&self) -> anyhow::Result<Option<File>> {
+        lock(&self.path.join(LOCK))
+    }
+
+    /// Takes the lock when its supervisor, which is about to end, has done so; `None` where it has been started anew meanwhile.
+    pub(crate) fn lock_after_end(&self) -> anyhow::Result<Option<File>> {
+        lock_after_end(&self.path, self.state.started.as_deref())
     }
 
     /// Gives it another name.
@@ -264,7 +274,15 @@ impl Container {
     pub(crate) fn remove(&self, killed: bool) -> anyhow::Result<()> {
         // A supervisor whose container has ended is about to end itself, and so is one that was killed itself meanwhile, whatever
         // it came to write down.
-        let Some(_lock) = self.lock(killed || self.state.status == Status::Exited)? else {
+        let lock = match killed || self.state.status == Status::Exited {
+            true => self.lock_after_end()?,
+            false => self.lock()?,
+        };
+        let Some(_lock) = lock else {
+            if !self.path.exists() {
+                // Somebody else has removed it.
+                return Ok(());
+            }
             let how = if self.state.status == Status::Paused { "paused" } else { "running" };
             return refuse(format!("the {} is {how}: stop it, or remove it with --force", self.title()));
         };
@@ -285,21 +303,33 @@ fn read_state(path: &Path) -> anyhow::Result<Option<State>> {
     read(&path.join(STATE)).or_else(|error| Ok(Some(State::unknown(format!("{error:#}")))))
 }
 
-/// Takes the lock of a container's directory.
-pub(super) fn lock(path: &Path, wait: bool) -> anyhow::Result<Option<File>> {
+/// The lock alone does not tell a supervisor that ends from one that has just begun and may go on for days: what it writes down,
+/// once it has launched, does.
+fn lock_after_end(directory: &Path, started: Option<&str>) -> anyhow::Result<Option<File>> {
+    loop {
+        if let Some(lock) = lock(&directory.join(LOCK))? {
+            return Ok(Some(lock));
+        }
+        let state = read_state(directory)?;
+        if state.is_none_or(|state| state.started.as_deref() != started) {
+            return Ok(None);
+        }
+        // Whoever launches or ends needs milliseconds.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes the lock of a container's directory; `None` where somebody has it, or the directory has gone.
+pub(super) fn lock(path: &Path) -> anyhow::Result<Option<File>> {
     let file = match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
         // The directory has gone meanwhile.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.with_context(|| format!("open {}", path.display()))?,
     };
-    let operation = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
-    loop {
-        match flock(&file, operation) {
-            Ok(()) => return Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("lock {}", path.display())),
-        }
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("lock {}", path.display())),
     }
 }
 
@@ -337,6 +367,28 @@ pub(crate) fn kind_of(directory: &Path) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_supervisor_is_waited_for_and_not_that_of_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let said = |started: &str| State { started: Some(started.into()), ..State::default() };
+        write(&path.join(STATE), &said("first")).unwrap();
+        let held = lock(&path.join(LOCK)).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock_after_end(path, Some("first")).unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(!waits.is_finished());
+            drop(held);
+            assert!(waits.join().unwrap().is_some());
+        });
+        let _held = lock(&path.join(LOCK)).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock_after_end(path, Some("first")).unwrap());
+            write(&path.join(STATE), &said("second")).unwrap();
+            assert!(waits.join().unwrap().is_none());
+        });
+    }
 
     #[test]
     fn what_is_half_made_goes_once_nobody_is_at_work() {

@@ -130,7 +130,7 @@ impl Supervisor {
     /// Launches the container whose directory is the working directory.
     fn start(request: Request, place: anyhow::Result<Option<Place>>, size: Option<(u16, u16)>) -> anyhow::Result<Self> {
         let name = own_name()?;
-        let Some(lock) = store::lock(Path::new(LOCK), false)? else {
+        let Some(lock) = store::lock(Path::new(LOCK))? else {
             return refuse(format!("{name} is running already"));
         };
         let mut state = State { started: Some(now()), ..State::default() };

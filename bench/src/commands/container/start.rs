@@ -61,7 +61,7 @@ fn launch(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
         Stage::Created => {}
         Stage::Paused => return refuse(format!("the {} is paused: unpause it", container.title())),
         // The supervisor of one that has just ended may still be giving things back.
-        Stage::Running | Stage::Exited => drop(container.lock(true)?),
+        Stage::Running | Stage::Exited => drop(container.lock_after_end()?),
     }
     attach::start(container, order)
 }
