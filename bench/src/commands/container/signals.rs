@@ -69,7 +69,7 @@ pub(in crate::commands) fn restart(arguments: Stop, kind: Kind) -> anyhow::Resul
             return refuse(format!("the {} goes when it ends (--rm): it cannot be started again", container.title()));
         }
     }
-    stop_each(&store, &arguments, |name| start::again(&store, name))
+    stop_each(&store, &arguments, |name| start::unattended(&store, name))
 }
 
 /// Asks all of them to end before it waits for the first: together they have the time that one has.

@@ -31,26 +31,22 @@ pub(in crate::commands) fn run(arguments: Arguments, kind: Kind) -> anyhow::Resu
     }
     let mut ended = Status::Success;
     each(&arguments.names, |name| {
-        let container = store.find(name)?;
-        let runs = container.state.status == Stage::Running;
-        // As with Docker, one that runs is started already; it can be attended.
-        if runs && !attended {
-            return output::print(&format!("{name}\n"));
+        if !attended {
+            return unattended(&store, name);
         }
+        let container = store.find(name)?;
         let part = Part {
             terminal: container.request.terminal,
             input: arguments.interactive && container.request.input,
             signals: true,
         };
         attach::check_terminal(part.terminal, part.input)?;
-        let order = Order::Attach { input: part.input, output: attended, size: attach::size() };
+        let order = Order::Attach { input: part.input, output: true, size: attach::size() };
+        let runs = container.state.status == Stage::Running;
         let running = if runs { attach::connect(&container, &order)? } else { None };
         let socket = running.map_or_else(|| launch(&container, &order), Ok)?;
-        if attended {
-            ended = finish(attach::attend(socket, part)?)?;
-            return Ok(());
-        }
-        await_start(&container, name, &socket)
+        ended = finish(attach::attend(socket, part)?)?;
+        Ok(())
     })?;
     Ok(ended)
 }
@@ -66,21 +62,17 @@ fn launch(container: &Container, order: &Order) -> anyhow::Result<UnixStream> {
     attach::start(container, order)
 }
 
-/// Waits until it runs, and prints the name by which it was asked for.
-fn await_start(container: &Container, name: &str, socket: &UnixStream) -> anyhow::Result<()> {
-    match attach::answer(socket)? {
-        Some(Answer::Failed { message, .. }) => refuse(message),
-        Some(_) => output::print(&format!("{name}\n")),
-        None => bail!("the supervisor of the {} ended before it began", container.title()),
-    }
-}
-
-/// Starts one again that was stopped, with nobody attached to it.
-pub(super) fn again(store: &Store, name: &str) -> anyhow::Result<()> {
+/// Starts one with nobody attached to it, and prints the name by which it was asked for when it runs. As with Docker, one that
+/// runs is started already.
+pub(super) fn unattended(store: &Store, name: &str) -> anyhow::Result<()> {
     let container = store.find(name)?;
     if container.state.status == Stage::Running {
         return output::print(&format!("{name}\n"));
     }
     let order = Order::Attach { input: false, output: false, size: attach::size() };
-    await_start(&container, name, &launch(&container, &order)?)
+    match attach::answer(&launch(&container, &order)?)? {
+        Some(Answer::Failed { message, .. }) => refuse(message),
+        Some(_) => output::print(&format!("{name}\n")),
+        None => bail!("the supervisor of the {} ended before it began", container.title()),
+    }
 }
