@@ -101,10 +101,10 @@ pub(crate) fn stock_memory() -> anyhow::Result<Pair> {
     let (host, network) = bridge()?;
     Ok(Box::new(move || {
         let _host = &host;
-        let before = unavailable_kibibytes()?;
+        let before = steady_kibibytes()?;
         let stock = (0..MANY).map(|_| Ok(PreparedNetwork::attached(network.endpoint()?)?));
         let stock = stock.collect::<anyhow::Result<Vec<_>>>()?;
-        let after = unavailable_kibibytes()?;
+        let after = steady_kibibytes()?;
         // What the kernel still has to free would be missing in the next pair.
         for prepared in stock {
             prepared.release().map_err(|error| anyhow::anyhow!("give up a prepared network: {error}"))?;
@@ -112,6 +112,21 @@ pub(crate) fn stock_memory() -> anyhow::Result<Pair> {
         ensure!(after > before, "the machine's memory changed by more than the networks need");
         Ok(((after - before) / MANY as f64, 1.0))
     }))
+}
+
+/// What the kernel holds once that changes no more: it may still be freeing hundreds of networks of whatever was measured before.
+fn steady_kibibytes() -> anyhow::Result<f64> {
+    const STEADY: f64 = 256.0;
+    let begun = Instant::now();
+    let (mut last, mut quiet) = (unavailable_kibibytes()?, 0);
+    while quiet < 5 {
+        ensure!(begun.elapsed() < Duration::from_secs(30), "the kernel's memory does not come to rest");
+        settle();
+        let now = unavailable_kibibytes()?;
+        quiet = if (now - last).abs() < STEADY { quiet + 1 } else { 0 };
+        last = now;
+    }
+    Ok(last)
 }
 
 /// What the kernel holds for itself: slabs, per-CPU areas and page tables (proc_meminfo(5)).
