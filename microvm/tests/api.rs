@@ -148,6 +148,8 @@ fn a_pipe_to_which_nobody_writes_holds_up_nobody() -> Result<(), Failed> {
     refused(&["linux", "--kernel", file, "--agent", name], "", why)?;
     refused(&["linux", "--kernel", file, "--agent", "/dev/zero"], "", why)?;
     refused(&["linux", "--kernel", name, "--agent", file], "", "gets one): it is no regular file")?;
+    let words = ["linux", "--kernel", file, "--agent", file, "--exec", "/nonexistent/socket"];
+    refused(&words, "", "option --exec: it is for a guest with a session (--session yes)")?;
     // Whoever names it to a monitor that takes requests is in nobody's way.
     let monitor = Monitor::start()?;
     let (mut first, mut second) = (monitor.client()?, monitor.client()?);

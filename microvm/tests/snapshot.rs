@@ -200,7 +200,10 @@ fn a_guest_without_a_network_keeps_its_memory() -> Result<(), Failed> {
     clone.ready()?;
     // A card that it has not is refused, and one that another has is asked for.
     let told = Machine::restored(&snapshot, Some(8), &[])?.told();
-    check(told.contains("has no network card"), told)
+    check(told.contains("has no network card"), told)?;
+    // So is what it would not heed.
+    let told = Machine::restored(&snapshot, None, &["--host-name", "other"])?.told();
+    check(told.contains("option --host-name: it is for a Linux guest, and the saved one is a unikernel"), told)
 }
 
 fn v20_each_flipped_bit_is_found() -> Result<(), Failed> {

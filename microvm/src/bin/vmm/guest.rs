@@ -177,6 +177,9 @@ fn open_linux(settings: &Linux, descriptors: &mut Descriptors) -> Result<Guest, 
     let Linux { mac, address, gateway, address6, gateway6, mtu, .. } = settings;
     let kernel = settings.kernel.clone().filter(|kernel| !kernel.as_os_str().is_empty());
     let kernel = kernel.ok_or_else(|| ArgumentError::Missing("kernel".into()))?;
+    if !settings.session.0.0 {
+        only_for("a guest with a session (--session yes)", &[("exec", settings.exec.is_some())])?;
+    }
     let tap = descriptors.tap(&settings.tap_fd)?;
     let mut archive_of = |option: &str, number: &Option<Value<_>>| {
         let file = number.as_ref().map(|Value(number)| descriptors.take(option, *number)).transpose()?;
@@ -213,6 +216,14 @@ fn open_linux(settings: &Linux, descriptors: &mut Descriptors) -> Result<Guest, 
     })))
 }
 
+/// Refuses options that the guest at hand would not heed.
+fn only_for(whom: &str, given: &[(&str, bool)]) -> Result<(), ArgumentError> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(ArgumentError::Value { option: (*option).into(), why: format!("it is for {whom}") }),
+        None => Ok(()),
+    }
+}
+
 fn listener(
     exec: &Option<Value<FileName>>,
     descriptors: &mut Descriptors,
@@ -238,11 +249,25 @@ fn open_restored(settings: &Restore, descriptors: &mut Descriptors) -> Result<Gu
     let operation = operation(&settings.deadline, microseconds, &settings.network_namespace);
     Ok(match state.guest.kind {
         GuestKind::Unikernel => {
+            only_for(
+                "a Linux guest, and the saved one is a unikernel",
+                &[
+                    ("host-name", settings.host_name.is_some()),
+                    ("files", settings.files.is_some()),
+                    ("disk", !settings.disk.is_empty()),
+                    ("session", settings.session.0.0),
+                    ("exec", settings.exec.is_some()),
+                ],
+            )?;
             let network = network.map(|(tap, network)| (tap, of_unikernel(network, microseconds)));
             let restoration = unikernel::Restoration { state, memory, network, operation };
             Guest::RestoredUnikernel(Box::new(restoration))
         }
         GuestKind::Linux => {
+            if !state.guest.session {
+                let (files, exec) = (settings.files.is_some(), settings.exec.is_some());
+                only_for("a guest with a session, which the saved one has not", &[("files", files), ("exec", exec)])?;
+            }
             let files = settings.files.as_ref().map(|Value(name)| descriptors.file("files", name)).transpose()?;
             Guest::RestoredLinux(Box::new(linux::Restoration {
                 state,
