@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         trial("signals_are_handed_on", signals),
         trial("networks_are_as_they_were_asked_for", networks),
         trial("networks_are_joined_and_left_while_it_runs", connecting),
+        trial("networks_are_as_they_were_left_at_the_next_start", connecting_again),
         trial("published_ports_lead_inside", ports),
         trial("it_joins_another_containers_network", joining),
         trial("a_damaged_one_is_in_nobodys_way", damaged),
@@ -754,6 +755,65 @@ fn connecting() -> Outcome {
         check(removed.status.success(), || format!("{removed:?}"))?;
     }
     Ok(())
+}
+
+fn connecting_again() -> Outcome {
+    let lab = Lab::new()?;
+    let network = |words: &[&str]| lab.command(&[&["network"], words].concat()).output();
+    let well = |words: &[&str]| -> Outcome {
+        let output = network(words)?;
+        check(output.status.success(), || format!("{words:?}: {output:?}"))
+    };
+    let addresses = |name: &str| lab.well(&["exec", name, "ip", "-4", "-o", "addr"]);
+    well(&["create", "--subnet", "10.7.1.0/24", "first"])?;
+    well(&["create", "--subnet", "10.7.2.0/24", "second"])?;
+    let root = lab.root();
+    // One that runs, and one that has never run.
+    lab.begin("web", &["--network", "first"], "sleep 1000")?;
+    lab.well(&["create", "--name", "later", "--network", "none", &root, "sleep", "1000"])?;
+    for name in ["web", "later"] {
+        well(&["connect", "--alias", &format!("{name}-alias"), "second", name])?;
+        let again = network(&["connect", "second", name])?;
+        let told = String::from_utf8_lossy(&again.stderr);
+        check(again.status.code() == Some(2) && told.contains("in the network `second` already"), || told.into())?;
+    }
+    lab.well(&["restart", "-t", "0", "web"])?;
+    lab.well(&["start", "later"])?;
+    let inside = addresses("web")?;
+    check(inside.contains("inet 10.7.1.") && inside.contains("inet 10.7.2."), || inside)?;
+    // By its alias, of which it is told who is asked.
+    lab.well(&["exec", "web", "busybox", "ping", "-c", "1", "-W", "2", "later-alias"])?;
+    lab.well(&["exec", "later", "busybox", "ping", "-c", "1", "-W", "2", "web-alias"])?;
+    // What is left stays left: of one that runs the network that it began with, of one that does not the other.
+    well(&["disconnect", "first", "web"])?;
+    lab.well(&["restart", "-t", "0", "web"])?;
+    let inside = addresses("web")?;
+    check(!inside.contains("inet 10.7.1.") && inside.contains("inet 10.7.2."), || inside)?;
+    lab.well(&["kill", "later"])?;
+    lab.well(&["wait", "later"])?;
+    well(&["disconnect", "second", "later"])?;
+    lab.well(&["start", "later"])?;
+    let inside = addresses("later")?;
+    check(!inside.contains("inet 10.7."), || inside)?;
+    // A network that has gone meanwhile is missed before anything runs.
+    lab.well(&["stop", "-t", "0", "web"])?;
+    well(&["rm", "second"])?;
+    let (status, said) = lab.refused(&["start", "web"])?;
+    check(status != Some(0) && said.contains("no network `second`"), || said)?;
+    let missing = network(&["connect", "second", "web"])?;
+    let told = String::from_utf8_lossy(&missing.stderr);
+    check(missing.status.code() == Some(2) && told.contains("no network `second`"), || told.into())?;
+    well(&["disconnect", "second", "web"])?;
+    lab.well(&["start", "web"])?;
+    // A brief one ends while it is being connected.
+    well(&["create", "--subnet", "10.7.3.0/24", "third"])?;
+    lab.well(&["create", "--name", "brief", &root, "sh", "-c", ":"])?;
+    well(&["connect", "third", "brief"])?;
+    for _ in 0..5 {
+        lab.well(&["start", "-a", "brief"])?;
+    }
+    lab.well(&["rm", "-f", "web", "later", "brief"])?;
+    well(&["rm", "first", "third"])
 }
 
 fn ports() -> Outcome {

@@ -565,10 +565,10 @@ fn isobench(home: &Path, words: &str) -> Result<(i32, String, String), Failed> {
     Ok((output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr)))
 }
 
-/// Connected and disconnected while it runs, one with a network and one without.
 /// What a command ended with, and what it said on either stream.
 type Said = Result<(i32, String, String), Failed>;
 
+/// Connected and disconnected while it runs, one with a network and one without.
 fn a_container_is_connected_by_command(run: &dyn Fn(&str) -> Said) -> Outcome {
     let (status, _, error) = run("network connect bridge nobody")?;
     assert!(status == 2 && error.contains("nobody"), "{status} {error}");

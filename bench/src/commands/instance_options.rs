@@ -120,6 +120,7 @@ impl CommandOptions {
             mac: place.mac_address,
             name_servers: place.dns,
             ports: place.publish,
+            further: Vec::new(),
             machine: None,
         }
     }

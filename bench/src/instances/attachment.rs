@@ -1,7 +1,7 @@
 //! A container's places in networks: those that it was launched with, and those that it was given later.
 
 use super::launching;
-use super::request::{Network, Request};
+use super::request::{FurtherNetwork, Network, Request};
 use super::state::NetworkPlace;
 use super::store::Store;
 use super::{Kind, refuse};
@@ -26,24 +26,16 @@ pub(super) struct Attachment {
     tap: Option<TapEndpoint>,
     later: Vec<(NetworkPlace, Connection)>,
     places: Vec<NetworkPlace>,
-    /// Whether it has a network namespace of its own, to which others can be connected.
-    own: bool,
 }
 
 impl Attachment {
     /// Takes what is asked for, and tells the specification.
     pub(super) fn make(request: &Request, name: &str, specification: &mut Specification) -> anyhow::Result<Self> {
-        let mut attachment = Self { own: true, ..Self::default() };
+        let mut attachment = Self::default();
         specification.network = match &request.network {
             Network::None => NetworkMode::None,
-            Network::Host => {
-                attachment.own = false;
-                NetworkMode::Host
-            }
-            Network::Container(other) => {
-                attachment.own = false;
-                joined(request, name, other)?
-            }
+            Network::Host => NetworkMode::Host,
+            Network::Container(other) => joined(request, name, other)?,
             Network::Named(network) => {
                 let (joined, endpoint) = Self::join(network, request, name)?;
                 attachment = joined;
@@ -59,7 +51,7 @@ impl Attachment {
         let (endpoint, mut membership) = network.endpoint(&joining(request, name))?;
         membership.publish(&request.ports)?;
         let places = vec![place(&membership, inside::INTERFACE_NAME)];
-        Ok((Self { membership: Some(membership), places, own: true, ..Self::default() }, endpoint))
+        Ok((Self { membership: Some(membership), places, ..Self::default() }, endpoint))
     }
 
     /// Takes what is asked for by a virtual machine, whose monitor is to have the tap.
@@ -107,28 +99,11 @@ impl Attachment {
         first.or_else(|| self.later.iter().find_map(|(_, connection)| connection.resolver()))
     }
 
-    /// Gives the running container whose first process is `first` a place in a further network.
-    pub(super) fn connect(
-        &mut self,
-        name: &str,
-        first: i32,
-        network: &str,
-        aliases: &[String],
-        address: Option<Ipv4Addr>,
-    ) -> anyhow::Result<()> {
-        if !self.own {
-            return refuse(format!(
-                "the container {name} shares another's network: connect the one that it belongs to"
-            ));
-        }
-        if self.places.iter().any(|place| place.network == network) {
-            return refuse(format!("the container {name} is in the network `{network}` already"));
-        }
-        let network = networks::Store::open(&home::state()?)?.network(network)?;
-        let joining = Joining { instance: name.to_owned(), aliases: aliases.to_vec(), address, mac: None };
+    /// Gives the running container whose first process is `first` the place that it has [taken](take) in a further network.
+    pub(super) fn connect(&mut self, first: i32, (endpoint, membership): (Endpoint, Membership)) -> anyhow::Result<()> {
         let first = Pid::from_raw(first).context("the container has no process")?;
         let pidfd = pidfd_open(first, PidfdFlags::empty()).context("hold the container's first process")?;
-        let mut connection = network.connect(&joining, &Namespace::of_pidfd(pidfd.as_fd())?)?;
+        let mut connection = Connection::make(endpoint, membership, &Namespace::of_pidfd(pidfd.as_fd())?)?;
         let interface = connection.interface().to_owned();
         let Some(membership) = connection.membership() else { return Ok(()) };
         let place = place(membership, &interface);
@@ -137,11 +112,9 @@ impl Attachment {
         Ok(())
     }
 
-    /// Takes it from a network.
-    pub(super) fn disconnect(&mut self, name: &str, network: &str) -> anyhow::Result<()> {
-        let Some(index) = self.places.iter().position(|place| place.network == network) else {
-            return refuse(format!("the container {name} is not in the network `{network}`"));
-        };
+    /// Takes it from a network in which it has a place.
+    pub(super) fn disconnect(&mut self, network: &str) -> anyhow::Result<()> {
+        let Some(index) = self.places.iter().position(|place| place.network == network) else { return Ok(()) };
         let place = self.places.remove(index);
         match self.later.iter().position(|(later, _)| *later == place) {
             Some(index) => self.later.remove(index).1.disconnect(),
@@ -186,6 +159,13 @@ impl Attachment {
         }
         self.endpoint.take().map_or(Ok(()), give_back)
     }
+}
+
+/// Takes what is asked for of a further network, for a container of this name. Where it does not come to be used, it is given back.
+pub(super) fn take(further: &FurtherNetwork, name: &str) -> anyhow::Result<(Endpoint, Membership)> {
+    let network = networks::Store::open(&home::state()?)?.network(&further.network)?;
+    let (aliases, address) = (further.aliases.clone(), further.address);
+    network.endpoint(&Joining { instance: name.to_owned(), aliases, address, mac: None })
 }
 
 fn joining(request: &Request, name: &str) -> Joining {

@@ -1,6 +1,6 @@
 //! From what was asked for to a running container.
 
-use super::attachment::Attachment;
+use super::attachment::{self, Attachment};
 use super::capabilities;
 use super::control_group;
 use super::files;
@@ -60,6 +60,9 @@ pub(super) fn launch_container(
 
     let cgroup = control_group::make(request)?;
     specification.cgroup = cgroup.clone();
+    // What cannot be had of networks is known before anything runs.
+    let further = request.further.iter().map(|further| attachment::take(further, name));
+    let further: Vec<_> = further.collect::<anyhow::Result<_>>()?;
     let attachment = match place {
         Some(_) => Attachment::default(),
         None => Attachment::make(request, name, &mut specification)?,
@@ -90,7 +93,15 @@ pub(super) fn launch_container(
         .map_err(anyhow::Error::from)
         .and_then(|plan| launch_while(plan, || place.as_ref().map_or(Ok(attachment), Place::attachment)));
     let (Launched { process, endpoint }, attachment) = launched.map_err(explain(request))?;
-    Ok(Running { task: ends.task(process)?, cgroup, control_group, attachment: attachment.launched(endpoint) })
+    let (task, mut attachment) = (ends.task(process)?, attachment.launched(endpoint));
+    if !further.is_empty() {
+        let first = task.process.pid();
+        let connected = further.into_iter().try_for_each(|taken| attachment.connect(first, taken));
+        // A brief one may have ended meanwhile.
+        connected.or_else(|error| if runs(first) { Err(error) } else { Ok(()) })?;
+        files::write(request, attachment.places(), attachment.resolver())?;
+    }
+    Ok(Running { task, cgroup, control_group, attachment })
 }
 
 /// What was asked for, beside what Docker sets: users other than root may use `ping`, and may serve low ports, in a network that
@@ -140,8 +151,11 @@ pub(super) fn launch_further(
 
 /// What failed because the container's first process had ended is told so: what has ended is in no namespace any more.
 fn or_ended(first: i32, error: anyhow::Error) -> anyhow::Error {
-    let runs = Path::new(&format!("/proc/{first}/ns/ipc")).exists();
-    if runs { error } else { Refusal("the container is not running: it has just ended".into()).into() }
+    if runs(first) { error } else { Refusal("the container is not running: it has just ended".into()).into() }
+}
+
+fn runs(first: i32) -> bool {
+    Path::new(&format!("/proc/{first}/ns/ipc")).exists()
 }
 
 fn program(command: &[String]) -> anyhow::Result<Program> {

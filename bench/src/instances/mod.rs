@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `container.json` | what was asked for ([`Request`]), written once |
+//! | `container.json` | what was asked for ([`Request`]), written anew where it is given other networks |
 //! | `state.json` | how it fares ([`state::State`]), replaced whole at each change |
 //! | `lock` | held by the supervisor as long as it lives ([flock(2)]): the kernel tells others of its end |
 //! | `log` | what the container wrote, a JSON line each ([`log`]) |
@@ -52,7 +52,7 @@ pub(crate) use kind::Kind;
 pub(crate) use launching::volume_source;
 pub(crate) use machine::{Guest, Machine, check_memory, usual_memory};
 pub(crate) use monitor::monitor_socket;
-pub(crate) use request::{Execution, Limits, Network, Request, Volume};
+pub(crate) use request::{Execution, FurtherNetwork, Limits, Network, Request, Volume};
 pub(crate) use state::{Status, now};
 pub(crate) use store::{Container, Store, kind_of};
 

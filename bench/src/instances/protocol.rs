@@ -4,7 +4,7 @@
 //! each conversation ends with the end of the connection. A connection that ends before its answer means that the supervisor
 //! was killed.
 
-use super::request::Execution;
+use super::request::{Execution, FurtherNetwork};
 use isobench_microvm::devices::virtio::balloon::BalloonState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -87,14 +87,7 @@ pub(crate) enum Order {
     /// The container has another name now.
     Renamed,
     /// Attach the container to a further network.
-    Connect {
-        /// The network's name.
-        network: String,
-        /// Further names there.
-        aliases: Vec<String>,
-        /// The address that is wanted.
-        address: Option<std::net::Ipv4Addr>,
-    },
+    Connect(FurtherNetwork),
     /// Take the container from a network.
     Disconnect {
         /// The network's name.

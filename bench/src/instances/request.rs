@@ -1,6 +1,6 @@
 //! What is asked for.
 
-use super::{Kind, Machine};
+use super::{Kind, Machine, refuse};
 use crate::networks::PortMapping;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -60,6 +60,9 @@ pub(crate) struct Request {
     pub(crate) name_servers: Vec<IpAddr>,
     /// Ports of the host that lead to it.
     pub(crate) ports: Vec<PortMapping>,
+    /// Further networks, in which it was given a place later, and has one again after each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) further: Vec<FurtherNetwork>,
     /// What makes it a virtual machine, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) machine: Option<Machine>,
@@ -79,6 +82,49 @@ impl Request {
     /// The name of its control groups.
     pub(crate) fn control_group(&self) -> String {
         format!("{}-{}", self.kind().command(), self.short_id())
+    }
+
+    /// Has it take part in a further network too; `title` says of which instance an error tells.
+    pub(crate) fn connect(&mut self, title: &str, further: FurtherNetwork) -> anyhow::Result<()> {
+        self.keeps_its_network(title)?;
+        if matches!(self.network, Network::Host | Network::Container(_)) {
+            return refuse(format!("the {title} shares another's network: connect the one that it belongs to"));
+        }
+        let network = &further.network;
+        if self.is_in(network) {
+            return refuse(format!("the {title} is in the network `{network}` already"));
+        }
+        self.further.push(further);
+        Ok(())
+    }
+
+    /// Has it take part in a network no more, be it the one that it began with.
+    pub(crate) fn disconnect(&mut self, title: &str, network: &str) -> anyhow::Result<()> {
+        self.keeps_its_network(title)?;
+        if !self.is_in(network) {
+            return refuse(format!("the {title} is not in the network `{network}`"));
+        }
+        let before = self.further.len();
+        self.further.retain(|further| further.network != network);
+        if self.further.len() == before {
+            (self.network, self.address, self.mac) = (Network::None, None, None);
+            self.aliases.clear();
+        }
+        Ok(())
+    }
+
+    fn keeps_its_network(&self, title: &str) -> anyhow::Result<()> {
+        match self.kind() {
+            Kind::Container => Ok(()),
+            Kind::Machine => {
+                refuse(format!("the {title} keeps the network that it began with: give --network when it is made"))
+            }
+        }
+    }
+
+    fn is_in(&self, network: &str) -> bool {
+        matches!(&self.network, Network::Named(own) if own == network)
+            || self.further.iter().any(|further| further.network == network)
     }
 
     /// Its host name.
@@ -111,6 +157,17 @@ impl std::fmt::Display for Network {
             Self::Named(name) => formatter.write_str(name),
         }
     }
+}
+
+/// What is asked of a network beside the one that a container began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FurtherNetwork {
+    /// Its name.
+    pub(crate) network: String,
+    /// Further names there.
+    pub(crate) aliases: Vec<String>,
+    /// The address that is wanted.
+    pub(crate) address: Option<Ipv4Addr>,
 }
 
 /// A directory or file of the host that is mounted in a container.

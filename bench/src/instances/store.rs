@@ -262,6 +262,20 @@ impl Container {
         lock_after_end(&self.path, self.state.started.as_deref())
     }
 
+    /// Changes what is asked for at its next start; it must not run. The function is told what it is and its name.
+    pub(crate) fn change(&self, how: impl FnOnce(&mut Request, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let lock = match self.state.status {
+            Status::Exited => self.lock_after_end()?,
+            _ => self.lock()?,
+        };
+        let path = self.path.join(REQUEST);
+        let (Some(_lock), Some(mut request)) = (lock, read(&path)?) else {
+            return refuse(format!("the {} has just been started or removed", self.title()));
+        };
+        how(&mut request, &self.title())?;
+        write(&path, &request)
+    }
+
     /// Gives it another name.
     pub(crate) fn rename(&self, name: &str) -> anyhow::Result<()> {
         match rename(&self.path, &self.path.with_file_name(name)) {

@@ -5,7 +5,7 @@ use super::network::Network;
 use super::{PortMapping, names, port};
 use crate::json_file;
 use anyhow::Context;
-use isobench_runtime::network::{Endpoint, Mac, PublishedPort, Redirection};
+use isobench_runtime::network::{Endpoint, Mac, Namespace, PublishedPort, Redirection};
 use isobench_workload::Resource;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -177,8 +177,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(membership: Membership, endpoint: Endpoint, interface: String) -> Self {
-        Self { membership: Some(membership), endpoint: Some(endpoint), interface }
+    /// Brings a place that was taken ([`Network::endpoint`]) into the network namespace of a container that runs.
+    ///
+    /// # Errors
+    /// If the namespace is gone; nothing is left behind.
+    pub fn make(endpoint: Endpoint, membership: Membership, container: &Namespace) -> anyhow::Result<Self> {
+        let interface = endpoint.connect(container).with_context(|| {
+            let (instance, network) = (&membership.member().instance, &membership.network().settings().name);
+            format!("connect {instance} to the network `{network}`")
+        })?;
+        Ok(Self { membership: Some(membership), endpoint: Some(endpoint), interface })
     }
 
     /// Its names and ports.

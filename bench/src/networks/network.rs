@@ -4,7 +4,6 @@ use super::endpoint::{Connection, Joining, Member, Membership};
 use super::names::Names;
 use super::settings::Settings;
 use super::{PortMapping, check_name, refuse};
-use anyhow::Context;
 use isobench_runtime::network::{
     BridgeNetwork, Endpoint, EndpointSettings, Firewall, Namespace, Offload, Tap, TapEndpoint,
 };
@@ -61,10 +60,7 @@ impl Network {
     /// If there is no place, or the namespace is gone; nothing is left behind.
     pub fn connect(&self, joining: &Joining, container: &Namespace) -> anyhow::Result<Connection> {
         let (endpoint, membership) = self.endpoint(joining)?;
-        let interface = endpoint
-            .connect(container)
-            .with_context(|| format!("connect {} to the network `{}`", joining.instance, self.settings.name))?;
-        Ok(Connection::new(membership, endpoint, interface))
+        Connection::make(endpoint, membership, container)
     }
 
     /// Who is in it now. What a dead process has left is not told.

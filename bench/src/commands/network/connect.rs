@@ -1,13 +1,16 @@
-//! `isobench network connect` and `disconnect`: orders to the supervisor of a container that runs, which holds its places.
+//! `isobench network connect` and `disconnect`: orders to the supervisor of a container that runs, which holds its places; what
+//! does not run has the others when it is started.
 
 use crate::commands::Status;
-use crate::instances::{Store, attach, protocol::Order};
+use crate::home;
+use crate::instances::{FurtherNetwork, Store, attach, protocol::Order};
+use crate::networks;
 use std::net::Ipv4Addr;
 
-/// Give a running container a place in a network too
+/// Give a container a place in a network too
 ///
-/// It gets a link of its own, `eth1` or the next one that is free. A container without a network (`--network none`) gets its
-/// way out by it.
+/// It gets a link of its own, `eth1` or the next one that is free, at once where it runs, and with each of its next starts. A
+/// container without a network (`--network none`) gets its way out by it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Connect {
     /// The network's name
@@ -22,7 +25,7 @@ pub(super) struct Connect {
     address: Option<Ipv4Addr>,
 }
 
-/// Take a running container from a network; its link goes
+/// Take a container from a network; its link goes
 #[derive(Debug, clap::Args)]
 pub(super) struct Disconnect {
     /// The network's name
@@ -36,14 +39,25 @@ pub(super) struct Disconnect {
 
 pub(super) fn connect(arguments: Connect) -> anyhow::Result<Status> {
     let Connect { network, container, aliases, address } = arguments;
-    order(&container, &Order::Connect { network, aliases, address })
+    let further = FurtherNetwork { network, aliases, address };
+    let container = Store::open()?.find(&container)?;
+    match container.state.status.is_alive() {
+        true => attach::ask(&container, &Order::Connect(further)).map(drop)?,
+        false => container.change(|request, title| {
+            // That it can be had then is not known, but that there is such a network.
+            networks::Store::open(&home::state()?)?.network(&further.network)?;
+            request.connect(title, further)
+        })?,
+    }
+    Ok(Status::Success)
 }
 
 pub(super) fn disconnect(arguments: Disconnect) -> anyhow::Result<Status> {
-    order(&arguments.container, &Order::Disconnect { network: arguments.network })
-}
-
-fn order(container: &str, order: &Order) -> anyhow::Result<Status> {
-    attach::ask(&Store::open()?.find(container)?, order)?;
+    let Disconnect { network, container, force: _ } = arguments;
+    let container = Store::open()?.find(&container)?;
+    match container.state.status.is_alive() {
+        true => attach::ask(&container, &Order::Disconnect { network }).map(drop)?,
+        false => container.change(|request, title| request.disconnect(title, &network))?,
+    }
     Ok(Status::Success)
 }

@@ -31,7 +31,7 @@ Examples:
   isobench network create --internal --ipv6 vault   no way out; IPv6 addresses too
   isobench network ls
   isobench network inspect web                      its settings and who is in it, as JSON
-  isobench network connect web one                  give the container `one` a place in it, while it runs
+  isobench network connect web one                  give the container `one` a place in it too
   isobench network rm web
   isobench network prune                            remove every network that nobody uses";
 

@@ -4,10 +4,10 @@ use super::{Supervisor, own_name};
 use crate::instances::connection::Role;
 use crate::instances::execution::Executing;
 use crate::instances::protocol::{Answer, Order};
-use crate::instances::request::Execution;
+use crate::instances::request::{Execution, Request};
 use crate::instances::state::Status;
-use crate::instances::store::STATE;
-use crate::instances::{files, launching, monitor, pause, refuse};
+use crate::instances::store::{REQUEST, STATE};
+use crate::instances::{attachment, files, launching, monitor, pause, refuse};
 use crate::json_file;
 use anyhow::Context;
 use rustix::process::Signal;
@@ -33,20 +33,17 @@ impl Supervisor {
                 let used = self.cgroup.as_ref().map(|cgroup| cgroup.statistics()).unwrap_or_default();
                 return Ok(Some(Answer::Statistics { memory: used.memory, cpu: used.cpu, pids: used.pids }));
             }
-            Order::Connect { .. } | Order::Disconnect { .. } if self.request.machine.is_some() => {
-                return refuse(format!(
-                    "the {} keeps the network that it began with: give --network when it is made",
-                    self.title()?
-                ));
-            }
-            Order::Connect { network, aliases, address } => {
-                let first = self.task.process.pid();
-                self.attachment.connect(&own_name()?, first, &network, &aliases, address)?;
-                self.note_networks()?;
+            Order::Connect(further) => {
+                let mut request = self.request.clone();
+                request.connect(&self.title()?, further.clone())?;
+                self.attachment.connect(self.task.process.pid(), attachment::take(&further, &own_name()?)?)?;
+                self.note_networks(request)?;
             }
             Order::Disconnect { network } => {
-                self.attachment.disconnect(&own_name()?, &network)?;
-                self.note_networks()?;
+                let mut request = self.request.clone();
+                request.disconnect(&self.title()?, &network)?;
+                self.attachment.disconnect(&network)?;
+                self.note_networks(request)?;
             }
             Order::Renamed => self.attachment.rename(&own_name()?)?,
         }
@@ -58,7 +55,10 @@ impl Supervisor {
         Ok(format!("{} {}", self.request.kind().noun(), own_name()?))
     }
 
-    fn note_networks(&mut self) -> anyhow::Result<()> {
+    /// The container has other networks now, and has them after its next start too.
+    fn note_networks(&mut self, request: Request) -> anyhow::Result<()> {
+        self.request = request;
+        json_file::write(Path::new(REQUEST), &self.request)?;
         // In place, so that what is mounted inside has it at once.
         files::write(&self.request, self.attachment.places(), self.attachment.resolver())?;
         self.state.places = self.attachment.places().to_vec();
