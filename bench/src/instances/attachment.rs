@@ -207,10 +207,9 @@ fn joined(request: &Request, name: &str, other: &str) -> anyhow::Result<NetworkM
             other.state.status.name()
         ));
     }
-    let opened = launching::network_of(other.state.pid());
     // Once it is open, the number in its path is seen to have been that container's all the time.
-    if journal::alive(&other.state.process) != Some(true) {
-        return refuse(format!("the network of the container {} cannot be joined: it has just ended", other.name));
+    match launching::network_of(other.state.pid())? {
+        Some(network) if journal::alive(&other.state.process) == Some(true) => Ok(network),
+        _ => refuse(format!("the network of the container {} cannot be joined: it has just ended", other.name)),
     }
-    opened
 }

@@ -197,11 +197,14 @@ fn set(environment: &mut Vec<String>, variable: &str, replace: bool) {
     }
 }
 
-/// Opens the network namespace of a container's first process, which the caller has seen to run.
-pub(super) fn network_of(process: i32) -> anyhow::Result<NetworkMode> {
+/// Opens the network namespace of a container's first process; one that has ended has none, be it reaped yet or not.
+pub(super) fn network_of(process: i32) -> anyhow::Result<Option<NetworkMode>> {
     let path = format!("/proc/{process}/ns/net");
-    let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    Ok(NetworkMode::Container(Arc::new(opened.with_context(|| format!("open {path}"))?)))
+    match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(namespace) => Ok(Some(NetworkMode::Container(Arc::new(namespace)))),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("open {path}")),
+    }
 }
 
 fn explain(request: &Request) -> impl FnOnce(anyhow::Error) -> anyhow::Error + use<'_> {

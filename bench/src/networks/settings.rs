@@ -3,6 +3,7 @@
 use super::{Refusal, check_name, refuse};
 use isobench_runtime::network::bridge_network;
 use isobench_runtime::network::{Route, Subnet, Subnet6, pool, sysctl};
+use rustix::net::{AddressFamily, SocketType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -147,7 +148,7 @@ impl Settings {
                     other.subnets(),
                     other.name
                 )))),
-                None => Ok(pool::check_free(subnet, six, routes, |index| format!("link {index}"))?),
+                None => Ok(pool::check_free(subnet, six, routes, name_of_link)?),
             }
         };
         let subnet = match four {
@@ -226,6 +227,13 @@ impl Settings {
     }
 }
 
+/// A link of this network namespace, for an error that names it.
+fn name_of_link(index: u32) -> String {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let name = socket.and_then(|socket| rustix::net::netdevice::index_to_name(socket, index));
+    name.unwrap_or_else(|_| format!("link {index}"))
+}
+
 /// Subnets in one text.
 fn both(four: impl Display, six: Option<impl Display>) -> String {
     six.map_or_else(|| four.to_string(), |six| format!("{four} and {six}"))
@@ -234,7 +242,7 @@ fn both(four: impl Display, six: Option<impl Display>) -> String {
 /// Refuses what the kernel would, or what nobody could be reached at: addresses of this network, of the host itself, of a link
 /// and of groups ([RFC 6890](https://www.rfc-editor.org/rfc/rfc6890)).
 fn check_hosts(four: Subnet, six: Option<Subnet6>) -> anyhow::Result<()> {
-    let four_taken = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([224, 0, 0, 0], 4)];
+    let four_taken = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([224, 0, 0, 0], 4), ([255, 255, 255, 255], 32)];
     let four_taken = four_taken.map(|(network, prefix)| (Ipv4Addr::from(network), prefix));
     let six_taken = [(0, 8), (0xfe80, 10), (0xff00, 8)];
     let six_taken = six_taken.map(|(first, prefix)| (Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), prefix));
@@ -326,6 +334,10 @@ mod tests {
             (
                 Request { name: "n".into(), ..subnet("224.1.0.0/16") },
                 "subnet 224.1.0.0/16 overlaps 224.0.0.0/4, which is not for hosts",
+            ),
+            (
+                Request { name: "n".into(), ..subnet("255.255.255.0/24") },
+                "overlaps 255.255.255.255/32, which is not for hosts",
             ),
             (Request { name: "n".into(), ..subnet("0.1.0.0/16") }, "overlaps 0.0.0.0/8, which is not for hosts"),
             (Request { name: "n".into(), ..subnet("ff02::/64") }, "overlaps ff00::/8, which is not for hosts"),

@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -100,7 +100,14 @@ pub fn unpack(archive: impl Read + 'static, root: BorrowedFd<'_>) -> anyhow::Res
     let stream = open(archive)?;
     let mut target = Target { root, owners: rustix::process::geteuid().is_root(), modes: Vec::new(), made: 0 };
     let mut archive = Archive::new(Tail { stream, last: [1; 512], filled: 0 });
-    for entry in archive.entries().context("it is no tar archive")? {
+    for (number, entry) in archive.entries().context("it is no tar archive")?.enumerate() {
+        let entry = match entry {
+            // The first header is none.
+            Err(error) if number == 0 && error.kind() == ErrorKind::Other => bail!("it is no tar archive"),
+            // What is told quotes the header, whatever it is.
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string().escape_debug().to_string())),
+            Ok(entry) => Ok(entry),
+        };
         let entry = entry.context("the archive is damaged")?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         target.take(entry).with_context(|| format!("unpack its entry {path}"))?;
