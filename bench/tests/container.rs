@@ -705,6 +705,8 @@ fn connecting() -> Outcome {
     let shown = lab.inspect("web")?["NetworkSettings"]["Networks"].clone();
     same(&shown["first"]["IPAddress"], &"10.7.1.9".into())?;
     same(&shown["second"]["IPAddress"], &"10.7.2.9".into())?;
+    let each = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+    same(lab.well(&["inspect", "-f", each, "web"])?.as_str(), "10.7.1.9 10.7.2.9 \n")?;
     let inside = lab.well(&["exec", "web", "ip", "-4", "-o", "addr"])?;
     check(inside.contains("10.7.1.9/24") && inside.contains("10.7.2.9/24"), || inside)?;
 

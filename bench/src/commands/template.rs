@@ -1,4 +1,5 @@
-//! The part of Docker's `--format` that is a path into the answer: `{{.State.Pid}}`, `{{json .Config}}`, and text around it.
+//! The part of Docker's `--format` that is a path into the answer: `{{.State.Pid}}`, `{{json .Config}}`,
+//! `{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}`, and text around it.
 
 use crate::instances::refuse;
 use serde::Serialize;
@@ -39,40 +40,79 @@ fn headings(value: &Map<String, Value>) -> Value {
 
 /// Fills a template from a value.
 pub(super) fn fill(template: &str, value: &Value) -> anyhow::Result<String> {
-    let (mut text, mut rest) = (String::new(), template);
+    let mut rest = template;
+    Ok(block(&mut rest, Some(value), template, false)? + rest)
+}
+
+/// Fills up to the end of the template, or of the `range` whose inside this is. Where there is no value it is only passed over.
+fn block(rest: &mut &str, value: Option<&Value>, template: &str, inside: bool) -> anyhow::Result<String> {
+    let mut text = String::new();
     while let Some((before, after)) = rest.split_once("{{") {
         text += before;
         let Some((expression, after)) = after.split_once("}}") else {
             return refuse(format!("--format {template}: `{{{{` has no `}}}}`"));
         };
-        text += &evaluate(expression.trim(), value, template)?;
-        rest = after;
+        *rest = after;
+        let expression = expression.trim();
+        if expression == "end" && inside {
+            return Ok(text);
+        }
+        match (expression.strip_prefix("range "), value) {
+            (Some(path), value) => {
+                let members = value.map(|value| members(path.trim(), value, template)).transpose()?.unwrap_or_default();
+                let begin = *rest;
+                if members.is_empty() {
+                    block(rest, None, template, true)?;
+                }
+                for member in members {
+                    *rest = begin;
+                    text += &block(rest, Some(member), template, true)?;
+                }
+            }
+            (None, Some(value)) => text += &evaluate(expression, value, template)?,
+            (None, None) => {}
+        }
     }
-    Ok(text + rest)
+    if inside {
+        return refuse(format!("--format {template}: `range` has no `{{{{end}}}}`"));
+    }
+    Ok(text)
+}
+
+fn members<'a>(path: &str, value: &'a Value, template: &str) -> anyhow::Result<Vec<&'a Value>> {
+    match follow(path, value, template)? {
+        Value::Array(members) => Ok(members.iter().collect()),
+        Value::Object(members) => Ok(members.values().collect()),
+        Value::Null => Ok(Vec::new()),
+        _ => refuse(format!("--format {template}: `{path}` has no members to range over")),
+    }
 }
 
 fn evaluate(expression: &str, value: &Value, template: &str) -> anyhow::Result<String> {
-    let (as_json, path) = match expression.strip_prefix("json ") {
-        Some(path) => (true, path.trim()),
-        None => (false, expression),
-    };
-    let Some(path) = path.strip_prefix('.') else {
+    Ok(match expression.strip_prefix("json ") {
+        Some(path) => serde_json::to_string(follow(path.trim(), value, template)?)?,
+        None => match follow(expression, value, template)? {
+            Value::String(text) => text.clone(),
+            other => serde_json::to_string(other)?,
+        },
+    })
+}
+
+fn follow<'a>(path: &str, value: &'a Value, template: &str) -> anyhow::Result<&'a Value> {
+    let Some(names) = path.strip_prefix('.') else {
         return refuse(format!(
-            "--format {template}: `{expression}` is no path such as .State.Pid, or `json` and a path"
+            "--format {template}: `{path}` is no path such as .State.Pid, nor `json` or `range` and a path"
         ));
     };
     let mut found = value;
-    for name in path.split('.').filter(|name| !name.is_empty()) {
+    for name in names.split('.').filter(|name| !name.is_empty()) {
         let next = found.get(name).or_else(|| found.get(name.parse::<usize>().ok()?));
         match next {
             Some(next) => found = next,
             None => return refuse(format!("--format {template}: there is no `{name}`")),
         }
     }
-    Ok(match found {
-        Value::String(text) if !as_json => text.clone(),
-        other => serde_json::to_string(other)?,
-    })
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -97,6 +137,17 @@ mod tests {
         assert_eq!(fill("pid={{.State.Pid}} {{ .State.Status }}", &value).unwrap(), "pid=7 running");
         assert_eq!(fill("{{json .State.Status}}{{.List.0}}", &value).unwrap(), "\"running\"a");
         assert_eq!(fill("plain", &value).unwrap(), "plain");
+        let networks = json!({"Networks": {"a": {"IP": "1", "Names": ["x", "y"]}, "b": {"IP": "2", "Names": []}}});
+        let shown = |template: &str| fill(template, &networks).map_err(|error| error.to_string());
+        assert_eq!(shown("<{{range .Networks}}{{.IP}} {{end}}>").unwrap(), "<1 2 >");
+        assert_eq!(
+            shown("{{ range .Networks }}{{.IP}}:{{range .Names}}{{.}},{{end}};{{ end }}").unwrap(),
+            "1:x,y,;2:;"
+        );
+        assert_eq!(shown("{{range .Networks.b.Names}}{{range .Absent}}{{.}}{{end}}{{end}}-").unwrap(), "-");
+        assert!(shown("{{range .Networks}}{{.IP}}").unwrap_err().contains("no `{{end}}`"));
+        assert!(shown("{{range .Networks.a.IP}}{{end}}").unwrap_err().contains("no members"));
+        assert!(shown("{{end}}").unwrap_err().contains("`end` is no path"));
         for bad in ["{{.State.Nothing}}", "{{State}}", "{{.State", "{{}}"] {
             assert!(fill(bad, &value).is_err(), "{bad}");
         }
