@@ -403,6 +403,18 @@ fn further() -> Outcome {
         said(&["one", "sh", "-c", "echo late:x:1234:1234::/tmp:/bin/sh >>/etc/passwd"])?;
         same(said(&["-u", "late", "one", "sh", "-c", "id -u; echo $HOME"])?.as_str(), "1234\n/tmp\n")?;
         same(lab.run(&["exec", "-u", "later", "one", "id"])?.status.code(), Some(125))?;
+        // What came while nobody read is given output first: what is said of a command's output follows it.
+        let both = fs::File::create(lab.path("both"))?;
+        let script = "touch /tmp/begun; sleep 1; echo first; echo second >&2";
+        let mut told = lab.container(&["exec", "one", "sh", "-c", script]);
+        let mut told = told.stdout(both.try_clone()?).stderr(both).spawn()?;
+        until("the command", || Ok(lab.run(&["exec", "one", "cat", "/tmp/begun"])?.status.success()))?;
+        let keeper = supervisor(&lab, "one")?;
+        rustix::process::kill_process(keeper, rustix::process::Signal::STOP)?;
+        std::thread::sleep(Duration::from_millis(1500));
+        rustix::process::kill_process(keeper, rustix::process::Signal::CONT)?;
+        check(told.wait()?.success(), || "it failed".into())?;
+        same(fs::read_to_string(lab.path("both"))?.as_str(), "first\nsecond\n")?;
     }
     same(lab.run(&["exec", "one", "sh", "-c", "exit 9"])?.status.code(), Some(9))?;
     same(lab.run(&["exec", "one", "no-such-command"])?.status.code(), Some(127))?;

@@ -103,13 +103,15 @@ pub(super) struct Task {
     /// The process.
     pub(super) process: Process,
     input: Input,
-    outputs: Vec<(Source, OwnedFd)>,
+    /// Those that have ended are none any more.
+    outputs: Vec<(Source, Option<OwnedFd>)>,
     is_terminal: bool,
 }
 
 impl Task {
     fn new(process: Process, ends: Ends) -> Self {
         let Ends { input, outputs, .. } = ends;
+        let outputs = outputs.into_iter().map(|(source, output)| (source, Some(output))).collect();
         Self { process, input, outputs, is_terminal: false }
     }
 
@@ -118,7 +120,9 @@ impl Task {
         let mut all = vec![(Part::Process, self.process.pidfd(), PollFlags::IN)];
         if read {
             let outputs = self.outputs.iter().enumerate();
-            all.extend(outputs.map(|(number, (_, output))| (Part::Output(number), output.as_fd(), PollFlags::IN)));
+            all.extend(outputs.filter_map(|(number, (_, output))| {
+                Some((Part::Output(number), output.as_ref()?.as_fd(), PollFlags::IN))
+            }));
         }
         all.extend(self.input.blocked().map(|input| (Part::Input, input, PollFlags::OUT)));
         all
@@ -148,29 +152,29 @@ impl Task {
 
     /// Reads from an output once; `None` where there is nothing now. An output that has ended is forgotten.
     pub(super) fn read(&mut self, number: usize, buffer: &mut [u8]) -> Option<(Source, usize)> {
-        let (source, output) = self.outputs.get(number)?;
+        let (source, output) = self.outputs.get_mut(number)?;
         loop {
-            match rustix::io::read(output, &mut *buffer) {
+            match rustix::io::read(output.as_ref()?, &mut *buffer) {
                 Ok(read) if read > 0 => return Some((*source, read)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return None,
                 // A terminal whose other end nobody has any more gives EIO.
                 Ok(_) | Err(_) => {
-                    self.outputs.remove(number);
+                    *output = None;
                     return None;
                 }
             }
         }
     }
 
-    /// How many outputs there still are.
+    /// How many outputs it has or had.
     pub(super) fn outputs(&self) -> usize {
         self.outputs.len()
     }
 
     /// Gives the terminal another size.
     pub(super) fn resize(&self, rows: u16, columns: u16) {
-        if let Some((_, terminal)) = self.outputs.first().filter(|_| self.is_terminal) {
+        if let Some((_, Some(terminal))) = self.outputs.first().filter(|_| self.is_terminal) {
             let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
             let _ = rustix::termios::tcsetwinsize(terminal, size);
         }

@@ -17,7 +17,7 @@ impl Supervisor {
     /// The container has ended: everything is given back, and everybody told.
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         let code = self.ended.unwrap_or(OWN_FAILURE);
-        for output in (0..self.task.outputs()).rev() {
+        for output in 0..self.task.outputs() {
             drain(|| self.carry_first(output));
         }
         let _ = self.log.finish();

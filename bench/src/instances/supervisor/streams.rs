@@ -62,7 +62,8 @@ impl Supervisor {
 
     /// A further process has ended: what it wrote is still carried. What its own children write from now on is lost.
     pub(super) fn end_further(&mut self, index: usize) -> anyhow::Result<()> {
-        for output in (0..self.further[index].task.outputs()).rev() {
+        // Its output first: what is said of it, such as how long it took, mostly follows.
+        for output in 0..self.further[index].task.outputs() {
             drain(|| self.carry_further(index, output));
         }
         let mut further = self.further.remove(index);
