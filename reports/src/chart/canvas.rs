@@ -54,6 +54,11 @@ impl Lettering {
         Self { anchor: Anchor::End, ..self }
     }
 
+    /// The same in letters of another size.
+    pub(crate) const fn scaled(self, factor: f64) -> Self {
+        Self { size: self.size * factor, ..self }
+    }
+
     /// The width that a text takes.
     pub(crate) fn width(self, text: &str) -> f64 {
         font::width(text, self.size, self.bold)

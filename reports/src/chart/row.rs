@@ -19,13 +19,13 @@ pub(crate) const KEY_HEIGHT: f64 = 52.0;
 pub(crate) const LABEL: Lettering = Lettering::new(15.0, Ink::Text);
 pub(crate) const SMALL: Lettering = Lettering::new(14.0, Ink::Muted);
 
-/// A sandbox's label, cut where it would run into the plot, with what emulates it below.
+/// A sandbox's label, fitted in before the plot, with what emulates it below.
 pub(crate) fn label(canvas: &mut Canvas<'_>, view: &View<'_>, messages: &Messages, sandbox: &str, y: f64) {
     canvas.marker(view.family(sandbox), (17.0, y), 5.0, 1.0);
     name(canvas, view, messages, sandbox, (30.0, y), LEFT - 40.0);
 }
 
-/// A sandbox's name, cut to a width, with what emulates it below.
+/// A sandbox's name, fitted into a width, with what emulates it below.
 pub(crate) fn name(
     canvas: &mut Canvas<'_>,
     view: &View<'_>,
@@ -34,13 +34,20 @@ pub(crate) fn name(
     (x, y): (f64, f64),
     room: f64,
 ) {
-    let name = cut(sandbox, LABEL, room);
+    let (name, lettering) = fitted(sandbox, LABEL, room);
     if let Some(emulation) = view.emulation(sandbox) {
-        canvas.centred(&name, (x, y - 7.5), LABEL);
-        canvas.centred(&cut(&translated(messages, emulation), SMALL, room), (x, y + 9.5), SMALL);
+        canvas.centred(&name, (x, y - 7.5), lettering);
+        let (emulation, lettering) = fitted(&translated(messages, emulation), SMALL, room);
+        canvas.centred(&emulation, (x, y + 9.5), lettering);
     } else {
-        canvas.centred(&name, (x, y), LABEL);
+        canvas.centred(&name, (x, y), lettering);
     }
+}
+
+/// A text in letters that are made smaller for it, by a fifth at most, and cut where that is not enough.
+fn fitted(text: &str, lettering: Lettering, limit: f64) -> (String, Lettering) {
+    let lettering = lettering.scaled((limit / lettering.width(text)).clamp(0.8, 1.0));
+    (cut(text, lettering, limit), lettering)
 }
 
 /// A text cut to a width, with an ellipsis where it was.
