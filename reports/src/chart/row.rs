@@ -44,10 +44,14 @@ pub(crate) fn name(
     }
 }
 
-/// A text in letters that are made smaller for it, by a fifth at most, and cut where that is not enough.
+/// How small a label's letters become, at most, for it to be whole.
+const SMALLEST: f64 = 0.8;
+
+/// A text in letters that are made smaller for it, and cut where that is not enough.
 fn fitted(text: &str, lettering: Lettering, limit: f64) -> (String, Lettering) {
-    let lettering = lettering.scaled((limit / lettering.width(text)).clamp(0.8, 1.0));
-    (cut(text, lettering, limit), lettering)
+    let factor = limit / lettering.width(text);
+    let lettering = lettering.scaled(factor.clamp(SMALLEST, 1.0));
+    (if factor < SMALLEST { cut(text, lettering, limit) } else { text.to_owned() }, lettering)
 }
 
 /// A text cut to a width, with an ellipsis where it was.
