@@ -262,14 +262,19 @@ impl Container {
         lock_after_end(&self.path, self.state.started.as_deref())
     }
 
+    /// Takes the lock of one that does not run; `None` where a supervisor has it. One whose container has ended is about to end
+    /// itself, and so is one that was `killed` itself meanwhile, whatever it came to write down: that end is waited for.
+    fn lock_at_rest(&self, killed: bool) -> anyhow::Result<Option<File>> {
+        match killed || self.state.status == Status::Exited {
+            true => self.lock_after_end(),
+            false => self.lock(),
+        }
+    }
+
     /// Changes what is asked for at its next start; it must not run. The function is told what it is and its name.
     pub(crate) fn change(&self, how: impl FnOnce(&mut Request, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let lock = match self.state.status {
-            Status::Exited => self.lock_after_end()?,
-            _ => self.lock()?,
-        };
         let path = self.path.join(REQUEST);
-        let (Some(_lock), Some(mut request)) = (lock, read(&path)?) else {
+        let (Some(_lock), Some(mut request)) = (self.lock_at_rest(false)?, read(&path)?) else {
             return refuse(format!("the {} has just been started or removed", self.title()));
         };
         how(&mut request, &self.title())?;
@@ -286,13 +291,7 @@ impl Container {
 
     /// Removes it; it must have ended, or been `killed` by who asks.
     pub(crate) fn remove(&self, killed: bool) -> anyhow::Result<()> {
-        // A supervisor whose container has ended is about to end itself, and so is one that was killed itself meanwhile, whatever
-        // it came to write down.
-        let lock = match killed || self.state.status == Status::Exited {
-            true => self.lock_after_end()?,
-            false => self.lock()?,
-        };
-        let Some(_lock) = lock else {
+        let Some(_lock) = self.lock_at_rest(killed)? else {
             if !self.path.exists() {
                 // Somebody else has removed it.
                 return Ok(());
