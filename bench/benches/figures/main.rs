@@ -35,6 +35,10 @@ use std::time::{Duration, Instant};
 const PAIRS: RangeInclusive<usize> = 30..=300;
 const TIME: Duration = Duration::from_secs(15);
 
+/// The least pairs of an agreement, whose interval must fit between two ends: what a machine moves drifts by some 5 % from one
+/// second to the next, so that the median of 30 pairs is known to 2 % only, and of these to little more than 1 %.
+const PAIRS_OF_AGREEMENT: usize = 90;
+
 /// Where a pair takes longer than this, as a thousand launches do, there are fewer: an interval needs six.
 const LONG: Duration = Duration::from_secs(15);
 const FEWER: usize = 8;
@@ -143,7 +147,8 @@ fn estimate(figure: &Figure, bar: &ProgressBar) -> anyhow::Result<Estimate> {
     pair()?;
     let taken = begun.elapsed();
     let affordable = (TIME.as_nanos() / taken.as_nanos().max(1)) as usize;
-    let number = if taken > LONG { FEWER } else { affordable.clamp(*PAIRS.start(), *PAIRS.end()) };
+    let least = if matches!(figure.goal, Goal::Within(_)) { PAIRS_OF_AGREEMENT } else { *PAIRS.start() };
+    let number = if taken > LONG { FEWER } else { affordable.clamp(least, *PAIRS.end()) };
     bar.set_length(number as u64);
     let mut pairs = Vec::with_capacity(number);
     for done in 0..number {
