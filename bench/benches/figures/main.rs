@@ -36,9 +36,9 @@ use std::time::{Duration, Instant};
 const PAIRS: RangeInclusive<usize> = 30..=300;
 const TIME: Duration = Duration::from_secs(45);
 
-/// The least pairs of an agreement, whose interval must fit between two ends: what a machine moves drifts by some 5 % from one
-/// second to the next, so that the median of 30 pairs is known to 2 % only, and of these to little more than 1 %.
-const PAIRS_OF_AGREEMENT: usize = 90;
+/// For how long those of an agreement are taken, whose interval must fit between two ends: what a machine moves drifts by some
+/// 5 % from one second to the next, so that the median of 30 pairs is known to 2 % only, and of 90 to little more than 1 %.
+const TIME_OF_AGREEMENT: Duration = Duration::from_secs(6 * 60);
 
 /// Where a pair takes longer than this, as a thousand launches do, there are fewer: an interval needs six.
 const LONG: Duration = Duration::from_secs(15);
@@ -147,9 +147,9 @@ fn estimate(figure: &Figure, bar: &ProgressBar) -> anyhow::Result<Estimate> {
     let begun = Instant::now();
     pair()?;
     let taken = begun.elapsed();
-    let affordable = (TIME.as_nanos() / taken.as_nanos().max(1)) as usize;
-    let least = if matches!(figure.goal, Goal::Within(_)) { PAIRS_OF_AGREEMENT } else { *PAIRS.start() };
-    let number = if taken > LONG { FEWER } else { affordable.clamp(least, *PAIRS.end()) };
+    let time = if matches!(figure.goal, Goal::Within(_)) { TIME_OF_AGREEMENT } else { TIME };
+    let affordable = (time.as_nanos() / taken.as_nanos().max(1)) as usize;
+    let number = if taken > LONG { FEWER } else { affordable.clamp(*PAIRS.start(), *PAIRS.end()) };
     bar.set_length(number as u64);
     let mut pairs = Vec::with_capacity(number);
     for done in 0..number {
