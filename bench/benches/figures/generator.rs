@@ -83,6 +83,10 @@ fn drive(path: &Path, traffic: Traffic, warm_up: u64, milliseconds: u64) -> anyh
 }
 
 /// Bytes a second by iperf3, as its receiver counts them; buffers of 128 KiB and without Nagle's algorithm, as ours.
+///
+/// By default its client asks select(2) every ten writes whether it may go on, which Linux affirms only once a third of the send
+/// buffer is free: 2 % over a bridge. A burst of 1,000 writes (`-b`, iperf3(1)), at a rate that no path reaches, makes that question
+/// rare, so that what the generators move is compared and not this habit.
 fn iperf3(path: &Path) -> anyhow::Result<f64> {
     let (address, port) = (path.address.to_string(), IPERF3_PORT.to_string());
     let arguments = ["-c", &address, "-p", &port, "-t", "1", "-O", "1", "-l", "128K", "-b", "1000G/1000", "-N", "-J"];
@@ -92,10 +96,8 @@ fn iperf3(path: &Path) -> anyhow::Result<f64> {
     Ok(bits.with_context(|| format!("iperf3 measured nothing: {report}"))? / 8.0)
 }
 
-/// What env(1) is given to start iperf3 as our generator works, so that what they move is compared and not two habits of its own,
-/// which cost its client 2 % and 1 % over a bridge: its buffer is a file on the disk unless `TMPDIR` lies in memory; and its client
-/// asks select(2) every ten writes whether it may go on, which Linux affirms only once a third of the send buffer is free. A burst
-/// of 1,000 writes (`-b`, iperf3(1)), at a rate that no path reaches, makes that question rare.
+/// What env(1) is given to start iperf3 with its buffer in memory, as ours is: it is a file in `TMPDIR`, which on the disk costs it
+/// 1 % over a bridge.
 fn in_memory(arguments: &[&str]) -> Vec<String> {
     ["TMPDIR=/dev/shm", "iperf3"].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()
 }
