@@ -3,6 +3,7 @@
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
+use smallvec::SmallVec;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -60,18 +61,9 @@ fn with_vectors(slices: &[VolatileSlice<'_>], call: impl FnOnce(&[libc::iovec]) 
         iov_base: slice.ptr_guard_mut().as_ptr().cast(),
         iov_len: slice.len(),
     };
-    // Nearly every frame has one or two slices.
-    const FEW: usize = 4;
-    let count = if slices.len() <= FEW {
-        let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
-        for (place, slice) in few.iter_mut().zip(slices) {
-            *place = vector(slice);
-        }
-        call(&few[..slices.len()])
-    } else {
-        let many: Vec<libc::iovec> = slices.iter().take(MOST_VECTORS).map(vector).collect();
-        call(&many)
-    };
+    // Without the allocator, as far as a driver divides its buffers as Linux does (see the network card's queue handler).
+    let vectors: SmallVec<[libc::iovec; 32]> = slices.iter().take(MOST_VECTORS).map(vector).collect();
+    let count = call(&vectors);
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 

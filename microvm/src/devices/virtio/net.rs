@@ -1,6 +1,7 @@
 //! The network card's queue handler (VIRTIO 1.2, 5.1.6): pure queue logic, generic over where frames come from and go to,
 //! so that it runs the same on a tap and on an in-memory list.
 
+use smallvec::SmallVec;
 use std::io;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
@@ -16,6 +17,11 @@ const BATCH: usize = 64;
 /// Most descriptors of a chain, and most chains that one merged frame may take: Linux uses up to 19 descriptors a frame, and
 /// the vectors of readv(2) and writev(2) are limited to 1024.
 const MOST_DESCRIPTORS: usize = 256;
+
+/// What belongs to one frame, on the stack unless a driver divides its buffers more than Linux does. It is made anew in each move. An
+/// allocator may map a page for it and unmap it again, and then every processor on which the process runs is interrupted to forget
+/// that page, also the one that runs the guest, for which it is an exit.
+type PerFrame<T> = SmallVec<[T; 32]>;
 
 /// Where frames, each with its header, come from and go to.
 pub trait FrameIo {
@@ -107,7 +113,7 @@ impl<F: FrameIo> Net<F> {
     pub fn transmit(&mut self) -> Result<Progress, QueueError> {
         let broken = |source| QueueError::Ring { queue: "transmit", source };
         let memory = self.memory.clone();
-        let mut slices = Vec::with_capacity(32);
+        let mut slices = PerFrame::new();
         let mut progress = Progress::default();
         while progress.frames < BATCH {
             let Some(chain) = self.transmit.iter(&memory).map_err(broken)?.next() else {
@@ -135,9 +141,9 @@ impl<F: FrameIo> Net<F> {
     pub fn receive(&mut self) -> Result<Progress, QueueError> {
         let broken = |source| QueueError::Ring { queue: "receive", source };
         let memory = self.memory.clone();
-        let mut slices = Vec::with_capacity(32);
+        let mut slices = PerFrame::new();
         // Head and capacity of each buffer that the next frame may use.
-        let mut buffers: Vec<(u16, usize)> = Vec::with_capacity(32);
+        let mut buffers = PerFrame::<(u16, usize)>::new();
         let mut progress = Progress::default();
         while progress.frames < BATCH {
             slices.clear();
@@ -189,7 +195,7 @@ impl<F: FrameIo> Net<F> {
         buffers: &[(u16, usize)],
         length: usize,
     ) -> Result<usize, QueueError> {
-        let mut parts = Vec::with_capacity(buffers.len());
+        let mut parts = PerFrame::new();
         let mut left = length;
         for (head, size) in buffers {
             let part = left.min(*size);
@@ -240,7 +246,7 @@ fn gather<'a>(
     memory: &'a GuestMemoryMmap,
     chain: DescriptorChain<&'a GuestMemoryMmap>,
     direction: Direction,
-    slices: &mut Vec<VolatileSlice<'a>>,
+    slices: &mut PerFrame<VolatileSlice<'a>>,
 ) -> Option<usize> {
     let mut length = 0_usize;
     for (count, descriptor) in chain.enumerate() {
