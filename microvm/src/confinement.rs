@@ -71,8 +71,8 @@ const COMMON: [i64; 24] = [
     libc::SYS_tkill,
 ];
 
-/// What moving frames takes beyond that.
-const FRAMES: [i64; 2] = [libc::SYS_readv, libc::SYS_writev];
+/// What moving frames takes beyond that: also to learn on which processor it is done, where the kernel does not tell without a call.
+const FRAMES: [i64; 3] = [libc::SYS_readv, libc::SYS_writev, libc::SYS_getcpu];
 
 /// Confines the calling thread, for good.
 pub fn confine(role: Role) -> Result<(), ConfinementError> {
@@ -94,9 +94,13 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
             if role == Role::VcpuAndNetwork {
                 rules.extend(FRAMES.iter().map(always));
+                rules.insert(libc::SYS_sched_setaffinity, vec![of_the_caller()?]);
             }
         }
-        Role::Network => rules.extend(FRAMES.iter().map(always)),
+        Role::Network => {
+            rules.extend(FRAMES.iter().map(always));
+            rules.insert(libc::SYS_sched_setaffinity, vec![of_the_caller()?]);
+        }
         Role::Console => {}
         Role::Session => {
             // The terminal's size.
@@ -146,9 +150,19 @@ fn number_of(call: libc::Ioctl) -> u64 {
     u64::from(call as u32)
 }
 
+/// Calls on a thread that is the calling one, which is its number 0 (sched_setaffinity(2)).
+fn of_the_caller() -> Result<SeccompRule, seccompiler::Error> {
+    rule(0, SeccompCmpOp::Eq, 0)
+}
+
 /// Allows a call by its second argument.
 fn argument(comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
-    let condition =
-        SeccompCondition::new(1, SeccompCmpArgLen::Dword, comparison, value).map_err(seccompiler::Error::Backend)?;
+    rule(1, comparison, value)
+}
+
+/// Allows a call by one of its arguments, which are counted from 0.
+fn rule(index: u8, comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
+    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, comparison, value)
+        .map_err(seccompiler::Error::Backend)?;
     SeccompRule::new(vec![condition]).map_err(seccompiler::Error::Backend)
 }

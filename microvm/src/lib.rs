@@ -32,6 +32,7 @@ pub mod memory;
 pub mod operation;
 pub mod outcome;
 pub mod output;
+mod processors;
 pub mod sandbox;
 pub mod snapshot;
 pub mod system;

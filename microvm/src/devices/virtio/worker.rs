@@ -7,6 +7,7 @@ use crate::confinement::{self, Role};
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::net::{Net, QueueError};
 use crate::devices::virtio::tap::Tap;
+use crate::processors::GuestProcessor;
 use crate::system;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -43,13 +44,15 @@ struct Shared {
     kick: EventFd,
     interrupt: Interrupt,
     spin: Duration,
+    guest: GuestProcessor,
 }
 
 impl Worker {
     /// Starts the thread, which waits.
     pub(super) fn start(kick: EventFd, interrupt: Interrupt, spin: Duration) -> io::Result<Self> {
         let [taken_over, stop, failed] = [(); 3].map(|()| AtomicBool::new(false));
-        let shared = Arc::new(Shared { net: Mutex::default(), taken_over, stop, failed, kick, interrupt, spin });
+        let guest = GuestProcessor::default();
+        let shared = Arc::new(Shared { net: Mutex::default(), taken_over, stop, failed, kick, interrupt, spin, guest });
         let (begin, begun) = mpsc::channel();
         let (end, stopped) = mpsc::channel();
         let own = Arc::clone(&shared);
@@ -179,6 +182,8 @@ impl Shared {
             None => poll(&mut [kick], None),
         };
         let _ = self.kick.read();
+        // Not where the guest looks for what this thread is to hand it.
+        self.guest.avoid();
     }
 }
 
@@ -193,6 +198,10 @@ impl Exchange {
     /// last; `false` where nothing can be moved here, and the driver waits for the interrupt.
     pub fn exchange(&self, limit: Option<Duration>) -> bool {
         let just_taken_over = !self.0.taken_over.swap(true, Ordering::SeqCst);
+        if just_taken_over && !self.0.spin.is_zero() {
+            // It has looked for a frame in vain: most often because somebody who is to send one waits for this processor.
+            self.0.guest.change();
+        }
         let began = Instant::now();
         loop {
             let mut guard = self.0.net();

@@ -133,6 +133,8 @@ pub(crate) struct Machine<'a> {
     exchanges: bool,
     /// How many of the next waits are exchanges.
     ahead: u32,
+    /// How many followed the last time that looking for a frame was in vain; none since it was not.
+    last_ahead: u32,
     /// When the last exchange ended.
     exchanged: u64,
     generation: Generation,
@@ -143,8 +145,9 @@ pub(crate) struct Machine<'a> {
 /// which works beside it, and does not keep it from a processor by looking for what comes only when that thread has run.
 const MUCH: usize = 32 << 10;
 
-/// Where looking for a frame was in vain, so many waits are exchanges before it is tried again: most often whoever is to send the
-/// frame waits for this processor, and an exchange lets others go first. It also spares the wake-up of the card's thread.
+/// Where looking for a frame was in vain, the next waits are exchanges, twice as many each time, up to so many: most often whoever is
+/// to send the frame waits for this processor, and an exchange lets others go first. It also spares the wake-up of the card's thread.
+/// Once in a while it is just that this processor did something else meanwhile.
 const EXCHANGES: u32 = 64;
 
 /// After so many microseconds of something else to do, frames are left to the card's thread again: they would wait for it.
@@ -155,7 +158,7 @@ impl<'a> Machine<'a> {
         let counter_khz = parameters.counter_khz.max(1);
         let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
         let generation = Generation::of(parameters);
-        Self { card, counter_khz, spin, exchanges: false, ahead: 0, exchanged: 0, generation }
+        Self { card, counter_khz, spin, exchanges: false, ahead: 0, last_ahead: 0, exchanged: 0, generation }
     }
 
     fn exchange(&mut self, limit: Option<Duration>) {
@@ -218,14 +221,19 @@ impl Platform for Machine<'_> {
         let spin = if self.exchanges || moved.sent >= MUCH { 0 } else { self.spin };
         let started = counter();
         let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
-        while !self.card.has_frame() {
+        loop {
+            // The time first: else a frame that came while this processor did something else would seem not to be there.
             let waited = counter().wrapping_sub(started);
+            if self.card.has_frame() {
+                break;
+            }
             if !self.exchanges && limit_ticks.is_some_and(|limit| waited >= limit) {
                 return;
             }
             if waited >= spin {
                 if spin > 0 {
-                    self.ahead = EXCHANGES;
+                    self.last_ahead = (self.last_ahead * 2).clamp(1, EXCHANGES);
+                    self.ahead = self.last_ahead;
                     self.exchange(limit);
                 } else if !self.card.ask_to_be_told() {
                     self.sleep(limit);
@@ -233,6 +241,9 @@ impl Platform for Machine<'_> {
                 return;
             }
             core::hint::spin_loop();
+        }
+        if spin > 0 {
+            self.last_ahead = 0;
         }
     }
 
