@@ -13,15 +13,6 @@ use smoltcp::time::Instant;
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 
-/// How many bytes of frames were moved, their headers included.
-#[derive(Clone, Copy, Debug)]
-pub struct Moved {
-    /// To the driver.
-    pub received: usize,
-    /// To the device.
-    pub sent: usize,
-}
-
 /// A running card.
 #[derive(Debug)]
 pub struct NetworkCard<'a> {
@@ -80,19 +71,14 @@ impl<'a> NetworkCard<'a> {
         self.receive.queue.has_used()
     }
 
-    /// What has been moved since the last call.
-    pub fn take_moved(&mut self) -> Moved {
-        Moved { received: core::mem::take(&mut self.receive.received), sent: core::mem::take(&mut self.transmit.sent) }
+    /// How many bytes of frames, their headers included, were moved both ways since the last call.
+    pub fn take_moved(&mut self) -> usize {
+        core::mem::take(&mut self.receive.received) + core::mem::take(&mut self.transmit.sent)
     }
 
     /// Whether there is room for a frame to send.
     pub fn has_room(&mut self) -> bool {
         self.transmit.has_room()
-    }
-
-    /// Asks to be told when the device has sent half of the frames that leave no room; says whether it has already.
-    pub fn ask_for_room(&mut self) -> bool {
-        self.transmit.queue.ask_to_be_told_of(QUEUE_SIZE as u16 / 2)
     }
 
     /// Asks to be told of the next frame; says whether one has come already.

@@ -117,13 +117,8 @@ impl<'a> DriverQueue<'a> {
 
     /// Asks to be told of the next used buffer (2.7.10); says whether there is one already.
     pub(super) fn ask_to_be_told(&mut self) -> bool {
-        self.ask_to_be_told_of(1)
-    }
-
-    /// The same when so many buffers more have been used, which are the device's at present.
-    pub(super) fn ask_to_be_told_of(&mut self, count: u16) -> bool {
-        self.ring.available.used_event.store(self.used.wrapping_add(count - 1), Ordering::Relaxed);
+        self.ring.available.used_event.store(self.used, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.ring.used.index.load(Ordering::Acquire).wrapping_sub(self.used) >= count
+        self.has_used()
     }
 }

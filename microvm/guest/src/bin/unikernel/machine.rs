@@ -140,9 +140,8 @@ pub(crate) struct Machine<'a> {
     generation: Generation,
 }
 
-/// So many bytes between two waits are much. Who was sent as much has the monitor exchange frames at once: an exit for it costs less
-/// than waking another thread, and what comes next is read where it is used. Who has sent as much leaves that to the card's thread,
-/// which works beside it, and does not keep it from a processor by looking for what comes only when that thread has run.
+/// Who has moved so many bytes since the last wait has the monitor exchange frames at once: an exit for it costs less than waking another
+/// thread, and frames are moved where they were written and are read.
 const MUCH: usize = 32 << 10;
 
 /// Where looking for a frame was in vain, the next waits are exchanges, twice as many each time, up to so many: most often whoever is
@@ -197,28 +196,16 @@ impl Platform for Machine<'_> {
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
-        if !self.card.has_room() {
-            // There is more to send than the queue takes. Without room nothing is received either, so that all else waits for it too.
-            if self.exchanges {
-                // What has been offered is sent before the card's thread has its place again.
-                self.sleep(Some(Duration::ZERO));
-            } else if !self.card.ask_for_room() {
-                self.sleep(None);
-            }
-            return;
-        }
-        let moved = self.card.take_moved();
-        if moved.sent >= MUCH {
-            self.ahead = 0;
-        } else if moved.received >= MUCH || self.spin == 0 {
+        // What there is no room for waits for all that is to be sent, and for its answer there may have been no room either.
+        let room = self.card.has_room();
+        if !room || self.card.take_moved() >= MUCH || self.spin == 0 {
             self.ahead = EXCHANGES;
         }
         if self.ahead > 0 {
-            // There may have been no room to answer a frame that has come.
-            return self.exchange(if self.card.has_frame() { Some(Duration::ZERO) } else { limit });
+            return self.exchange(if room && !self.card.has_frame() { limit } else { Some(Duration::ZERO) });
         }
         // After an exchange nobody else moves frames before this has slept, however often it finds that it need not.
-        let spin = if self.exchanges || moved.sent >= MUCH { 0 } else { self.spin };
+        let spin = if self.exchanges { 0 } else { self.spin };
         let started = counter();
         let limit_ticks = limit.map(|limit| limit.total_micros().saturating_mul(self.counter_khz) / 1000);
         loop {
