@@ -19,9 +19,12 @@ impl Default for GuestProcessor {
 }
 
 impl GuestProcessor {
-    /// Called by that thread: goes to another processor, and tells which.
+    /// Called by that thread, whose guest has looked in vain: goes to another processor, and tells which. Not at the first time, when
+    /// nobody may have asked the guest anything yet.
     pub(crate) fn change(&self) {
-        leave(sched_getcpu());
+        if self.0.load(Ordering::Relaxed) != usize::MAX {
+            leave(sched_getcpu());
+        }
         self.0.store(sched_getcpu(), Ordering::Relaxed);
     }
 
@@ -68,6 +71,7 @@ mod tests {
             let allowed = sched_getaffinity(None).unwrap();
             let guest = GuestProcessor::default();
             guest.change();
+            guest.change();
             guest.avoid();
             assert_eq!(sched_getaffinity(None).unwrap(), allowed);
         });
@@ -99,6 +103,7 @@ mod tests {
             let here = sched_getcpu();
             only(here);
             let guest = GuestProcessor::default();
+            guest.change();
             guest.change();
             guest.avoid();
             assert_eq!(sched_getcpu(), here);

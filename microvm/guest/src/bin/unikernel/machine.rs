@@ -133,7 +133,8 @@ pub(crate) struct Machine<'a> {
     exchanges: bool,
     /// How many of the next waits are exchanges.
     ahead: u32,
-    /// How many followed the last time that looking for a frame was in vain; none since it was not.
+    /// How many followed the last time that looking for a frame was in vain; none since it was not. At first as many as ever: nobody has
+    /// asked anything yet, and the first frame comes soonest to whoever waits in an exchange.
     last_ahead: u32,
     /// When the last exchange ended.
     exchanged: u64,
@@ -157,7 +158,7 @@ impl<'a> Machine<'a> {
         let counter_khz = parameters.counter_khz.max(1);
         let spin = u64::from(parameters.network.spin_microseconds) * counter_khz / 1000;
         let generation = Generation::of(parameters);
-        Self { card, counter_khz, spin, exchanges: false, ahead: 0, last_ahead: 0, exchanged: 0, generation }
+        Self { card, counter_khz, spin, exchanges: false, ahead: 0, last_ahead: EXCHANGES, exchanged: 0, generation }
     }
 
     fn exchange(&mut self, limit: Option<Duration>) {
