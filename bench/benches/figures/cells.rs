@@ -175,8 +175,8 @@ fn throughput(metric: &'static str) -> anyhow::Result<Pair> {
     transfer(metric, rate)
 }
 
-/// Of one TCP stream between the host and a sandbox on its bridge, in the full suite's windows: for the first tenth of a second the
-/// scheduler still moves a virtual machine's threads apart, which is no property of a stream that lasts.
+/// Of one TCP stream between the host and a sandbox on its bridge, in the full suite's windows, of which one outlasts what the
+/// scheduler does with a virtual machine's threads for some ten milliseconds.
 fn transfer(metric: &'static str, read: fn(&Value) -> Option<f64>) -> anyhow::Result<Pair> {
     let place = |sandbox| Place {
         experiment: "throughput",

@@ -59,15 +59,20 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
     let span = Span::of(ground);
     let mut served = Served::launch(ground, kind, sandbox)?;
+    // Directions in which this instance has carried something.
+    let mut seen = Vec::new();
     for wire in [false, true] {
         // The other instance is gone by then: taps of both sandboxes have the same names.
         if wire && kind.is_unikernel() {
             served.end()?;
             let mut sandbox = sandboxes::with_wire_packets(kind, &ground.vmm, ground.networks.own()?);
             served = Served::launch(ground, kind, sandbox.as_mut())?;
+            seen.clear();
         }
         let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };
         for run in runs(kind).filter(|run| run.wire == wire) {
+            let span = if seen.contains(&run.traffic) { span } else { span.first() };
+            seen.push(run.traffic);
             let driven = match &limited {
                 Ok(_) => served.drive(ground, sandbox, run.path, run.traffic, span),
                 Err(error) => Err(anyhow::anyhow!("limit packets to one segment: {error:#}")),

@@ -83,6 +83,12 @@ impl Span {
         if ground.settings.quick { Self { warm_up: 20, window: 40 } } else { Self { warm_up: 200, window: 1000 } }
     }
 
+    /// For the first bulk traffic of an instance in a direction: a guest touches its buffers then, and each page's first touch is an exit,
+    /// some 80 ms of them where KVM is done in software.
+    pub(super) fn first(self) -> Self {
+        Self { warm_up: self.warm_up.max(100), ..self }
+    }
+
     /// For closed loops, which have nothing to warm up but caches and neighbour tables.
     pub(super) fn brief(self) -> Self {
         Self { warm_up: self.warm_up / 5, ..self }
