@@ -33,7 +33,7 @@ fn points(path: Path, metrics: [&'static str; 2]) -> [Point; 2] {
 
 fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
     let Scene { ground, kind, sandbox, sheet, .. } = scene;
-    let span = Span::of(ground).first();
+    let span = Span::of(ground).first(kind.family);
     let path = Path::main(kind).context("it has no network")?;
     let served = Served::launch(ground, kind, sandbox)?;
     for (traffic, metrics) in RUNS {

@@ -71,7 +71,7 @@ fn measure(scene: Scene<'_>) -> anyhow::Result<()> {
         }
         let limited = if wire { ground.network.limit_packets(&served.instance).map(Some) } else { Ok(None) };
         for run in runs(kind).filter(|run| run.wire == wire) {
-            let span = if seen.contains(&run.traffic) { span } else { span.first() };
+            let span = if seen.contains(&run.traffic) { span } else { span.first(kind.family) };
             seen.push(run.traffic);
             let driven = match &limited {
                 Ok(_) => served.drive(ground, sandbox, run.path, run.traffic, span),

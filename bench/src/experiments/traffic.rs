@@ -84,9 +84,12 @@ impl Span {
     }
 
     /// For the first bulk traffic of an instance in a direction: a guest touches its buffers then, and each page's first touch is an exit,
-    /// some 80 ms of them where KVM is done in software.
-    pub(super) fn first(self) -> Self {
-        Self { warm_up: self.warm_up.max(100), ..self }
+    /// some 80 ms of them where KVM is done in software. Everybody else's are the host's, which has touched them long ago.
+    pub(super) fn first(self, family: Family) -> Self {
+        match family {
+            Family::Unikernel | Family::Linux => Self { warm_up: self.warm_up.max(100), ..self },
+            Family::Process | Family::Container | Family::Peer => self,
+        }
     }
 
     /// For closed loops, which have nothing to warm up but caches and neighbour tables.
