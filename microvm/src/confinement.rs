@@ -92,16 +92,8 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.insert(libc::SYS_ioctl, calls.collect::<Result<_, _>>()?);
             // The deadline and its handler.
             rules.extend([libc::SYS_setitimer, libc::SYS_rt_sigaction].iter().map(always));
-            if role == Role::VcpuAndNetwork {
-                rules.extend(FRAMES.iter().map(always));
-                rules.insert(libc::SYS_sched_setaffinity, vec![of_the_caller()?]);
-            }
         }
-        Role::Network => {
-            rules.extend(FRAMES.iter().map(always));
-            rules.insert(libc::SYS_sched_setaffinity, vec![of_the_caller()?]);
-        }
-        Role::Console => {}
+        Role::Network | Role::Console => {}
         Role::Session => {
             // The terminal's size.
             rules.insert(libc::SYS_ioctl, vec![argument(SeccompCmpOp::Eq, number_of(libc::TIOCGWINSZ))?]);
@@ -134,6 +126,11 @@ pub fn confine(role: Role) -> Result<(), ConfinementError> {
             rules.extend(calls.iter().map(always));
         }
     }
+    if matches!(role, Role::VcpuAndNetwork | Role::Network) {
+        rules.extend(FRAMES.iter().map(always));
+        // Calls on the calling thread, which is its number 0 (sched_setaffinity(2)).
+        rules.insert(libc::SYS_sched_setaffinity, vec![rule(0, SeccompCmpOp::Eq, 0)?]);
+    }
     let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
         .map_err(seccompiler::Error::from)?;
     let program = BpfProgram::try_from(filter).map_err(seccompiler::Error::from)?;
@@ -148,11 +145,6 @@ fn calls_of(kind: u32) -> Result<SeccompRule, seccompiler::Error> {
 /// The number of a call on a descriptor, which has 32 bits whatever type a C library gives it (ioctl(2)).
 fn number_of(call: libc::Ioctl) -> u64 {
     u64::from(call as u32)
-}
-
-/// Calls on a thread that is the calling one, which is its number 0 (sched_setaffinity(2)).
-fn of_the_caller() -> Result<SeccompRule, seccompiler::Error> {
-    rule(0, SeccompCmpOp::Eq, 0)
 }
 
 /// Allows a call by its second argument.

@@ -19,8 +19,8 @@ impl Default for GuestProcessor {
 }
 
 impl GuestProcessor {
-    /// Called by that thread, whose guest has looked in vain: goes to another processor, and tells which. Not at the first time, when
-    /// nobody may have asked the guest anything yet.
+    /// Called by that thread when it begins to move frames: goes to another processor, and tells which. Not at the first time, when the
+    /// guest may have looked in vain because nobody has asked it anything yet.
     pub(crate) fn change(&self) {
         if self.0.load(Ordering::Relaxed) != usize::MAX {
             leave(sched_getcpu());

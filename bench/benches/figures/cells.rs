@@ -175,8 +175,8 @@ fn throughput(metric: &'static str) -> anyhow::Result<Pair> {
     transfer(metric, rate)
 }
 
-/// Of one TCP stream between the host and a sandbox on its bridge, in the full suite's windows, of which one outlasts what the
-/// scheduler does with a virtual machine's threads for some ten milliseconds.
+/// Of one TCP stream between the host and a sandbox on its bridge, in the full suite's windows, whose warm-up outlasts the first
+/// touches of a guest's buffers.
 fn transfer(metric: &'static str, read: fn(&Value) -> Option<f64>) -> anyhow::Result<Pair> {
     let place = |sandbox| Place {
         experiment: "throughput",

@@ -30,8 +30,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// The least and the most pairs of a figure, and for how long pairs are taken between those: 30 of those that take seconds, more
-/// of the short ones, whose interval is narrower for it: a round trip of some tens of microseconds has two lengths, by where the
-/// scheduler puts its threads, and 36 pairs left the median of such a mixture undecided. How many there are is fixed by how long
+/// of the short ones, whose interval is narrower for it: a round trip to a guest that sleeps has two lengths, by where the
+/// scheduler wakes it, and 36 pairs left the median of such a mixture undecided. How many there are is fixed by how long
 /// the uncounted pair took, before any that counts.
 const PAIRS: RangeInclusive<usize> = 30..=300;
 const TIME: Duration = Duration::from_secs(45);

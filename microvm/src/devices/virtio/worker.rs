@@ -199,7 +199,7 @@ impl Exchange {
     pub fn exchange(&self, limit: Option<Duration>) -> bool {
         let just_taken_over = !self.0.taken_over.swap(true, Ordering::SeqCst);
         if just_taken_over && !self.0.spin.is_zero() {
-            // It has looked for a frame in vain: most often because somebody who is to send one waits for this processor.
+            // Unless it has moved much, it has looked for a frame in vain: most often since who is to send one waits for this processor.
             self.0.guest.change();
         }
         let began = Instant::now();
